@@ -1,0 +1,1 @@
+"""Numbers and verdicts: accuracy, latency, cost, drift, gate, report."""

@@ -1,0 +1,187 @@
+"""Accuracy of a detector: scores of masks and points, and the evaluation of whole data sets.
+
+IoU and nIoU are of the foreground; Pd and Fa follow MSHNet and DNANet; point scores are
+micro-averaged over a score-ordered greedy one-to-one matching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from irstd_edge.benchmarks.counts import MaskCounts, PointCounts
+from irstd_edge.benchmarks.matching import match_masks, match_points
+from irstd_edge.benchmarks.targets import NEAR_PX as NEAR_PX
+from irstd_edge.benchmarks.targets import (
+    FalseAlarm,
+    Target,
+    false_blobs,
+    false_points,
+    mask_targets,
+    point_targets,
+)
+from irstd_edge.edge.types import BoolArray, Frame, IrstdError, Prediction, Sample, Skip
+
+WIDE_PX = 5.0
+"""The radius that published F1 figures of point detectors most likely use."""
+
+METRICS = (
+    "iou",
+    "niou",
+    "pd",
+    "fa_per_mpx",
+    "fa_legacy_per_mpx",
+    "precision_3px",
+    "recall_3px",
+    "f1_3px",
+    "f1_5px",
+    "position_px",
+)
+"""The ratios of an `accuracy` object."""
+MASK_METRICS = ("iou", "niou", "fa_legacy_per_mpx")
+"""Those that only masks have."""
+
+
+def score_masks(predicted: Sequence[BoolArray], truth: Sequence[BoolArray]) -> MaskCounts:
+    """Score bool (H, W) masks, frame by frame; IrstdError where two sizes differ."""
+    pairs = zip(predicted, truth, strict=True)
+    return sum((match_masks(p, t).counts for p, t in pairs), MaskCounts())
+
+
+def score_points(
+    predicted: Sequence[npt.NDArray[np.floating]],
+    truth: Sequence[npt.NDArray[np.floating]],
+    radius_px: float,
+) -> PointCounts:
+    """Score (K, 3) row, col, score against (M, 2) row, col, frame by frame.
+
+    Best score first, each detection takes the nearest unused target at most `radius_px` away.
+    """
+    pairs = zip(predicted, truth, strict=True)
+    return sum((match_points(p, t, radius_px).counts for p, t in pairs), PointCounts())
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """The raw result of one frame."""
+
+    name: str
+    shape: tuple[int, int]
+    """(height, width) in pixels."""
+    mask: MaskCounts | None
+    """None where prediction or truth are points."""
+    points_3px: PointCounts
+    points_5px: PointCounts
+    targets: tuple[Target, ...]
+    false_alarms: tuple[FalseAlarm, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The raw results of a data set, in its order."""
+
+    protocol: str
+    """native or paper256: how frames were brought to the network. Not comparable."""
+    images: tuple[ImageResult, ...]
+    skipped: tuple[Skip, ...] = ()
+
+    @property
+    def mask(self) -> MaskCounts | None:
+        """Sum over all frames; None unless every frame has masks on both sides."""
+        counts = [image.mask for image in self.images if image.mask is not None]
+        return sum(counts, MaskCounts()) if len(counts) == len(self.images) else None
+
+    @property
+    def points_3px(self) -> PointCounts:
+        """Sum over all frames, matched within 3 px."""
+        return sum((image.points_3px for image in self.images), PointCounts())
+
+    @property
+    def points_5px(self) -> PointCounts:
+        """Sum over all frames, matched within 5 px."""
+        return sum((image.points_5px for image in self.images), PointCounts())
+
+    @property
+    def pixels(self) -> int:
+        """Of all frames together."""
+        return sum(height * width for height, width in (image.shape for image in self.images))
+
+    def metrics(self) -> dict[str, float | None]:
+        """Every one of `METRICS`; without masks Pd is the recall and a false alarm is one px."""
+        near, mask = self.points_3px, self.mask
+        alarms = near.predicted - near.matched
+        return {
+            "iou": mask.iou if mask else None,
+            "niou": mask.niou if mask else None,
+            "pd": mask.pd if mask else near.recall,
+            "fa_per_mpx": mask.fa_per_mpx if mask else 1e6 * alarms / self.pixels,
+            "fa_legacy_per_mpx": mask.fa_legacy_per_mpx if mask else None,
+            "precision_3px": near.precision,
+            "recall_3px": near.recall,
+            "f1_3px": near.f1,
+            "f1_5px": self.points_5px.f1,
+            "position_px": near.position_px,
+        }
+
+    def accuracy(self) -> dict[str, Any]:
+        """The `accuracy` object of bench.json; "undefined" names the metrics that apply but fail.
+
+        A metric fails where its denominator is zero: no target, no detection, no match.
+        """
+        metrics = self.metrics()
+        applies = [name for name in METRICS if self.mask or name not in MASK_METRICS]
+        return {
+            "protocol": self.protocol,
+            "images": len(self.images),
+            "skipped": [{"name": skip.name, "reason": skip.reason} for skip in self.skipped],
+            "targets": sum(len(image.targets) for image in self.images),
+            **metrics,
+            "undefined": [name for name in applies if metrics[name] is None],
+        }
+
+
+def evaluate(
+    samples: Iterable[Sample | Skip], predict: Callable[[Frame], Prediction], protocol: str
+) -> Evaluation:
+    """Predict every sample once and keep the raw results.
+
+    IrstdError if no frame could be used, or if a predicted mask has not its frame's size.
+    """
+    images: list[ImageResult] = []
+    skipped: list[Skip] = []
+    for sample in samples:
+        if isinstance(sample, Skip):
+            skipped.append(sample)
+        else:
+            images.append(_image_result(sample, predict(sample.frame)))
+    if not images:
+        why = f"; {skipped[0].name}: {skipped[0].reason}" if skipped else ""
+        raise IrstdError(f"data: none of {len(skipped)} frames can be used{why}")
+    return Evaluation(protocol, tuple(images), tuple(skipped))
+
+
+def _image_result(sample: Sample, prediction: Prediction) -> ImageResult:
+    found = np.array([(d.row, d.col, d.score) for d in prediction.detections]).reshape(-1, 3)
+    near = match_points(found, sample.points, NEAR_PX)
+    mask: MaskCounts | None = None
+    if prediction.mask is not None and sample.mask is not None:
+        pair = match_masks(prediction.mask, sample.mask)
+        mask = pair.counts
+        targets = mask_targets(sample, prediction, pair)
+        false_alarms = false_blobs(prediction, pair)
+    else:
+        targets = point_targets(sample, prediction, near)
+        false_alarms = false_points(prediction, near)
+    return ImageResult(
+        name=sample.frame.name,
+        shape=sample.frame.shape,
+        mask=mask,
+        points_3px=near.counts,
+        points_5px=match_points(found, sample.points, WIDE_PX).counts,
+        targets=targets,
+        false_alarms=false_alarms,
+    )

@@ -1,0 +1,247 @@
+"""bench.json: every variant of every bundle on this machine, timed and judged side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
+from irstd_edge.benchmarks.cost import cost_of_graph
+from irstd_edge.benchmarks.drift import drift
+from irstd_edge.benchmarks.latency import Timing, measure
+from irstd_edge.benchmarks.memory import peak_memory_mb
+from irstd_edge.benchmarks.schema import SCHEMA
+from irstd_edge.edge.bundle import Bundle
+from irstd_edge.edge.dataset import DataSet
+from irstd_edge.edge.devices import this_machine
+from irstd_edge.edge.frames import read_frame
+from irstd_edge.edge.runners import Runner, open_runner
+from irstd_edge.edge.types import Frame, IrstdError, MachineError, Sample, Skip
+
+Pair = tuple[str, str]
+"""(variant, runtime)."""
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+Progress = Callable[[str, int, int], None]
+"""Called with what is done, the steps done and the steps in all."""
+
+REFERENCE = "fp32"
+DEFAULT_SIZE = (256, 256)
+TIMED_FRAMES = 16
+"""Different frames to time on: enough that none stays in a cache by itself."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure."""
+
+    runtimes: tuple[str, ...] = ("onnxruntime",)
+    variants: tuple[str, ...] = (REFERENCE, "int8")
+    """Those that a bundle lacks for a runtime are left out."""
+    data: DataSet | None = None
+    """Without it there is no accuracy and no drift, and noise is timed."""
+    protocol: str = "native"
+    strict: bool = False
+    """A frame that cannot be used is an error, not a Skip."""
+    threads: int | None = None
+    """Of each runner; None for all."""
+    size: Size | None = None
+    """Of the timed frames; None for the most common one of the data, else 256x256."""
+    warm_up_s: float = 3.0
+    """Longest warm-up of each variant."""
+    samples: int = 100
+    """Timed calls of each variant."""
+
+
+@dataclass(frozen=True)
+class TimedOn:
+    """The frames that are timed, all of one size."""
+
+    frames: tuple[Frame, ...]
+    read: Callable[[Frame], object] | None
+    """Reads a frame's file again; None for frames that have none."""
+    words: str
+
+
+def bench(
+    bundles: Sequence[Bundle],
+    plan: Plan,
+    progress: Progress = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Measure every bundle; the value of bench.json, of schema irstd-edge/bench/1.
+
+    Every variant is evaluated on the whole data, then all variants of a bundle are timed in
+    turns. Beyond the schema a variant holds `infer_ms` (raw times) and `weak` (why its times
+    deserve distrust), a model `timed_on`.
+
+    Raises:
+        IrstdError: no bundle, no variant that runs, or unusable data.
+        MachineError: a runtime is missing here.
+    """
+    if not bundles:
+        raise IrstdError("BUNDLE: none is given, make one with `irstd-edge quantize`")
+    machine = this_machine(plan.threads).record()
+    timed_on = _timed_on(plan)
+    results = [_bench_one(bundle, plan, timed_on, progress) for bundle in bundles]
+    return {"schema": SCHEMA, "machine": machine, "results": results}
+
+
+def _bench_one(bundle: Bundle, plan: Plan, timed_on: TimedOn, progress: Progress) -> dict[str, Any]:
+    model = bundle.manifest.model.name
+    pairs = _pairs(bundle, plan)
+    with ExitStack() as stack:
+        runners: dict[Pair, Runner] = {
+            pair: stack.enter_context(open_runner(bundle, *pair, threads=plan.threads))
+            for pair in pairs
+        }
+        evaluations = {
+            pair: _evaluate(runner, plan, f"{model} {' '.join(pair)}", progress)
+            for pair, runner in runners.items()
+        }
+        timings = measure(
+            runners,
+            timed_on.frames,
+            warm_up_s=plan.warm_up_s,
+            samples=plan.samples,
+            read=timed_on.read,
+            progress=lambda done, total: progress(f"{model}: timing", done, total),
+        )
+    return {
+        "model": model,
+        "bundle": bundle.sha256,
+        "timed_on": timed_on.words,
+        "cost": _cost(bundle, pairs[0], timed_on.frames[0].shape),
+        "variants": [
+            _variant(bundle, pair, plan, timings[pair], evaluations[pair], timed_on.frames[0])
+            for pair in pairs
+        ],
+        "drift": _drifts(evaluations),
+    }
+
+
+def _pairs(bundle: Bundle, plan: Plan) -> list[Pair]:
+    """Runtime by runtime, the variants that the bundle has for it."""
+    pairs = [
+        (variant, runtime)
+        for runtime in plan.runtimes
+        for variant in plan.variants
+        if variant in bundle.variants(runtime)
+    ]
+    if not pairs:
+        wanted = ", ".join(plan.variants)
+        raise IrstdError(f"{bundle.path}: has none of {wanted}, make it again or ask for others")
+    return pairs
+
+
+def _evaluate(runner: Runner, plan: Plan, what: str, progress: Progress) -> Evaluation | None:
+    if plan.data is None:
+        return None
+    total = len(plan.data.names)
+
+    def counted(data: DataSet) -> Iterator[Sample | Skip]:
+        for done, sample in enumerate(data.samples(plan.strict, plan.protocol), start=1):
+            yield sample
+            progress(what, done, total)
+
+    return evaluate(counted(plan.data), runner.predict, plan.protocol)
+
+
+def _cost(bundle: Bundle, pair: Pair, size: Size) -> dict[str, Any]:
+    """Of the float graph, padded as the runner pads; not counted on a device without onnx."""
+    stride = bundle.manifest.model.input.stride
+    shape = (1, 1, *(-(-extent // stride) * stride for extent in size))
+    variant, runtime = pair
+    has_reference = REFERENCE in bundle.variants(runtime)
+    graph = bundle.graph(REFERENCE if has_reference else variant, runtime)
+    try:
+        return cost_of_graph(graph, shape).to_json()
+    except MachineError as error:
+        nothing = dict.fromkeys(("params", "macs", "gflops"))
+        return {**nothing, "input": list(shape), "not_counted": str(error)}
+
+
+def _variant(
+    bundle: Bundle,
+    pair: Pair,
+    plan: Plan,
+    timing: Timing,
+    evaluation: Evaluation | None,
+    frame: Frame,
+) -> dict[str, Any]:
+    name, runtime = pair
+    return {
+        "name": name,
+        "runtime": runtime,
+        "precision": name,
+        "device": "cpu",
+        "measured": True,
+        "not_measured": None,
+        "bytes": bundle.graph(name, runtime).stat().st_size,
+        "memory_mb": peak_memory_mb(bundle.path, name, runtime, plan.threads, frame.shape),
+        "latency_ms": {
+            "p50": timing.p50_ms,
+            "p90": timing.p90_ms,
+            "p99": timing.p99_ms,
+            "mean": timing.mean_ms,
+            "samples": timing.samples,
+        },
+        "stages_ms": timing.stages_ms,
+        "fps": timing.fps,
+        "fps_end_to_end": timing.fps_end_to_end,
+        "power_w": None,
+        "joule_per_frame": None,
+        "accuracy": None if evaluation is None else evaluation.accuracy(),
+        "infer_ms": [round(float(ms), 4) for ms in timing.infer_ms],
+        "weak": list(timing.weak),
+    }
+
+
+def _drifts(evaluations: dict[Pair, Evaluation | None]) -> list[dict[str, Any]]:
+    """Every other variant against FP32 on the same runtime."""
+    entries = []
+    for (name, runtime), candidate in evaluations.items():
+        reference = evaluations.get((REFERENCE, runtime))
+        if name != REFERENCE and reference is not None and candidate is not None:
+            entries.append(drift(reference, candidate, (REFERENCE, name), runtime))
+    return entries
+
+
+def _timed_on(plan: Plan) -> TimedOn:
+    if plan.data is None:
+        height, width = plan.size or DEFAULT_SIZE
+        noise = tuple(_noise((height, width), index) for index in range(TIMED_FRAMES))
+        return TimedOn(noise, None, f"synthetic noise of {height}x{width} (no data was given)")
+    data, shapes = plan.data, Counter[Size]()
+    kept: list[Frame] = []
+    for sample in data.samples(plan.strict, plan.protocol):
+        if isinstance(sample, Sample):
+            shapes[sample.frame.shape] += 1
+            kept += [sample.frame] if len(kept) < TIMED_FRAMES else []
+    if not kept:
+        raise IrstdError(f"{data.root}: none of its frames can be used, see `irstd-edge eval`")
+    height, width = plan.size or shapes.most_common(1)[0][0]
+    words = f"{len(kept)} frames of the data, cut or mirrored to {height}x{width}"
+    frames = tuple(_fitted(frame, (height, width)) for frame in kept)
+    return TimedOn(frames, lambda f: read_frame(data.images[f.name], data.bit_depth), words)
+
+
+def _fitted(frame: Frame, size: Size) -> Frame:
+    """The middle of a larger frame; a smaller one goes on as its mirror image, without seams."""
+    gaps = [max(want - have, 0) for want, have in zip(size, frame.shape, strict=True)]
+    counts = np.pad(frame.counts, [(0, gap) for gap in gaps], mode="symmetric")
+    top, left = ((have - want) // 2 for want, have in zip(size, counts.shape, strict=True))
+    cut = counts[top : top + size[0], left : left + size[1]]
+    return Frame(frame.name, np.ascontiguousarray(cut), frame.bit_depth)
+
+
+def _noise(size: Size, seed: int) -> Frame:
+    """A dim sky with noise and three bright points, so that the decoding has something to do."""
+    random = np.random.default_rng(seed)
+    counts = random.normal(60.0, 8.0, size)
+    counts[random.integers(0, size[0], 3), random.integers(0, size[1], 3)] = 250.0
+    return Frame(f"noise{seed}", counts.clip(0, 255).astype(np.uint8), 8)

@@ -1,0 +1,121 @@
+"""One row per variant, beside the FP32 graph it came from: what the table and the page show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant of bench.json with its reference and its drift; missing numbers are None."""
+
+    variant: Mapping[str, Any]
+    reference: Mapping[str, Any] | None
+    """fp32 on the same runtime and device."""
+    drift: Mapping[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """fp32, fp16, int8, int8-fp16."""
+        return str(self.variant["name"])
+
+    @property
+    def where(self) -> str:
+        """Runtime, and the device when it is not the processor; a projection says so."""
+        device, runtime = self.variant["device"], self.variant["runtime"]
+        place = runtime if device == "cpu" else f"{runtime}, {device}"
+        return place if self.variant["measured"] else f"{place}, projected"
+
+    @property
+    def label(self) -> str:
+        """Unique among the rows of a model."""
+        return f"{self.name} {self.where}"
+
+    @property
+    def weak(self) -> tuple[str, ...]:
+        """Why its times deserve distrust."""
+        return tuple(self.variant.get("weak") or ())
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the median itself is weak, and not only its 99th percentile."""
+        return any(not reason.startswith("p99") for reason in self.weak)
+
+    @property
+    def speed_up(self) -> float | None:
+        """Median time of the reference over its own: 2 is twice as fast."""
+        mine = self.latency_ms("p50")
+        theirs = None if self.reference is None else _inner(self.reference, "latency_ms", "p50")
+        return theirs / mine if theirs and mine else None
+
+    def latency_ms(self, name: str) -> float | None:
+        """Of the inference alone: p50, p90, p99, mean."""
+        return _inner(self.variant, "latency_ms", name)
+
+    def accuracy(self, name: str) -> float | None:
+        """A metric of its accuracy."""
+        return _inner(self.variant, "accuracy", name)
+
+    def flips(self) -> str:
+        """Targets lost and gained, as in -3 +1."""
+        if self.drift is None:
+            return ABSENT
+        return f"−{self.drift['targets_lost']} +{self.drift['targets_gained']}"
+
+
+def rows_of(result: Mapping[str, Any]) -> tuple[Row, ...]:
+    """The rows of one model, in the order of its variants."""
+    variants = result["variants"]
+    references = {_place(v): v for v in variants if v["name"] == "fp32"}
+    drifts = {(d["candidate"], d["runtime"]): d for d in result["drift"]}
+    return tuple(
+        Row(v, references.get(_place(v)), drifts.get((v["name"], v["runtime"]))) for v in variants
+    )
+
+
+def _place(variant: Mapping[str, Any]) -> tuple[str, str]:
+    return variant["runtime"], variant["device"]
+
+
+def _inner(variant: Mapping[str, Any], group: str, name: str) -> float | None:
+    return (variant.get(group) or {}).get(name)
+
+
+def fixed(value: float | None, digits: int, factor: float = 1.0) -> str:
+    """A number with so many decimals, or the sign for none."""
+    return ABSENT if value is None else f"{factor * value:,.{digits}f}"
+
+
+def signed(value: float | None, digits: int) -> str:
+    """A change: its sign is always written, and nothing rounds to minus zero."""
+    if value is None:
+        return ABSENT
+    rounded = round(value, digits)
+    return f"{rounded or 0.0:+.{digits}f}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage with two decimals: one target in 945 is 0.11."""
+    return fixed(value, 2, 100)
+
+
+def size_of(size_bytes: float | None) -> str:
+    """Bytes as kB or MB of a thousand."""
+    if size_bytes is None:
+        return ABSENT
+    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} kB"
+
+
+def cost_of(cost: Mapping[str, Any]) -> str:
+    """Parameters, MACs and GFLOPs at their input, with the convention."""
+    shape = "×".join(str(int(extent)) for extent in cost["input"])
+    if cost["macs"] is None:
+        return f"not counted at {shape}: {cost.get('not_counted') or 'no reason given'}"
+    return (
+        f"{cost['params']:,.0f} parameters, {cost['macs'] / 1e9:.3f} GMACs = "
+        f"{cost['gflops']:.3f} GFLOPs (2 per MAC) at {shape}"
+    )

@@ -1,0 +1,142 @@
+"""Drift: what a cheaper variant changes, target by target, on the same frames."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from irstd_edge.benchmarks.accuracy import Evaluation, ImageResult
+from irstd_edge.benchmarks.targets import NEAR_PX, FalseAlarm, Target
+from irstd_edge.edge.types import IrstdError
+
+METRICS = ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px")
+"""Reported as differences."""
+RESAMPLES = 2000
+"""Bootstrap resamples: the ends of a 95 % interval rest on 50 each."""
+
+
+def drift(
+    reference: Evaluation,
+    candidate: Evaluation,
+    names: tuple[str, str] = ("fp32", "int8"),
+    runtime: str = "onnxruntime",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The drift entry of bench.json: every difference is candidate - reference.
+
+    `names` are the variants (reference, candidate). A difference is None where either side is.
+    `p_value`: exact two-sided McNemar test of targets lost against targets gained.
+    `ci95`: percentile bootstrap over frames, seeded, of the difference of Pd (masks) or of
+    F1 at 3 px (points), both variants on the same resample; None where it is undefined.
+    `targets`: all true targets, also those that did not flip.
+    IrstdError unless both come from the same frames and targets in the same order.
+    """
+    _check_same_frames(reference, candidate)
+    before, after = reference.metrics(), candidate.metrics()
+    targets = [
+        _target_entry(one.name, a, b)
+        for one, other in zip(reference.images, candidate.images, strict=True)
+        for a, b in zip(one.targets, other.targets, strict=True)
+    ]
+    lost = sum(target["flip"] == "lost" for target in targets)
+    gained = sum(target["flip"] == "gained" for target in targets)
+    return {
+        "reference": names[0],
+        "candidate": names[1],
+        "runtime": runtime,
+        **{name: _difference(before[name], after[name]) for name in METRICS},
+        "targets_lost": lost,
+        "targets_gained": gained,
+        "false_alarms_gained": _false_alarms_gained(reference, candidate),
+        "p_value": mcnemar_p_value(lost, gained),
+        "ci95": _bootstrap_interval(reference, candidate, seed),
+        "targets": targets,
+    }
+
+
+def mcnemar_p_value(lost: int, gained: int) -> float:
+    """Exact two-sided probability of flips at least as one-sided, were both ways as likely."""
+    flips = lost + gained
+    tail = sum(math.comb(flips, k) for k in range(min(lost, gained) + 1))
+    return min(1.0, 2 * tail / (1 << flips))
+
+
+def _check_same_frames(reference: Evaluation, candidate: Evaluation) -> None:
+    fix = "evaluate both variants on the same data"
+    if reference.protocol != candidate.protocol:
+        raise IrstdError(
+            f"drift: protocols {reference.protocol} and {candidate.protocol} do not compare; {fix}"
+        )
+    if len(reference.images) != len(candidate.images):
+        raise IrstdError(
+            f"drift: {len(reference.images)} frames against {len(candidate.images)}; {fix}"
+        )
+    for one, other in zip(reference.images, candidate.images, strict=True):
+        if _identity(one) != _identity(other):
+            raise IrstdError(f"drift: frame {one.name} is not {other.name}, or differs; {fix}")
+
+
+def _identity(image: ImageResult) -> tuple[Any, ...]:
+    places = tuple((target.row, target.col) for target in image.targets)
+    return image.name, image.shape, image.mask is None, places
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
+def _target_entry(image: str, before: Target, after: Target) -> dict[str, Any]:
+    """One target; decimals beyond any use are cut to keep the file small."""
+    flips = {(True, False): "lost", (False, True): "gained"}
+    return {
+        "image": image,
+        "row": round(before.row, 3),
+        "col": round(before.col, 3),
+        "area_px": before.area_px,
+        "scr": None if before.scr is None else round(before.scr, 3),
+        "score_reference": round(before.score, 6),
+        "score_candidate": round(after.score, 6),
+        "matched_reference": before.matched,
+        "matched_candidate": after.matched,
+        "flip": flips.get((before.matched, after.matched)),
+    }
+
+
+def _false_alarms_gained(reference: Evaluation, candidate: Evaluation) -> int:
+    """False alarms of the candidate with none of the reference within 3 px."""
+    return sum(
+        all(_distance_px(alarm, known) > NEAR_PX for known in one.false_alarms)
+        for one, other in zip(reference.images, candidate.images, strict=True)
+        for alarm in other.false_alarms
+    )
+
+
+def _distance_px(one: FalseAlarm, other: FalseAlarm) -> float:
+    return math.hypot(one.row - other.row, one.col - other.col)
+
+
+def _score_terms(evaluation: Evaluation) -> npt.NDArray[np.int64]:
+    """(frames, 2): numerator and denominator of Pd (masks) or F1 at 3 px (points)."""
+    if evaluation.mask is not None:
+        counts = [image.mask for image in evaluation.images if image.mask is not None]
+        return np.array([(c.matched, c.targets) for c in counts])
+    points = [image.points_3px for image in evaluation.images]
+    return np.array([(2 * c.matched, c.predicted + c.truth) for c in points])
+
+
+def _bootstrap_interval(
+    reference: Evaluation, candidate: Evaluation, seed: int
+) -> list[float] | None:
+    frames = len(reference.images)
+    random = np.random.default_rng(seed)
+    weights = random.multinomial(frames, np.full(frames, 1 / frames), size=RESAMPLES)
+    before, after = (weights @ _score_terms(each) for each in (reference, candidate))
+    defined = (before[:, 1] > 0) & (after[:, 1] > 0)
+    if not defined.any():
+        return None
+    before, after = before[defined], after[defined]
+    differences = after[:, 0] / after[:, 1] - before[:, 0] / before[:, 1]
+    return [float(end) for end in np.percentile(differences, [2.5, 97.5])]

@@ -1,0 +1,105 @@
+"""The figures that a gate compares: before, after, and by how much they changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from irstd_edge.benchmarks.accuracy import MASK_METRICS
+from irstd_edge.benchmarks.bench_file import DIFFERENCES, Accuracy, Drift, Result
+from irstd_edge.benchmarks.limits import LOWER_IS_BETTER
+
+SLACK = 1e-9
+"""Differences of floats carry rounding errors; a drop of exactly the limit passes."""
+
+States = list[tuple[tuple[str, float, float], bool | None]]
+"""Each target (image, row, col), and whether a variant found it."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure on two sides."""
+
+    before: float | None
+    after: float | None
+    changes: tuple[float, ...]
+    """after - before from every source that tells it; the worst counts. Empty: undefined."""
+
+
+def is_within(value: float, limit: float, name: str) -> bool:
+    """Whether a figure, or a change of one, keeps to its limit."""
+    return value <= limit + SLACK if name in LOWER_IS_BETTER else value >= limit - SLACK
+
+
+def worst(values: tuple[float, ...], name: str) -> float:
+    """The highest or the lowest, whichever is bad."""
+    return max(values) if name in LOWER_IS_BETTER else min(values)
+
+
+def flip_figures(
+    before: Accuracy | None, after: Accuracy | None, targets: int, flips: tuple[int, int] | None
+) -> dict[str, Figure]:
+    """Net targets lost, and the share that flipped if (lost, gained) is known."""
+    was = before.found if before else None
+    now = after.found if after else None
+    if flips is not None:
+        net: tuple[float, ...] = (flips[0] - flips[1],)
+    else:
+        net = () if was is None or now is None else (was - now,)
+    figures = {"net_targets_lost": Figure(was, now, net if targets else ())}
+    if flips is not None:
+        share = sum(flips) / targets if targets else None
+        figures["targets_flipped"] = Figure(None, share, () if share is None else (share,))
+    return figures
+
+
+def metric_figures(
+    before: Accuracy | None,
+    after: Accuracy | None,
+    stated: Mapping[str, float | None] | None = None,
+) -> dict[str, Figure]:
+    """F1, IoU and Fa, without those that do not apply; `stated` are a drift entry's differences."""
+    figures = {}
+    for name in DIFFERENCES:
+        sides = [side for side in (before, after) if side is not None]
+        values = [side.metrics[name] for side in sides]
+        known = [value for value in values if value is not None]
+        told = (stated or {}).get(name)
+        undefined = any(name in side.undefined for side in sides)
+        if name in MASK_METRICS and not (known or undefined or told is not None):
+            continue
+        changes = [known[1] - known[0]] if len(known) == 2 else []
+        changes += [] if told is None else [told]
+        if undefined or len(known) < len(values):
+            changes = []
+        figures[name] = Figure(
+            before.metrics[name] if before else None,
+            after.metrics[name] if after else None,
+            tuple(changes),
+        )
+    return figures
+
+
+def states_of(result: Result, variant: str, runtime: str) -> States | None:
+    """Which targets a variant found, from whichever drift entry lists it."""
+    for entry in result.drifts:
+        if entry.runtime == runtime and variant in (entry.reference, entry.candidate):
+            return _states(entry, of_candidate=variant == entry.candidate)
+    return None
+
+
+def _states(entry: Drift, *, of_candidate: bool) -> States:
+    return [
+        (row.place, row.matched_candidate if of_candidate else row.matched_reference)
+        for row in entry.targets
+    ]
+
+
+def flips_between(before: States | None, after: States | None) -> tuple[int, int] | None:
+    """(lost, gained) of two lists of the same targets; None where either does not tell."""
+    if before is None or after is None:
+        return None
+    pairs = [(old, new) for (_, old), (_, new) in zip(before, after, strict=True)]
+    if any(None in pair for pair in pairs):
+        return None
+    return pairs.count((True, False)), pairs.count((False, True))

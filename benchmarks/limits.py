@@ -1,0 +1,103 @@
+"""The limits of a gate, and gate.toml that sets them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from irstd_edge.benchmarks.accuracy import METRICS
+from irstd_edge.edge.types import IrstdError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CHANGES: Mapping[str, float] = {
+    "net_targets_lost": 1,
+    "targets_flipped": 0.005,
+    "f1_3px": -0.005,
+    "iou": -0.005,
+    "fa_per_mpx": 2.0,
+}
+"""Against a reference: targets lost less gained, share of targets that flipped either way,
+lowest allowed changes of F1 and IoU, highest allowed rise of Fa."""
+FLOORS = ("fps", "images", "targets", *METRICS)
+"""What [floor] may name."""
+LOWER_IS_BETTER = frozenset(
+    {"fa_per_mpx", "fa_legacy_per_mpx", "position_px", "net_targets_lost", "targets_flipped"}
+)
+"""Their limits are the highest allowed values; all others are the lowest. In [floor] too: for
+false alarms and position error the "floor" is a ceiling."""
+FRACTIONS = frozenset(METRICS) - LOWER_IS_BETTER | {"targets_flipped"}
+"""Those that lie in 0..1; a change of one in -1..1."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the gate lets pass."""
+
+    drift: Mapping[str, float] = field(default_factory=lambda: dict(CHANGES))
+    """A candidate against the reference of its bundle."""
+    floor: Mapping[str, float] = field(default_factory=dict)
+    """Absolute, of every measured variant that is not just a reference."""
+    baseline: Mapping[str, float] = field(default_factory=lambda: {**CHANGES, "fps_ratio": 0.9})
+    """A variant against itself in an earlier bench."""
+    baseline_asked: bool = False
+    """Whether gate.toml has [baseline]: then an earlier bench has to be given."""
+
+
+def load_limits(path: Path | None = None) -> Limits:
+    """The defaults, changed by a gate.toml; IrstdError names what it gets wrong."""
+    if path is None:
+        return Limits()
+    given = _read_toml(path)
+    defaults = Limits()
+    sections = {"drift": tuple(defaults.drift), "floor": FLOORS}
+    sections["baseline"] = tuple(defaults.baseline)
+    _check_names(given, tuple(sections), f"{path}: section")
+    for name, valid in sections.items():
+        values = given.get(name, {})
+        if not isinstance(values, dict):
+            raise IrstdError(f"{path}: {name} is not a section; write [{name}] on its own line")
+        _check_names(values, valid, f"{path}: [{name}] key")
+        for key, value in values.items():
+            _check_limit(value, key, absolute=name == "floor", where=f"{path}: [{name}] {key}")
+    return Limits(
+        drift={**defaults.drift, **given.get("drift", {})},
+        floor=given.get("floor", {}),
+        baseline={**defaults.baseline, **given.get("baseline", {})},
+        baseline_asked="baseline" in given,
+    )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise IrstdError(f"{path}: {error.strerror}; give --config a gate.toml") from error
+    except ValueError as error:  # bad TOML and bad UTF-8 both are
+        why = " ".join(str(error).split())
+        raise IrstdError(f"{path}: is not TOML ({why}); mend that line") from error
+
+
+def _check_names(given: Mapping[str, Any], valid: tuple[str, ...], where: str) -> None:
+    for name in given:
+        if name not in valid:
+            raise IrstdError(f"{where} {name!r} is unknown; valid are {', '.join(valid)}")
+
+
+def _check_limit(value: object, key: str, *, absolute: bool, where: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise IrstdError(f"{where} is {value!r}; write a number")
+    if absolute or key == "fps_ratio" or key in LOWER_IS_BETTER:
+        if value < 0:
+            raise IrstdError(f"{where} = {value} is negative; write 0 or more")
+    elif value > 0:
+        raise IrstdError(f"{where} = {value} demands a rise; write {-value} to allow that drop")
+    if key in FRACTIONS and abs(value) > 1:
+        raise IrstdError(f"{where} = {value} is no fraction; write {value / 100:g} for {value} %")

@@ -1,0 +1,143 @@
+"""The shape of a bench.json, checked before anything is shown or judged from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irstd_edge.edge.files import read_json
+from irstd_edge.edge.types import IrstdError
+
+SCHEMA = "irstd-edge/bench/1"
+
+TEXT, NUMBER, COUNT, FLAG, NUMBERS = "a string", "a number", "a count", "true or false", "numbers"
+
+
+@dataclass(frozen=True)
+class Maybe:
+    """A value that may be null."""
+
+    shape: Any
+    optional: bool = False
+    """Its name may be missing as well."""
+
+
+def _all(shape: Any, *names: str) -> dict[str, Any]:
+    return dict.fromkeys(names, shape)
+
+
+_METRICS = ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px")
+
+_TARGET = {
+    "image": TEXT,
+    "row": NUMBER,
+    "col": NUMBER,
+    **_all(Maybe(NUMBER), "area_px", "scr", "score_reference", "score_candidate"),
+    "flip": Maybe(TEXT),
+}
+
+_DRIFT = {
+    **_all(TEXT, "reference", "candidate", "runtime"),
+    **_all(Maybe(NUMBER), *_METRICS, "p_value"),
+    **_all(COUNT, "targets_lost", "targets_gained", "false_alarms_gained"),
+    "ci95": Maybe(NUMBERS),
+    "targets": [_TARGET],
+}
+
+_VARIANT = {
+    **_all(TEXT, "name", "runtime", "precision", "device"),
+    "measured": FLAG,
+    "not_measured": Maybe(TEXT),
+    **_all(Maybe(NUMBER), "bytes", "memory_mb", "fps", "fps_end_to_end"),
+    **_all(Maybe(NUMBER), "power_w", "joule_per_frame"),
+    "latency_ms": Maybe(_all(Maybe(NUMBER), "p50", "p90", "p99", "mean", "samples")),
+    "stages_ms": Maybe(_all(Maybe(NUMBER), "read", "pre", "infer", "post")),
+    "accuracy": Maybe({"protocol": TEXT, **_all(Maybe(NUMBER), *_METRICS)}),
+    "infer_ms": Maybe(NUMBERS, optional=True),
+    "weak": Maybe([TEXT], optional=True),
+}
+
+_COST = {**_all(Maybe(NUMBER), "params", "macs", "gflops"), "input": NUMBERS}
+
+_RESULT = {
+    "model": TEXT,
+    "cost": _COST,
+    "timed_on": Maybe(TEXT, optional=True),
+    "variants": [_VARIANT],
+    "drift": [_DRIFT],
+}
+
+_BENCH = {"machine": {}, "results": [_RESULT]}
+
+
+def read_bench(path: Path) -> dict[str, Any]:
+    """The value of a bench.json. Raises IrstdError where it is none."""
+    return check_bench(read_json(path, "a bench.json"), str(path))
+
+
+def check_bench(value: Any, source: str = "bench.json") -> dict[str, Any]:
+    """The value itself, if it has the shape of a bench.json; fields beyond it are welcome.
+
+    Raises:
+        IrstdError: `source: where: what is wrong, and the fix`.
+    """
+    found = value.get("schema") if isinstance(value, dict) else None
+    if found != SCHEMA:
+        _fail(source, "", f"schema is {found!r}, not {SCHEMA!r}")
+    _check(value, _BENCH, source, "")
+    assert isinstance(value, dict)
+    return value
+
+
+def _check(value: Any, shape: Any, source: str, where: str) -> None:
+    if isinstance(shape, Maybe):
+        if value is not None:
+            _check(value, shape.shape, source, where)
+    elif isinstance(shape, Mapping):
+        _require(isinstance(value, dict), "an object", value, source, where)
+        for name, inner in shape.items():
+            if name not in value and not (isinstance(inner, Maybe) and inner.optional):
+                _fail(source, where, f"{name} is missing")
+            _check(value.get(name), inner, source, f"{where}.{name}")
+    elif isinstance(shape, list):
+        _require(isinstance(value, list), "a list", value, source, where)
+        for index, item in enumerate(value):
+            _check(item, shape[0], source, f"{where}[{index}]")
+    else:
+        _require(_IS[shape](value), shape, value, source, where)
+
+
+def _require(holds: bool, what: str, value: Any, source: str, where: str) -> None:
+    if not holds:
+        shown = repr(value)
+        _fail(source, where, f"{shown[:40]} is not {what}")
+
+
+def _fail(source: str, where: str, what: str) -> None:
+    place = f"{where.lstrip('.')}: " if where else ""
+    raise IrstdError(f"{source}: {place}{what}, write it anew with `irstd-edge bench --json`")
+
+
+def _is_number(value: Any) -> bool:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_number(item) for item in value)
+
+
+_IS = {
+    TEXT: lambda value: isinstance(value, str),
+    NUMBER: _is_number,
+    COUNT: _is_count,
+    FLAG: lambda value: isinstance(value, bool),
+    NUMBERS: _are_numbers,
+}

@@ -1,0 +1,83 @@
+"""bench.json on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from irstd_edge.benchmarks.comparison import Row, cost_of, fixed, percent, rows_of, size_of
+
+NO_LIMIT = 1000
+"""Columns of a terminal in which every table fits."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading and how a row is written under it."""
+
+    heading: str
+    text: Callable[[Row], str]
+
+
+_QUALITY = (
+    Column("F1 3px %", lambda row: percent(row.accuracy("f1_3px"))),
+    Column("IoU %", lambda row: percent(row.accuracy("iou"))),
+    Column("Pd %", lambda row: percent(row.accuracy("pd"))),
+    Column("Fa /Mpx", lambda row: fixed(row.accuracy("fa_per_mpx"), 2)),
+    Column("lost gained", lambda row: row.flips()),
+)
+_SPEED = (
+    Column("p50 ms", lambda row: ("~" if row.is_noisy else "") + fixed(row.latency_ms("p50"), 1)),
+    Column("FPS", lambda row: fixed(row.variant["fps"], 1)),
+    Column("FPS end to end", lambda row: fixed(row.variant["fps_end_to_end"], 1)),
+    Column("speed-up", lambda row: fixed(row.speed_up, 2) + ("×" if row.speed_up else "")),
+    Column("size", lambda row: size_of(row.variant["bytes"])),
+)
+
+
+def print_table(bench: Mapping[str, Any], console: Console) -> None:
+    """Print every model of a bench.json: accuracy, drift, speed and cost.
+
+    Narrow terminals get accuracy and speed in two tables; 80 columns are enough for each.
+    """
+    for result in bench["results"]:
+        whole = _table(result, _QUALITY + _SPEED)
+        unlimited = console.options.update(max_width=NO_LIMIT)
+        fits = console.measure(whole, options=unlimited).maximum <= console.width
+        parts = (_table(result, columns) for columns in (_QUALITY, _SPEED))
+        for table in (whole,) if fits else parts:
+            console.print(table)
+        for line in _notes(result):
+            console.print(Text(line, style="dim"))
+        console.print()
+
+
+def _table(result: Mapping[str, Any], columns: tuple[Column, ...]) -> Table:
+    title = Text(str(result["model"]), style="bold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("variant", no_wrap=True)
+    table.add_column("runtime", overflow="fold")
+    for column in columns:
+        table.add_column(column.heading, justify="right")
+    for row in rows_of(result):
+        cells = [row.name, row.where, *(column.text(row) for column in columns)]
+        style = "" if row.variant["measured"] else "dim italic"
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    return table
+
+
+def _notes(result: Mapping[str, Any]) -> Iterator[str]:
+    rows = rows_of(result)
+    yield cost_of(result["cost"])
+    if result.get("timed_on"):
+        yield f"timed on {result['timed_on']}; p50 and FPS: inference alone, ~: weak"
+    reasons = dict.fromkeys(reason for row in rows for reason in row.weak)
+    for reason in reasons:
+        yield f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"
+    yield from (f"{row.label}: {note}" for row in rows if (note := row.variant["not_measured"]))

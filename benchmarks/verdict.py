@@ -1,0 +1,105 @@
+"""The gate's verdict and its forms: JSON, Markdown, JUnit."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was held against one limit."""
+
+    name: str
+    """section.field, as in gate.toml."""
+    model: str | None
+    variant: str | None
+    runtime: str | None
+    passed: bool
+    why: str
+    """The figures in a sentence; begins with "skipped: " where they could not be compared."""
+    reference: float | None = None
+    candidate: float | None = None
+    limit: float | None = None
+
+    @property
+    def skipped(self) -> bool:
+        """Could not be judged: passed, unless the gate is strict."""
+        return self.why.startswith("skipped: ")
+
+    @property
+    def state(self) -> str:
+        """passed, skipped or FAILED."""
+        return "FAILED" if not self.passed else "skipped" if self.skipped else "passed"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a bench."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """No check failed, and there was one."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+
+def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
+    """The form of `gate --json`."""
+    return {
+        "passed": verdict.passed,
+        "checks": [
+            {
+                "name": check.name,
+                "model": check.model,
+                "variant": check.variant,
+                "runtime": check.runtime,
+                "reference": check.reference,
+                "candidate": check.candidate,
+                "limit": check.limit,
+                "passed": check.passed,
+                "why": check.why,
+            }
+            for check in verdict.checks
+        ],
+    }
+
+
+def verdict_as_markdown(verdict: Verdict) -> str:
+    """A table, for a job summary or a pull request; failures first."""
+    failed = sum(not check.passed for check in verdict.checks)
+    title = "passed" if verdict.passed else f"FAILED ({failed} of {len(verdict.checks)} checks)"
+    lines = [f"## irstd-edge gate: {title}", ""]
+    lines += ["| state | model | variant | check | why |", "|---|---|---|---|---|"]
+    for check in sorted(verdict.checks, key=lambda check: check.passed):
+        where = (check.model, _variant_of(check), check.name, check.why)
+        cells = [(cell or "").replace("|", "\\|").replace("\n", " ") for cell in where]
+        lines.append(f"| {check.state} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def verdict_as_junit(verdict: Verdict) -> str:
+    """JUnit XML, which every CI shows."""
+    suite = ET.Element(
+        "testsuite",
+        name="irstd-edge gate",
+        tests=str(len(verdict.checks)),
+        failures=str(sum(check.state == "FAILED" for check in verdict.checks)),
+        errors="0",
+        skipped=str(sum(check.state == "skipped" for check in verdict.checks)),
+    )
+    for check in verdict.checks:
+        place = " ".join(filter(None, (check.model, _variant_of(check)))) or "gate"
+        case = ET.SubElement(suite, "testcase", classname=place, name=check.name)
+        if check.state == "passed":
+            continue
+        tag = "failure" if check.state == "FAILED" else "skipped"
+        ET.SubElement(case, tag, message=check.why)
+    ET.indent(suite)
+    return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _variant_of(check: Check) -> str:
+    return " on ".join(filter(None, (check.variant, check.runtime)))

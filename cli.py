@@ -1,0 +1,573 @@
+"""The command line: each command parses, makes its call, prints and exits.
+
+stdout carries the result, stderr the talk. Exit codes: 0 done or passed, 1 a gate failed, 2 the
+user can fix it, 3 this machine cannot do it, 70 a fault of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from irstd_edge import __version__
+from irstd_edge.edge.types import IrstdError, MachineError
+
+if TYPE_CHECKING:
+    from irstd_edge.edge.bundle import Bundle
+    from irstd_edge.edge.runners import Runner
+
+app = typer.Typer(
+    name="irstd-edge",
+    help="Infrared small-target detectors in INT8 on the edge, and what that cost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+talk = Console(stderr=True, highlight=False)
+
+Data = Annotated[Path, typer.Option(help="Data set: images/, masks/, trainval.txt, test.txt.")]
+JsonOut = Annotated[
+    str | None, typer.Option("--json", metavar="FILE|-", help="Also as JSON; - for stdout.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Of the CPU; all by default.")]
+Source = Annotated[str, typer.Argument(metavar="W|BUNDLE", help="mshnet, p2p, a file, a bundle.")]
+Threshold = Annotated[
+    float | None, typer.Option(help="Lowest probability of a detection, instead of the model's.")
+]
+
+
+def main() -> None:
+    """Run the command line and turn errors into one line and an exit code."""
+    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        app(arguments)
+    except Exception as error:
+        if debug:
+            raise
+        code, note = _exit_code(error)
+        print(f"irstd-edge: {_one_line(error)}{note}", file=sys.stderr)
+        sys.exit(code)
+
+
+def _exit_code(error: Exception) -> tuple[int, str]:
+    if isinstance(error, MachineError):
+        return 3, ""
+    if isinstance(error, IrstdError):
+        return 2, ""
+    return 70, f" ({type(error).__name__}: a fault of ours; --debug shows where)"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float, float], None]]:
+    """Yield a function (what, done, total) that moves a bar on a terminal, and nothing else."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=talk, disable=not talk.is_terminal, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(what: str, done: float, total: float) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield update
+
+
+def _results(json_to: str | None) -> Console:
+    """Where people's form of the result goes: beside the JSON when that takes stdout."""
+    return talk if json_to == "-" else Console(highlight=False)
+
+
+def _emit(value: Any, json_to: str | None) -> None:
+    """Write the machine's form of a result where `--json` says."""
+    from irstd_edge.edge.files import write_json
+
+    if json_to == "-":
+        print(json.dumps(value, indent=2, allow_nan=False))
+    elif json_to is not None:
+        write_json(Path(json_to), value)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"irstd-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    frames: Annotated[int, typer.Option(help="How many.")] = 200,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Pixels.")] = "256x256",
+    bits: Annotated[int, typer.Option(help="8, 14 or 16 per pixel.")] = 8,
+    seed: Seed = 0,
+) -> None:
+    """Write a labelled data set of synthetic infrared scenes."""
+    from irstd_edge.benchmarks.scenes import write_dataset
+
+    with _progress() as move:
+        shape = _size(size)
+        write_dataset(out, frames, shape, bits, seed, lambda n, total: move("scenes", n, total))
+    print(f"{out}: {frames} frames of {size}, {bits} bits")
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise IrstdError(f"--size: {text!r} is not HEIGHTxWIDTH; write it like 256x256")
+    return int(height), int(width)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(metavar="{mshnet,p2p}")],
+    data: Annotated[list[Path], typer.Option(help="Data set; may be given several times.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.")],
+    weights: Annotated[str | None, typer.Option(metavar="W", help="Start from these.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the frames.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Crops a step, of all processes.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    loss: Annotated[str | None, typer.Option(help="sls, soft-iou, dice, bce, ...")] = None,
+    recipe: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    seed: Seed = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN/last.ckpt.")] = False,
+) -> None:
+    """Train a detector; the best epoch on the held-out tenth is kept."""
+    from irstd_edge.models.recipes import recipe_of
+    from irstd_edge.models.train import Epoch
+    from irstd_edge.models.train import train as train_model
+    from irstd_edge.models.weights import find_weights
+
+    chosen = recipe_of(model, recipe, epochs=epochs, batch_size=batch_size, lr=lr, loss=loss)
+    start = None if weights is None else find_weights(weights)
+    fit, held_out = _samples(data, "train"), _samples(data, "val")
+    talk.print(f"{len(fit)} frames to train on, {len(held_out)} held out")
+    with _progress() as move:
+
+        def show(done: Epoch) -> None:
+            move(f"training {model}", done.epoch + 1, chosen.epochs)
+            scores = "".join(f", {k} {v:.4f}" for k, v in done.scores.items() if v is not None)
+            speed = f"{done.frames_per_s:.0f} frames/s"
+            talk.print(f"epoch {done.epoch + 1}: loss {done.loss:.4f}, {speed}{scores}")
+
+        path = train_model(
+            model,
+            fit,
+            out,
+            chosen,
+            seed=seed,
+            device=device,
+            weights=start,
+            resume=resume,
+            validate=_validation(model, held_out),
+            progress=show,
+        )
+    print(path)
+
+
+def _samples(folders: list[Path], split: str) -> list[Any]:
+    """Decode the usable frames of several data sets; say which are left out."""
+    from irstd_edge.edge.dataset import open_dataset
+    from irstd_edge.edge.types import Skip
+
+    samples = []
+    for folder in folders:
+        for sample in open_dataset(folder, split).samples():
+            if isinstance(sample, Skip):
+                talk.print(f"skipped {sample.name}: {sample.reason}")
+            else:
+                samples.append(sample)
+    return samples
+
+
+def _validation(model: str, held_out: list[Any]) -> Callable[[Any], dict[str, float | None]]:
+    from irstd_edge.benchmarks.operating_point import held_out_scores
+    from irstd_edge.edge.runners import torch_runner
+    from irstd_edge.models import spec_of
+
+    def validate(net: Any) -> dict[str, float | None]:
+        with torch_runner(net.deploy(), spec_of(model)) as run:
+            return held_out_scores(run.predict, held_out)
+
+    return validate
+
+
+@app.command("import-weights")
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="The authors' .tar, .pkl or .pth.")],
+    model: Annotated[str, typer.Option(help="mshnet or p2p.")],
+    out: Annotated[Path, typer.Option(metavar="W.safetensors", help="File to write.")],
+) -> None:
+    """Turn weights saved by torch into safetensors, without running what they may hold."""
+    from irstd_edge.models.weights import import_weights as read_weights
+    from irstd_edge.models.weights import save_weights
+
+    net, card = read_weights(file, model)
+    save_weights(out, model, net, card)
+    print(f"{out}: {model}, {sum(p.numel() for p in net.parameters()):,} parameters")
+
+
+@contextmanager
+def _runner(source: str, runtime: str | None, variant: str | None) -> Iterator[Runner]:
+    """Open weights (with torch) or a bundle, and check a bundle before it serves."""
+    from irstd_edge.edge.bundle import open_bundle
+    from irstd_edge.edge.golden import self_test
+    from irstd_edge.edge.runners import open_runner
+
+    if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
+        bundle = open_bundle(Path(source))
+        with open_runner(bundle, variant or "int8", runtime or "onnxruntime") as run:
+            self_test(run, bundle)
+            yield run
+        return
+    if runtime not in (None, "torch") or variant not in (None, "fp32"):
+        raise IrstdError(f"{source}: weights run as fp32 with torch; give a bundle instead")
+    with _weights_runner(source) as run:
+        yield run
+
+
+def _weights_runner(source: str) -> Runner:
+
+    from irstd_edge.edge.runners import torch_runner
+
+    try:
+        from irstd_edge.models.weights import load_model, spec_with_threshold
+    except ModuleNotFoundError as error:
+        raise MachineError(
+            f"{source}: weights need {error.name}: pip install 'irstd-edge[train]' or give a bundle"
+        ) from error
+    net, model, card = load_model(source)
+    return torch_runner(net.deploy(), spec_with_threshold(model, card))
+
+
+@app.command("eval")
+def evaluate(
+    source: Source,
+    data: Data,
+    split: Annotated[str, typer.Option(help="test, val or trainval.")] = "test",
+    protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
+    runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino; torch for W.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
+    threshold: Threshold = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
+    json_to: JsonOut = None,
+) -> None:
+    """Measure the accuracy of weights or a bundle on labelled frames."""
+    from irstd_edge.benchmarks.accuracy import evaluate as run_evaluation
+    from irstd_edge.benchmarks.table import print_accuracy
+    from irstd_edge.edge.dataset import open_dataset
+
+    chosen = open_dataset(data, split)
+    with _progress() as move, _runner(source, runtime, variant) as run:
+        samples = _counted(chosen.samples(strict, protocol), len(chosen.names), run.name, move)
+        result = run_evaluation(samples, lambda f: run.predict(f, threshold), protocol).accuracy()
+    found = {"model": run.spec.name, "variant": run.variant, "runtime": run.runtime, **result}
+    print_accuracy(found, _results(json_to))
+    _emit(found, json_to)
+
+
+def _counted(samples: Iterator[Any], total: int, what: str, move: Any) -> Iterator[Any]:
+    for done, sample in enumerate(samples, start=1):
+        yield sample
+        move(what, done, total)
+
+
+@app.command()
+def predict(
+    source: Source,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Frames or folders.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="For overlays.")] = None,
+    draw: Annotated[bool, typer.Option("--overlay", help="Write pictures to --out.")] = False,
+    bits: Annotated[
+        int | None, typer.Option(help="Of the sensor, if fewer than the file's.")
+    ] = None,
+    runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino; torch for W.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
+    threshold: Threshold = None,
+    json_to: JsonOut = None,
+) -> None:
+    """Detect targets in frames: one JSON object a line."""
+    from dataclasses import asdict
+
+    from irstd_edge.edge.files import write_atomic
+    from irstd_edge.edge.frames import read_pages
+    from irstd_edge.edge.lists import frames_in
+
+    if draw and out is None:
+        raise IrstdError("--overlay: has nowhere to write; add --out DIR")
+    files = frames_in(paths)
+    lines = []
+    with _progress() as move, _runner(source, runtime, variant) as run:
+        for done, file in enumerate(files, start=1):
+            for frame in read_pages(file, bits):
+                detections = run.predict(frame, threshold).detections
+                line = {"frame": frame.name, "detections": [asdict(d) for d in detections]}
+                lines.append(json.dumps(line))
+                if json_to is None:
+                    print(lines[-1])
+                if draw and out is not None:
+                    _write_overlay(out / f"{frame.name}.png", frame, detections)
+            move(run.name, done, len(files))
+    if json_to == "-":
+        print("\n".join(lines))
+    elif json_to is not None:
+        write_atomic(Path(json_to), "\n".join(lines) + "\n")
+
+
+def _write_overlay(path: Path, frame: Any, detections: Any) -> None:
+    import cv2
+
+    from irstd_edge.edge.files import write_atomic
+    from irstd_edge.edge.overlay import overlay
+
+    write_atomic(path, cv2.imencode(".png", overlay(frame, detections))[1].tobytes())
+
+
+@app.command()
+def quantize(
+    weights: Annotated[str, typer.Argument(metavar="W", help="mshnet, p2p or a file.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder to make.")],
+    method: Annotated[str, typer.Option(help="ptq or qat.")] = "qat",
+    epochs: Annotated[int | None, typer.Option(help="Of QAT.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Points of F1 that INT8 may lose on held-out frames.")
+    ] = None,
+    keep_float: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Layers to leave in float.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="To calibrate on.")] = 64,
+    seed: Seed = 0,
+) -> None:
+    """Turn weights into a bundle of FP32 and INT8 graphs; the test list is never seen."""
+    bundle = _quantize(
+        weights,
+        data,
+        out,
+        method=method,
+        epochs=epochs,
+        max_drop=max_drop,
+        keep_float=tuple(keep_float or ()),
+        frames=frames,
+        seed=seed,
+    )
+    print(bundle.path)
+
+
+def _quantize(weights: str, data: Path, out: Path, **options: Any) -> Bundle:
+    try:
+        from irstd_edge.calibration.to_bundle import quantize_to_bundle
+    except ModuleNotFoundError as error:
+        raise MachineError(
+            f"quantize: needs {error.name}: pip install 'irstd-edge[train]'"
+        ) from error
+    with _progress() as move:
+        return quantize_to_bundle(weights, data, out, progress=move, **options)
+
+
+@app.command()
+def bench(
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[BUNDLE...]", help="Both shipped models by default."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu.")] = "cpu",
+    runtime: Annotated[
+        list[str] | None, typer.Option(help="onnxruntime, openvino; all installed by default.")
+    ] = None,
+    threads: Threads = None,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Of the timed frames.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set; its test list is scored.")] = None,
+    split: Annotated[str, typer.Option(help="test, val or trainval.")] = "test",
+    protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
+    strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
+    samples: Annotated[int, typer.Option(min=10, help="Timed frames of each variant.")] = 100,
+    json_to: JsonOut = None,
+) -> None:
+    """Measure accuracy, drift, latency and cost of every variant, side by side."""
+    from irstd_edge.benchmarks.bench import Plan
+    from irstd_edge.benchmarks.table import print_table
+    from irstd_edge.edge.bundle import open_bundle
+    from irstd_edge.edge.dataset import open_dataset
+
+    if device != "cpu":
+        raise MachineError(f"--device {device}: this version measures on cpu; run it on the device")
+    chosen = None if data is None else open_dataset(data, split)
+    opened = [open_bundle(path) for path in bundles] if bundles else _shipped_bundles()
+    plan = Plan(
+        **_runtimes(runtime),
+        data=chosen,
+        protocol=protocol,
+        strict=strict,
+        threads=threads,
+        size=None if size is None else _size(size),
+        samples=samples,
+    )
+    found = _bench(opened, plan)
+    print_table(found, _results(json_to))
+    _emit(found, json_to)
+
+
+def _runtimes(names: list[str] | None) -> dict[str, Any]:
+    from irstd_edge.edge.runners import installed_runtimes
+
+    return {"runtimes": tuple(names) if names else installed_runtimes()}
+
+
+def _bench(bundles: list[Bundle], plan: Any) -> dict[str, Any]:
+    from irstd_edge.benchmarks.bench import bench as measure
+
+    with _progress() as move:
+        return measure(bundles, plan, move)
+
+
+def _shipped_bundles() -> list[Bundle]:
+    """Open the bundles of both shipped models; make them once, on synthetic scenes."""
+    import tempfile
+
+    from irstd_edge.benchmarks.scenes import write_dataset
+    from irstd_edge.edge.bundle import open_bundle
+    from irstd_edge.edge.files import sha256_of
+    from irstd_edge.models import MODELS
+    from irstd_edge.models.weights import find_weights
+
+    cache = Path(typer.get_app_dir("irstd-edge")) / "bundles"
+    bundles = []
+    for model in MODELS:
+        path = cache / f"{model}-{__version__}-{sha256_of(find_weights(model))[:12]}"
+        if not path.exists():
+            talk.print(f"{model}: quantizing the shipped weights once, into {path}")
+            with tempfile.TemporaryDirectory() as folder:
+                write_dataset(Path(folder) / "scenes", frames=80)
+                _quantize(model, Path(folder) / "scenes", path, method="ptq")
+        bundles.append(open_bundle(path))
+    return bundles
+
+
+@app.command()
+def gate(
+    bench_file: Annotated[Path, typer.Argument(metavar="BENCH.json")],
+    config: Annotated[Path | None, typer.Option(metavar="gate.toml", help="Limits.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="OLD.json", help="Earlier bench.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A skipped check fails.")] = False,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Verdict for CI.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Verdict for a pull request.")
+    ] = None,
+    json_to: JsonOut = None,
+) -> None:
+    """Judge a bench.json: exit 0 when it passes, 1 when it does not."""
+    from irstd_edge.benchmarks.gate import judge, load_limits
+    from irstd_edge.benchmarks.schema import read_bench
+    from irstd_edge.benchmarks.summary import summaries
+    from irstd_edge.benchmarks.table import print_verdict
+    from irstd_edge.benchmarks.verdict import verdict_as_json, verdict_as_junit, verdict_as_markdown
+    from irstd_edge.edge.files import write_atomic
+
+    found = read_bench(bench_file)
+    old = None if baseline is None else read_bench(baseline)
+    verdict = judge(found, load_limits(config), old, strict)
+    print_verdict(verdict, summaries(found, verdict), _results(json_to))
+    if junit is not None:
+        write_atomic(junit, verdict_as_junit(verdict))
+    if markdown is not None:
+        write_atomic(markdown, verdict_as_markdown(verdict))
+    _emit(verdict_as_json(verdict), json_to)
+    raise typer.Exit(0 if verdict.passed else 1)
+
+
+@app.command()
+def report(
+    bench_files: Annotated[list[Path], typer.Argument(metavar="BENCH.json...")],
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="Page to write.")],
+    config: Annotated[Path | None, typer.Option(metavar="gate.toml", help="Limits.")] = None,
+) -> None:
+    """Write one self-contained page: verdict, tables, curves."""
+    from irstd_edge.benchmarks.gate import load_limits
+    from irstd_edge.benchmarks.schema import read_bench
+
+    _report([read_bench(path) for path in bench_files], out, load_limits(config))
+    print(out)
+
+
+def _report(benches: list[dict[str, Any]], out: Path, limits: Any) -> Any:
+    """Judge the benches, write the page, and return the verdict."""
+    from irstd_edge.benchmarks.gate import judge
+    from irstd_edge.benchmarks.report import write_report
+    from irstd_edge.benchmarks.summary import summaries
+    from irstd_edge.benchmarks.verdict import Verdict, verdict_as_json
+
+    verdicts = [judge(found, limits) for found in benches]
+    whole = Verdict(tuple(check for verdict in verdicts for check in verdict.checks))
+    pairs = zip(benches, verdicts, strict=True)
+    words = tuple(line for found, verdict in pairs for line in summaries(found, verdict))
+    write_report(benches, out, verdict=verdict_as_json(whole), summaries=words)
+    return whole
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path(
+        "demo-out"
+    ),
+) -> None:
+    """Quantize, bench, judge and report p2p on built-in scenes; under three minutes."""
+    from irstd_edge.benchmarks.bench import Plan
+    from irstd_edge.benchmarks.limits import load_limits
+    from irstd_edge.benchmarks.scenes import write_dataset
+    from irstd_edge.benchmarks.summary import summaries
+    from irstd_edge.benchmarks.table import print_table, print_verdict
+    from irstd_edge.edge.dataset import open_dataset
+    from irstd_edge.edge.files import write_json
+
+    scenes = out / "scenes"
+    if not scenes.exists():
+        talk.print("1/5 synthetic infrared scenes")
+        write_dataset(scenes, frames=160)
+    talk.print("2/5 quantize: p2p, post-training, to INT8")
+    bundle = _quantize("p2p", scenes, out / "bundle", method="ptq")
+    talk.print("3/5 bench: FP32 and INT8 on every installed runtime")
+    plan = Plan(**_runtimes(None), data=open_dataset(scenes, "test"), samples=60)
+    found = _bench([bundle], plan)
+    write_json(out / "bench.json", found)
+    results = Console(highlight=False)
+    print_table(found, results)
+    talk.print("4/5 gate")
+    verdict = _report([found], out / "report.html", load_limits(None))
+    print_verdict(verdict, summaries(found, verdict), results)
+    talk.print("5/5 report")
+    print(f"{out / 'report.html'}: open it in a browser")
+    raise typer.Exit(0 if verdict.passed else 1)
+
+
+if __name__ == "__main__":
+    main()

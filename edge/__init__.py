@@ -1,0 +1,1 @@
+"""What is true on the device: frames, detections, bundles, runners. Imports no torch."""

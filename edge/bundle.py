@@ -1,0 +1,137 @@
+"""The deployable folder: graphs, golden frames, and a manifest that vouches for each of them.
+
+manifest.json   fp32.onnx  fp16.onnx  int8.onnx  int8-fp16.onnx  int8.cpu.onnx   golden/
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from irstd_edge.edge.files import new_folder, read_json, sha256_of, write_json
+from irstd_edge.edge.manifest import (
+    GOLDEN,
+    is_plain_name,
+    manifest_from_json,
+    manifest_to_json,
+)
+from irstd_edge.edge.types import IrstdError, Manifest
+
+MANIFEST = "manifest.json"
+VARIANTS = {
+    "fp32": "fp32.onnx",
+    "fp16": "fp16.onnx",
+    "int8": "int8.onnx",
+    "int8-fp16": "int8-fp16.onnx",
+}
+"""Variant -> its graph; ONNX Runtime has an int8 form of its own, see `graph_name`."""
+MAX_MANIFEST_BYTES = 16 * 2**20
+MAX_FILE_BYTES = 2 * 2**30
+"""ONNX is protobuf, which ends at 2 GiB."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files were all verified when it was opened."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def sha256(self) -> str:
+        """Of manifest.json, and so of everything in it."""
+        return sha256_of(self.path / MANIFEST)
+
+    def variants(self, runtime: str) -> tuple[str, ...]:
+        """Those that have a graph for this runtime, in the order of `VARIANTS`."""
+        return tuple(v for v in VARIANTS if graph_name(v, runtime) in self.manifest.files)
+
+    def graph(self, variant: str, runtime: str) -> Path:
+        """The ONNX file to run. Raises IrstdError listing the variants that the bundle has."""
+        name = graph_name(variant, runtime)
+        if name not in self.manifest.files:
+            there = ", ".join(self.variants(runtime)) or "none"
+            raise IrstdError(
+                f"{self.path}: has no {name}; variants for {runtime} are: {there}: choose one of "
+                "them or quantize again"
+            )
+        return self.path / name
+
+
+def graph_name(variant: str, runtime: str) -> str:
+    """File name of a variant's graph for a runtime. Raises IrstdError on an unknown variant."""
+    if variant not in VARIANTS:
+        raise IrstdError(f"--variant: {variant!r} is not one of {', '.join(VARIANTS)}")
+    if (variant, runtime) == ("int8", "onnxruntime"):
+        return "int8.cpu.onnx"
+    return VARIANTS[variant]
+
+
+def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Write the folder whole or not at all, replacing an older bundle at `path`.
+
+    files: name (NAME or golden/NAME) -> content; `manifest.files` is filled in from them.
+    Raises IrstdError where the place cannot be written, ValueError on a name with a path in it.
+    """
+    for name in files:
+        if not is_plain_name(name) or name == MANIFEST:
+            raise ValueError(f"{name!r} cannot be the name of a file in a bundle")
+    digests = {name: sha256(data).hexdigest() for name, data in files.items()}
+    manifest = replace(manifest, files=digests)
+    with new_folder(path, replaces=MANIFEST) as folder:
+        (folder / GOLDEN).mkdir()
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        write_json(folder / MANIFEST, manifest_to_json(manifest))
+    return Bundle(path, manifest)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the bundle at `path`, its fields checked, its files not looked at.
+
+    Raises IrstdError naming the file and the field.
+    """
+    file = path / MANIFEST
+    if not file.exists():
+        raise IrstdError(
+            f"{path}: not a bundle, it has no {MANIFEST}: irstd-edge quantize makes one"
+        )
+    _refuse_special(file, MAX_MANIFEST_BYTES)
+    return manifest_from_json(read_json(file, "a bundle's manifest"), str(file))
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read the manifest and verify every file it names.
+
+    Raises IrstdError naming the first file that is missing, altered, too large or a link.
+    """
+    manifest = read_manifest(path)
+    if (path / GOLDEN).is_symlink():
+        raise IrstdError(f"{path / GOLDEN}: is a link, not a folder: copy the bundle again")
+    for name, digest in manifest.files.items():
+        file = path / name
+        _refuse_special(file, MAX_FILE_BYTES)
+        if sha256_of(file) != digest:
+            raise IrstdError(
+                f"{file}: was altered since {MANIFEST} was written (sha256 differs): "
+                "copy the bundle again"
+            )
+    return Bundle(path, manifest)
+
+
+def _refuse_special(file: Path, max_bytes: int) -> None:
+    """A link could lead out of the bundle, a pipe would block for ever."""
+    try:
+        status = file.lstat()
+    except OSError as error:
+        raise IrstdError(f"{file}: missing from the bundle: copy the bundle again") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise IrstdError(f"{file}: is not a plain file: copy the bundle again")
+    if status.st_size > max_bytes:
+        raise IrstdError(
+            f"{file}: holds {status.st_size} bytes, more than the {max_bytes} a bundle may have "
+            "there: copy the bundle again"
+        )

@@ -1,0 +1,199 @@
+"""Data sets on disk: folders, lists, splits, labels.
+
+DIR/images/NAME.png                      the frames (PNG, BMP, JPEG, TIFF)
+DIR/masks/NAME.png, NAME_pixels0.png     the labels
+DIR/trainval.txt, DIR/test.txt           a name a line (IRSTD-1k), or
+DIR/img_idx/train_*.txt, test_*.txt      the same (NUDT-SIRST, NUAA-SIRST)
+DIR/points.json                          optional: {"NAME": [[row, col], ...]}
+DIR/dataset.json                         optional: {"bit_depth": 14}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irstd_edge.edge.files import read_json
+from irstd_edge.edge.frames import (
+    EXTENSIONS,
+    points_of_mask,
+    read_frame,
+    read_mask,
+    resize_bilinear,
+    resize_nearest,
+)
+from irstd_edge.edge.lists import list_of_split, names_of_list, names_of_split
+from irstd_edge.edge.types import BIT_DEPTHS, FloatArray, Frame, IrstdError, Sample, Skip
+
+PROTOCOLS = ("native", "paper256")
+PAPER_SIZE = (256, 256)
+
+
+class UnusableError(IrstdError):
+    """A frame whose label does not fit it: skipped by name unless the user is strict."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The names of one split and where their files are; nothing is decoded before `samples`."""
+
+    root: Path
+    split: str
+    names: tuple[str, ...]
+    """In the order of the list."""
+    images: Mapping[str, Path]
+    """Name -> frame."""
+    masks: Mapping[str, Path]
+    """Name -> mask; empty where only points are known."""
+    points: Mapping[str, FloatArray] | None = None
+    """Name -> (M, 2) row, col of points.json; None without that file."""
+    bit_depth: int | None = None
+    """Of the sensor, from dataset.json; None for that of the files."""
+
+    def samples(self, strict: bool = False, protocol: str = "native") -> Iterator[Sample | Skip]:
+        """Read the split frame by frame.
+
+        A frame whose label does not fit it (a mask of another size, no points) becomes a Skip,
+        or an IrstdError when strict. A file that is missing or broken is always an IrstdError.
+        """
+        for name in self.names:
+            yield self._sample_or_skip(name, strict, protocol)
+
+    def sample(self, name: str, protocol: str = "native") -> Sample:
+        """Read one frame with its label, as it is or squashed to 256x256 (paper256).
+
+        paper256 is the reference code's: frame bilinear, mask nearest, points from that mask.
+        """
+        if protocol not in PROTOCOLS:
+            raise IrstdError(f"--protocol: {protocol!r} is not one of {', '.join(PROTOCOLS)}")
+        sample = self._native(name)
+        return sample if protocol == "native" else self._squashed(sample)
+
+    def _sample_or_skip(self, name: str, strict: bool, protocol: str) -> Sample | Skip:
+        try:
+            return self.sample(name, protocol)
+        except UnusableError as error:
+            if strict:
+                raise
+            return Skip(name, str(error).removeprefix(f"{self.root}/"))
+
+    def _native(self, name: str) -> Sample:
+        frame = read_frame(_file(self.images, name, self.root / "images"), self.bit_depth)
+        if self.points is not None and not self.masks:
+            return Sample(frame, None, self._listed_points(name, frame))
+        path = _file(self.masks, name, self.root / "masks")
+        mask = read_mask(path)
+        if mask.shape != frame.shape:
+            raise UnusableError(
+                f"{path}: the mask has {mask.shape[0]}x{mask.shape[1]} pixels, its frame "
+                f"{frame.shape[0]}x{frame.shape[1]}: mend the mask, or take {name} off the list"
+            )
+        points = points_of_mask(mask) if self.points is None else self._listed_points(name, frame)
+        return Sample(frame, mask, points)
+
+    def _listed_points(self, name: str, frame: Frame) -> FloatArray:
+        file = self.root / "points.json"
+        points = (self.points or {}).get(name)
+        if points is None:
+            raise UnusableError(f"{file}: no points for {name}: add them, [] for no target")
+        if ((points < -0.5) | (points > np.array(frame.shape) - 0.5)).any():
+            raise UnusableError(
+                f"{file}: {name} has a point outside of its {frame.shape[0]}x{frame.shape[1]} "
+                "pixels: give [row, col]"
+            )
+        return points
+
+    def _squashed(self, sample: Sample) -> Sample:
+        frame = sample.frame
+        counts = resize_bilinear(frame.counts, PAPER_SIZE)
+        small = Frame(frame.name, counts, frame.bit_depth)
+        mask = None if sample.mask is None else resize_nearest(sample.mask, PAPER_SIZE)
+        if mask is not None and self.points is None:
+            return Sample(small, mask, points_of_mask(mask))
+        scale = np.array(PAPER_SIZE) / np.array(frame.shape)
+        points = (sample.points + 0.5) * scale - 0.5
+        return Sample(small, mask, points.astype(np.float32))
+
+
+def open_dataset(root: Path, split: str = "test") -> DataSet:
+    """Find the frames, labels and names of a split.
+
+    val is the tenth of trainval that `lists.held_out` chooses by a hash, train the rest. Raises
+    IrstdError for a folder that is no data set, an empty list, a name that is a path.
+    """
+    images = _index(root / "images")
+    if not images:
+        raise IrstdError(_no_frames(root))
+    listing = list_of_split(root, split)
+    listed = names_of_list(listing)
+    if not any(name in images for name in listed):
+        raise IrstdError(f"{listing}: none of its names is in {root / 'images'}: check both")
+    names = names_of_split(listed, split)
+    if not names:
+        raise IrstdError(f"{listing}: too few names to hold one out as val: list at least two")
+    points = _read_points(root / "points.json")
+    masks = {name.removesuffix("_pixels0"): path for name, path in _index(root / "masks").items()}
+    if not masks and points is None:
+        raise IrstdError(f"{root}: neither masks/ nor points.json: add the labels")
+    return DataSet(root, split, names, images, masks, points, _read_bit_depth(root))
+
+
+def _index(folder: Path) -> dict[str, Path]:
+    """Stem -> file of every image in a folder; the first of EXTENSIONS where a stem has two."""
+    if not folder.is_dir():
+        return {}
+    files = [path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS]
+    files.sort(key=lambda path: EXTENSIONS.index(path.suffix.lower()), reverse=True)
+    return {path.stem: path for path in files}
+
+
+def _no_frames(root: Path) -> str:
+    if not root.is_dir():
+        return f"{root}: no such folder: give the folder that holds images/ and masks/"
+    inner = sorted(path.parent for path in root.glob("*/images"))
+    hint = f"did you mean {inner[0]}?" if inner else "give the folder that holds images/ and masks/"
+    return f"{root}: no frames in images/: {hint}"
+
+
+def _file(files: Mapping[str, Path], name: str, folder: Path) -> Path:
+    if name not in files:
+        raise IrstdError(f"{folder / name}.png: no such file: add it, or take {name} off the list")
+    return files[name]
+
+
+def _read_points(path: Path) -> dict[str, FloatArray] | None:
+    if not path.is_file():
+        return None
+    value = read_json(path, "points: {NAME: [[row, col], ...]}")
+    if not isinstance(value, dict):
+        raise IrstdError(f"{path}: not an object: write {{NAME: [[row, col], ...]}}")
+    return {name: _points(path, name, rows) for name, rows in value.items()}
+
+
+def _points(path: Path, name: str, rows: Any) -> FloatArray:
+    try:
+        points = np.asarray(rows, dtype=np.float32)
+    except (TypeError, ValueError):
+        points = np.full(1, np.nan, np.float32)
+    if points.size == 0:
+        return np.zeros((0, 2), np.float32)
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise IrstdError(
+            f"{path}: the points of {name} are not a list of [row, col]: write them so"
+        )
+    return points
+
+
+def _read_bit_depth(root: Path) -> int | None:
+    path = root / "dataset.json"
+    if not path.is_file():
+        return None
+    value = read_json(path, 'a data set: {"bit_depth": 14}')
+    depth = value.get("bit_depth") if isinstance(value, dict) else None
+    if depth not in BIT_DEPTHS:
+        raise IrstdError(f"{path}: bit_depth {depth!r} is not one of {BIT_DEPTHS}: set it")
+    return int(depth)

@@ -1,0 +1,121 @@
+"""Which machine this is: what a measurement needs beside it to be compared with another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+X86_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
+ARM_FEATURES = ("asimd", "asimddp", "fphp", "asimdhp", "i8mm", "bf16", "sve")
+"""In the kernel's words, those that decide how fast INT8 and FP32 convolutions run."""
+
+FINGERPRINT_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine as far as it can be told without privileges; None where it has no such thing."""
+
+    cpu: str
+    isa: str
+    """Architecture and the vector extensions that matter, as in `x86_64+avx2+avx512_vnni`."""
+    threads: int
+    """That the measured program may use."""
+    gpu: str | None
+    board: str | None
+    """From the device tree: a Jetson or another single-board computer."""
+    power_mode: str | None
+    """nvpmodel's number on a Jetson, else the CPU's frequency governor."""
+    load: float
+    """Runnable processes, mean of the last minute, this one among them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything but the load: equal fingerprints may be compared in FPS."""
+        same = {key: value for key, value in asdict(self).items() if key != "load"}
+        text = json.dumps(same, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
+
+    @property
+    def is_jetson(self) -> bool:
+        """Whether the board is one of NVIDIA's."""
+        return self.board is not None and bool(
+            re.search("jetson|nvidia", self.board, re.IGNORECASE)
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The `machine` object of bench.json."""
+        return {**asdict(self), "fingerprint": self.fingerprint}
+
+
+def this_machine(threads: int | None = None, root: Path = Path("/")) -> Machine:
+    """Look at this machine.
+
+    threads: given to the runners; None for all. root: where /proc, /sys and /var hang.
+    """
+    cpuinfo = _text(root / "proc/cpuinfo") or ""
+    board = _text(root / "proc/device-tree/model")
+    return Machine(
+        cpu=_cpu(cpuinfo, board),
+        isa=_isa(cpuinfo),
+        threads=threads or usable_threads(),
+        gpu=_gpu(root),
+        board=board,
+        power_mode=_power_mode(root),
+        load=round(os.getloadavg()[0], 2),
+    )
+
+
+def usable_threads() -> int:
+    """CPUs that this process may run on: fewer than the machine has, in a container or a cpuset."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu(cpuinfo: str, board: str | None) -> str:
+    """x86 names the model; ARM gives numbers only, so the board's name says more."""
+    model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    if model:
+        return model[1].strip()
+    part = re.search(r"^CPU part\s*:\s*(\S+)$", cpuinfo, re.MULTILINE)
+    name = f"{platform.machine()} part {part[1]}" if part else platform.machine()
+    return f"{name} ({board})" if board else name
+
+
+def _isa(cpuinfo: str) -> str:
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    there = set(flags[1].split()) if flags else set()
+    features = [name for name in (*X86_FEATURES, *ARM_FEATURES) if name in there]
+    return "+".join((platform.machine(), *features))
+
+
+def _gpu(root: Path) -> str | None:
+    """The driver's own words; a Jetson's GPU is part of its chip and named by the device tree."""
+    for file in sorted(root.glob("proc/driver/nvidia/gpus/*/information")):
+        model = re.search(r"^Model:\s*(.+)$", _text(file) or "", re.MULTILINE)
+        if model:
+            return model[1].strip()
+    chips = re.search(r"nvidia,(tegra\d+)", _text(root / "proc/device-tree/compatible") or "")
+    return f"integrated, {chips[1]}" if chips else None
+
+
+def _power_mode(root: Path) -> str | None:
+    mode = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
+    if mode:
+        return f"nvpmodel {int(mode[1])}"
+    return _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+def _text(file: Path) -> str | None:
+    """A file of the kernel's: device-tree strings end in NUL, most machines lack most files."""
+    try:
+        return file.read_text(errors="replace").replace("\0", " ").strip() or None
+    except OSError:
+        return None

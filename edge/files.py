@@ -1,0 +1,178 @@
+"""Files that are whole or absent: a kill at any moment leaves the old or the new, never a half."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from irstd_edge.edge.types import IrstdError
+
+CHUNK_BYTES = 1 << 20
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <stdio.h> of Linux
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file under a temporary name in its folder, sync it and rename it to `path`.
+
+    Missing parent folders are made; text is UTF-8. A pipe or a device is written to directly.
+    Raises IrstdError where the place cannot be written.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    try:
+        path = path.resolve()
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(raw)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_and_rename(path, raw)
+    except OSError as error:
+        raise _cannot(path, "be written", error) from error
+
+
+def _write_and_rename(path: Path, raw: bytes) -> None:
+    partial = _sibling(path)
+    try:
+        with open(partial, "xb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path, *, replaces: str | None = "manifest.json") -> Iterator[Path]:
+    """Yield an empty folder beside `path`; it becomes `path` when the block ends without error.
+
+    An existing folder is replaced only where it is empty or holds a file named `replaces`, so
+    that a mistyped path never costs the user a folder that is not ours. Raises IrstdError there.
+    """
+    try:
+        path = path.resolve()
+        _refuse_foreign(path, replaces)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = _sibling(path)
+        partial.mkdir()
+    except OSError as error:
+        raise _cannot(path, "be written", error) from error
+    try:
+        yield partial
+        _sync_tree(partial)
+        _move_into_place(partial, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _cannot(path, "be written", error) from error
+    finally:
+        # After success this is the folder that was replaced, else the unfinished one.
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file. Raises IrstdError where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise _cannot(path, "be read", error) from error
+    return digest.hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """The contents of a file. Raises IrstdError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _cannot(path, "be read", error) from error
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The value in a strict JSON file (RFC 8259: no NaN, no Infinity).
+
+    `what` names the file's purpose in the message, as in "a bench.json". Raises IrstdError.
+    """
+    try:
+        return json.loads(read_bytes(path).decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise IrstdError(
+            f"{path}: not the JSON of {what} ({error}): write it again or give another file"
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as strict JSON, atomically. NaN and infinity are a ValueError: say null."""
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_foreign(path: Path, replaces: str | None) -> None:
+    if path.exists() and not path.is_dir():
+        raise IrstdError(f"{path}: is a file where a folder is to be made: choose another name")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if replaces is None or not (path / replaces).is_file():
+        raise IrstdError(f"{path}: the folder is not empty: remove it or choose another name")
+
+
+def _move_into_place(partial: Path, path: Path) -> None:
+    """Rename; where a folder stands there, swap the two in one step, so that one always stands."""
+    occupied = path.is_dir() and any(path.iterdir())
+    if not occupied:
+        os.rename(partial, path)
+    elif not _exchange(partial, path):
+        old = _sibling(path)  # no atomic swap on this system: the gap is two renames long
+        os.rename(path, old)
+        os.rename(partial, path)
+        os.rename(old, partial)
+    _sync(path.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders by renameat2(2); False where the system or the file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    return bool(renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0)
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
+
+
+def _sync_tree(folder: Path) -> None:
+    for root, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            _sync(Path(root, name))
+        _sync(Path(root))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _cannot(path: Path, verb: str, error: OSError) -> IrstdError:
+    reason = error.strerror or str(error)
+    return IrstdError(f"{path}: cannot {verb} ({reason}): check path, rights and space")

@@ -1,0 +1,116 @@
+"""Golden frames: a device proves on them that it sees what the quantizer saw, before it serves."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from irstd_edge.edge.bundle import Bundle
+from irstd_edge.edge.files import read_json
+from irstd_edge.edge.frames import png_of, read_frame
+from irstd_edge.edge.manifest import GOLDEN, JsonObject, object_of
+from irstd_edge.edge.runners import Runner
+from irstd_edge.edge.types import BIT_DEPTHS, Detection, Frame, IrstdError
+
+EXPECTATIONS = f"{GOLDEN}/golden.json"
+POSITION_TOLERANCE_PX = 0.5
+SCORE_TOLERANCE = 0.05
+"""Between runtimes, not between variants: each graph is held against itself."""
+
+
+def golden_files(
+    frames: Sequence[Frame], expected: Mapping[str, Sequence[Sequence[Detection]]]
+) -> dict[str, bytes]:
+    """The golden part of `write_bundle`'s files: a lossless PNG per frame, and golden.json.
+
+    expected: graph file name -> for each frame the detections at the manifest's threshold. Take
+    frames with clear targets: a graph that should see nothing is not put to a test.
+    """
+    names = [frame.name for frame in frames]
+    value = {
+        "tolerance": {"position_px": POSITION_TOLERANCE_PX, "score": SCORE_TOLERANCE},
+        "frames": [{"name": frame.name, "bit_depth": frame.bit_depth} for frame in frames],
+        "expected": {
+            graph: {
+                name: [asdict(detection) for detection in detections]
+                for name, detections in zip(names, per_frame, strict=True)
+            }
+            for graph, per_frame in expected.items()
+        },
+    }
+    text = json.dumps(value, indent=2, allow_nan=False)
+    pictures = {f"{GOLDEN}/{frame.name}.png": png_of(frame.counts) for frame in frames}
+    return {**pictures, EXPECTATIONS: text.encode()}
+
+
+def self_test(run: Runner, bundle: Bundle) -> None:
+    """Run the golden frames through a runner of this bundle.
+
+    Position, score and number of the detections must be those expected of its graph; one whose
+    score is within tolerance of the threshold may come or go. Raises IrstdError otherwise.
+    """
+    file = bundle.path / EXPECTATIONS
+    if EXPECTATIONS not in bundle.manifest.files:
+        raise IrstdError(f"{file}: not in the bundle: quantize again")
+    root = object_of(read_json(file, "a bundle's golden frames"), f"{file}: ")
+    expected = root.child("expected").child(bundle.graph(run.variant, run.runtime).name)
+    tolerance = root.child("tolerance")
+    for entry in root.children("frames"):
+        frame = _frame(bundle, entry)
+        wrong = _difference(
+            [_detection(item) for item in expected.children(frame.name)],
+            run.detect(frame),
+            tolerance.get("position_px", float),
+            tolerance.get("score", float),
+            bundle.manifest.model.decode.threshold,
+        )
+        if wrong:
+            raise IrstdError(
+                f"{bundle.path}: {run.variant} on {run.runtime} runs, but does not see what it "
+                f"should: in golden frame {frame.name} {wrong}: choose another runtime or variant"
+            )
+
+
+def _frame(bundle: Bundle, entry: JsonObject) -> Frame:
+    name = entry.get("name", str)
+    picture = f"{GOLDEN}/{name}.png"
+    if picture not in bundle.manifest.files:
+        raise entry.wrong("name", f"is {name!r:.60}, which the manifest does not list")
+    frame = read_frame(bundle.path / picture, entry.choice("bit_depth", BIT_DEPTHS))
+    return Frame(name, frame.counts, frame.bit_depth)
+
+
+def _detection(item: JsonObject) -> Detection:
+    return Detection(*(item.get(key, float) for key in ("row", "col", "score", "area_px")))
+
+
+def _difference(
+    expected: Sequence[Detection],
+    found: Sequence[Detection],
+    position_px: float,
+    score: float,
+    threshold: float,
+) -> str | None:
+    """What the first difference is, in words; None where they agree."""
+    left = list(found)
+    for target in expected:
+        near = min(left, key=lambda d: _distance_px(d, target), default=None)
+        if near is None or _distance_px(near, target) > position_px:
+            if target.score > threshold + score:
+                return f"nothing is found at {_place(target)}"
+        elif abs(near.score - target.score) > score:
+            return f"the score at {_place(target)} is {near.score:.3f}, not {target.score:.3f}"
+        else:
+            left.remove(near)
+    extra = [detection for detection in left if detection.score > threshold + score]
+    return f"nothing is expected at {_place(extra[0])}" if extra else None
+
+
+def _distance_px(a: Detection, b: Detection) -> float:
+    return math.hypot(a.row - b.row, a.col - b.col)
+
+
+def _place(detection: Detection) -> str:
+    return f"row {detection.row:.1f}, col {detection.col:.1f}"

@@ -1,0 +1,233 @@
+"""Lint of int8.onnx: the one Q/DQ form that TensorRT and OpenVINO both take.
+
+Signed 8-bit with zero point 0 everywhere, written in QuantizeLinear and DequantizeLinear alone;
+activations with one scale each; the frame, the first convolution and all biases in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import onnx
+
+MAX_IR_VERSION = 10
+MAX_OPSET = 21
+"""What onnxruntime 1.23, the newest for Python 3.10, and the TensorRT of JetPack 6 read."""
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+INTEGER_OPS = (
+    "ConvInteger",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "QLinearConv",
+    "QLinearMatMul",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a runtime would refuse or compute differently."""
+
+    node: str
+    """Name of the node, or `graph`."""
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        """`NODE: problem: fix`, one line."""
+        return f"{self.node}: {self.problem}: {self.fix}"
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """An ONNX graph indexed by tensor name."""
+
+    nodes: list[Any]
+    inputs: tuple[str, ...]
+    outputs: frozenset[str]
+    constants: dict[str, npt.NDArray[Any]]
+    producer: dict[str, Any] = field(default_factory=dict)
+    consumers: dict[str, list[Any]] = field(default_factory=dict)
+
+    def constant(self, node: Any, index: int) -> npt.NDArray[Any] | None:
+        """The node's input of that index where it is a constant of the file."""
+        return self.constants.get(node.input[index]) if len(node.input) > index else None
+
+    def is_from(self, tensor: str, op_type: str) -> bool:
+        return tensor in self.producer and self.producer[tensor].op_type == op_type
+
+
+def lint_int8(model: onnx.ModelProto) -> list[Finding]:
+    """Everything wrong with an int8.onnx, in the order of its nodes; empty when it is right."""
+    graph = _indexed(model)
+    findings = list(_lint_model(model))
+    for node in graph.nodes:
+        findings += _lint_operator(node)
+        if node.op_type == QUANTIZE:
+            findings += [*_lint_scale(graph, node), *_lint_quantize(graph, node)]
+        elif node.op_type == DEQUANTIZE:
+            findings += [*_lint_scale(graph, node), *_lint_dequantize(graph, node)]
+    if not any(node.op_type == QUANTIZE for node in graph.nodes):
+        findings.append(Finding("graph", "has no QuantizeLinear", "export the quantized model"))
+    return [*findings, *_lint_first_layer(graph)]
+
+
+def _indexed(model: onnx.ModelProto) -> _Graph:
+    from onnx import numpy_helper
+
+    nodes = list(model.graph.node)
+    constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    for node in nodes:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    graph = _Graph(
+        nodes,
+        tuple(item.name for item in model.graph.input if item.name not in constants),
+        frozenset(item.name for item in model.graph.output),
+        constants,
+    )
+    for node in nodes:
+        graph.producer.update(dict.fromkeys(node.output, node))
+        for tensor in node.input:
+            graph.consumers.setdefault(tensor, []).append(node)
+    return graph
+
+
+def _lint_model(model: onnx.ModelProto) -> Iterator[Finding]:
+    if model.ir_version > MAX_IR_VERSION:
+        yield Finding("graph", f"IR version is {model.ir_version}", f"write {MAX_IR_VERSION}")
+    for entry in model.opset_import:
+        if entry.domain in STANDARD_DOMAINS and entry.version > MAX_OPSET:
+            yield Finding("graph", f"opset is {entry.version}", f"export with {MAX_OPSET} at most")
+    for function in model.functions:
+        yield Finding(function.name, "is a local function", "inline it before saving")
+
+
+def _lint_operator(node: Any) -> Iterator[Finding]:
+    from onnx import AttributeProto
+
+    if node.domain not in STANDARD_DOMAINS:
+        yield Finding(
+            _name(node),
+            f"is {node.op_type} of {node.domain}, which TensorRT does not know",
+            "replace it by QuantizeLinear and DequantizeLinear before export",
+        )
+    elif node.op_type in INTEGER_OPS:
+        yield Finding(
+            _name(node),
+            f"is {node.op_type}, which TensorRT does not take",
+            "write the float operator between DequantizeLinear and QuantizeLinear",
+        )
+    if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
+        yield Finding(_name(node), "holds a graph of its own", "export without control flow")
+
+
+def _lint_scale(graph: _Graph, node: Any) -> Iterator[Finding]:
+    """Scale and zero point of a Q or DQ."""
+    scale = graph.constant(node, 1)
+    if scale is None:
+        yield Finding(_name(node), "its scale is computed at run time", "store it as a constant")
+    elif not (np.isfinite(scale).all() and (scale > 0).all()):
+        yield Finding(
+            _name(node), "its scale is not above 0 and finite", "calibrate again, clip to 1e-8"
+        )
+    elif scale.size > 1 and not _is_weight(graph, node):
+        yield Finding(
+            _name(node), f"has {scale.size} scales for an activation", "quantize it per tensor"
+        )
+    if len(node.input) > 2 and node.input[2]:
+        yield from _lint_zero_point(graph, node)
+
+
+def _lint_zero_point(graph: _Graph, node: Any) -> Iterator[Finding]:
+    zero = graph.constant(node, 2)
+    if zero is None:
+        yield Finding(_name(node), "its zero point is computed", "store it as a constant int8 0")
+    elif zero.dtype != np.int8:
+        yield Finding(
+            _name(node),
+            f"its zero point is {zero.dtype}, TensorRT takes int8 alone",
+            "make the quantizer signed",
+        )
+    elif zero.any():
+        yield Finding(
+            _name(node),
+            f"its zero point is {int(zero.reshape(-1)[np.argmax(zero != 0)])}, not 0",
+            "make the quantizer symmetric",
+        )
+
+
+def _lint_quantize(graph: _Graph, node: Any) -> Iterator[Finding]:
+    from onnx import TensorProto
+
+    types = [attribute.i for attribute in node.attribute if attribute.name == "output_dtype"]
+    if types and types[0] not in (TensorProto.UNDEFINED, TensorProto.INT8):
+        yield Finding(_name(node), "its output_dtype is not int8", "set it to INT8 or leave it out")
+    elif not (len(node.input) > 2 and node.input[2]) and types != [TensorProto.INT8]:
+        yield Finding(
+            _name(node), "has no zero point, which means uint8", "give it a zero point of int8 0"
+        )
+    readers = graph.consumers.get(node.output[0], [])
+    if node.output[0] in graph.outputs or any(r.op_type != DEQUANTIZE for r in readers):
+        yield Finding(
+            _name(node), "its integers are read directly", "put a DequantizeLinear after it"
+        )
+
+
+def _lint_dequantize(graph: _Graph, node: Any) -> Iterator[Finding]:
+    """Its input: a Q, or weights stored as int8."""
+    stored = graph.constant(node, 0)
+    if stored is None:
+        if not graph.is_from(node.input[0], QUANTIZE):
+            yield Finding(
+                _name(node), "dequantizes what no QuantizeLinear made", "put one before it"
+            )
+    elif stored.dtype == np.int32:
+        yield Finding(
+            _name(node), "holds a bias as int32, which TensorRT refuses", "keep biases in float"
+        )
+    elif stored.dtype != np.int8:
+        yield Finding(
+            _name(node), f"holds weights as {stored.dtype}", "quantize weights to signed int8"
+        )
+
+
+def _lint_first_layer(graph: _Graph) -> Iterator[Finding]:
+    """From the frame on, up to and with the first convolution, everything is float.
+
+    Zero point 0 leaves 127 steps to a frame in 0..1: a faint target can vanish in the first Q.
+    """
+    seen: set[str] = set()
+    waiting = list(graph.inputs)
+    while waiting:
+        tensor = waiting.pop()
+        for node in graph.consumers.get(tensor, []):
+            if node.op_type == QUANTIZE:
+                yield Finding(_name(node), "quantizes the frame", "keep the input in float")
+            elif node.op_type == "Conv":
+                if graph.is_from(node.input[1], DEQUANTIZE):
+                    yield Finding(
+                        _name(node), "the first convolution is quantized", "keep it in float"
+                    )
+            else:
+                waiting += [name for name in node.output if name not in seen]
+                seen.update(node.output)
+
+
+def _is_weight(graph: _Graph, node: Any) -> bool:
+    """Whether a Q or DQ handles a constant: directly, or a DQ through its Q."""
+    tensor = node.input[0]
+    if node.op_type == DEQUANTIZE and graph.is_from(tensor, QUANTIZE):
+        tensor = graph.producer[tensor].input[0]
+    return tensor in graph.constants
+
+
+def _name(node: Any) -> str:
+    return node.name or f"{node.op_type} of {node.output[0]}"

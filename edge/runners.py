@@ -1,0 +1,192 @@
+"""A graph and a runtime -> detections. One preprocessing and one decode for every runtime.
+
+with open_runner(bundle, "int8", "openvino") as run:
+    detections = run.detect(frame)
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from irstd_edge.edge.bundle import Bundle, open_bundle
+from irstd_edge.edge.detect import OUTPUTS, predict_from_outputs
+from irstd_edge.edge.devices import usable_threads
+from irstd_edge.edge.frames import normalise, pad_to_stride
+from irstd_edge.edge.quiet import silence_telemetry
+from irstd_edge.edge.runtimes import PACKAGES, Infer
+from irstd_edge.edge.runtimes import RUNTIMES as RUNTIMES
+from irstd_edge.edge.types import (
+    Detection,
+    FloatArray,
+    Frame,
+    IrstdError,
+    MachineError,
+    ModelSpec,
+    Prediction,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Runner:
+    """A network ready to run. Close it, or use it as a `with` block, to free what it holds."""
+
+    def __init__(self, spec: ModelSpec, runtime: str, variant: str, infer: Infer) -> None:
+        """`infer` runs the network; see `open_runner`, `open_graph` and `torch_runner`."""
+        self.name = f"{spec.name} {variant} on {runtime}"
+        self.runtime = runtime
+        self.variant = variant
+        self.spec = spec
+        self.stages_ms: dict[str, float] = {}
+        """pre, infer, post of the last `predict` or `detect`."""
+        self._infer: Infer | None = infer
+
+    def infer(self, batch: FloatArray) -> list[FloatArray]:
+        """(N, 1, H, W) float32 in 0..1 -> [logits (N, 1, H, W)] or [heatmap, geometry].
+
+        Raises IrstdError when the shape does not fit, and says which one would.
+        """
+        if self._infer is None:
+            raise ValueError(f"{self.name}: closed")
+        _check_shape(batch.shape, self.spec.input.stride)
+        return self._infer(batch)
+
+    def batch_of(self, frame: Frame) -> FloatArray:
+        """(1, 1, H', W'): the frame in 0..1, padded to the network's stride."""
+        image = pad_to_stride(normalise(frame, self.spec.input), self.spec.input.stride)
+        return np.ascontiguousarray(image, dtype=np.float32)[None, None]
+
+    def predict(self, frame: Frame, threshold: float | None = None) -> Prediction:
+        """Everything the network says of a frame, at the manifest's threshold or another."""
+        decode = self.spec.decode
+        if threshold is not None:
+            decode = replace(decode, threshold=threshold)
+        start = time.perf_counter()
+        batch = self.batch_of(frame)
+        ready = time.perf_counter()
+        outputs = self.infer(batch)
+        done = time.perf_counter()
+        try:
+            prediction = predict_from_outputs([o[0] for o in outputs], frame.shape, decode)
+        except IrstdError as error:
+            raise IrstdError(f"{frame.name}: {self.name}: {error}") from error
+        end = time.perf_counter()
+        self.stages_ms = {
+            "pre": 1e3 * (ready - start),
+            "infer": 1e3 * (done - ready),
+            "post": 1e3 * (end - done),
+        }
+        return prediction
+
+    def detect(self, frame: Frame) -> tuple[Detection, ...]:
+        """The detections of a frame, best first."""
+        return self.predict(frame).detections
+
+    def close(self) -> None:
+        """Free the network; may be called twice."""
+        self._infer = None
+
+    def __enter__(self) -> Runner:
+        """The runner itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+def open_runner(
+    bundle: Path | Bundle,
+    variant: str = "int8",
+    runtime: str = "onnxruntime",
+    threads: int | None = None,
+) -> Runner:
+    """Open a variant of a bundle on a runtime; a path is verified first, file by file.
+
+    threads: of the CPU; None for all that this process may use. Raises IrstdError for a wrong
+    name or a damaged bundle, MachineError for a runtime that is not installed.
+    """
+    _check_runtime(runtime)
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    graph = opened.graph(variant, runtime)
+    return open_graph(graph, opened.manifest.model, variant, runtime, threads)
+
+
+def open_graph(
+    graph: Path,
+    spec: ModelSpec,
+    variant: str,
+    runtime: str = "onnxruntime",
+    threads: int | None = None,
+) -> Runner:
+    """Open one ONNX file that is not in a bundle (yet). Otherwise as `open_runner`."""
+    _check_runtime(runtime)
+    if threads is not None and threads < 1:
+        raise IrstdError(f"--threads: {threads} is not a number of threads: use 1 or more")
+    if find_spec(runtime) is None:
+        raise MachineError(f"{runtime}: not installed: pip install '{PACKAGES[runtime]}'")
+    silence_telemetry()
+    outputs = OUTPUTS[spec.decode.kind]
+    infer = RUNTIMES[runtime](graph, outputs, threads or usable_threads())
+    return Runner(spec, runtime, variant, infer)
+
+
+def torch_runner(module: torch.nn.Module, spec: ModelSpec, variant: str = "fp32") -> Runner:
+    """Run a deployed torch module on the device where its weights are.
+
+    module: takes (N, 1, H, W) in 0..1, as `deploy()` returns it, in eval mode. Raises IrstdError
+    for a module in training mode: its normalisation would change with every frame.
+    """
+    import torch
+
+    if module.training:
+        raise IrstdError(f"{spec.name}: the module is in training mode: call module.eval() first")
+    weight = next(module.parameters(), None)
+    device = torch.device("cpu") if weight is None else weight.device
+
+    def infer(batch: FloatArray) -> list[FloatArray]:
+        with torch.inference_mode():
+            outputs = module(torch.from_numpy(batch).to(device))
+        parts = outputs if isinstance(outputs, tuple | list) else (outputs,)
+        return [part.float().cpu().numpy() for part in parts]
+
+    return Runner(spec, "torch", variant, infer)
+
+
+def installed_runtimes() -> tuple[str, ...]:
+    """Those of `RUNTIMES` that can be imported here."""
+    return tuple(name for name in RUNTIMES if find_spec(name) is not None)
+
+
+def _check_runtime(runtime: str) -> None:
+    names = ", ".join(RUNTIMES)
+    if runtime == "tensorrt":
+        raise MachineError(f"tensorrt: this version does not run engines: use --runtime {names}")
+    if runtime == "torch":
+        raise IrstdError(f"torch: runs weights, not bundles: use --runtime {names}")
+    if runtime not in RUNTIMES:
+        raise IrstdError(f"--runtime: {runtime!r} is not one of {names}")
+
+
+def _check_shape(shape: tuple[int, ...], stride: int) -> None:
+    fits = len(shape) == 4 and shape[1] == 1 and all(n > 0 for n in shape)
+    if not fits:
+        raise IrstdError(f"batch: its shape is {shape}: give (N, 1, H, W)")
+    height, width = (-(-size // stride) * stride for size in shape[2:])
+    if (height, width) != shape[2:]:
+        raise IrstdError(
+            f"batch: {shape[2]}x{shape[3]} is not a multiple of {stride}: pad to {height}x{width}"
+        )

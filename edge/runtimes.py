@@ -1,0 +1,131 @@
+"""How each runtime opens a graph: the file in, a function from batch to outputs out.
+
+A runtime either computes as asked or raises: no other device, provider or precision steps in.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irstd_edge.edge.types import FloatArray, IrstdError, MachineError
+
+INPUT = "frame"
+"""Name of the one input of every graph: (N, 1, H, W) float32 in 0..1."""
+OPENVINO_SHAPES = 8
+"""Compiled models kept: frames of many sizes must not fill the memory."""
+OPENVINO_PRECISION = "f32"
+"""Of all that is not INT8. Left to itself, a CPU with bfloat16 computes float32 graphs in it."""
+
+Infer = Callable[[FloatArray], list[FloatArray]]
+"""(N, 1, H, W) in 0..1 -> the graph's outputs in the order of `detect.OUTPUTS`."""
+
+
+def _onnxruntime(graph: Path, outputs: tuple[str, ...], threads: int) -> Infer:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3  # errors, which are raised anyway
+    wanted = ["CPUExecutionProvider"]
+    try:
+        session = onnxruntime.InferenceSession(str(graph), options, providers=wanted)
+    except Exception as error:  # its exceptions have no base class of their own
+        raise _unreadable(graph, "ONNX Runtime", error) from error
+    if session.get_providers() != wanted:
+        raise MachineError(
+            f"onnxruntime: runs on {session.get_providers()} where {wanted} was asked: "
+            "install onnxruntime in place of its other builds"
+        )
+    _check_names(
+        graph,
+        [i.name for i in session.get_inputs()],
+        [o.name for o in session.get_outputs()],
+        outputs,
+    )
+
+    def infer(batch: FloatArray) -> list[FloatArray]:
+        result: list[FloatArray] = session.run(outputs, {INPUT: batch})
+        return result
+
+    return infer
+
+
+def _openvino(graph: Path, outputs: tuple[str, ...], threads: int) -> Infer:
+    import openvino
+
+    core = openvino.Core()
+    config = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": OPENVINO_PRECISION,
+    }
+    try:
+        model = core.read_model(str(graph))
+    except RuntimeError as error:
+        raise _unreadable(graph, "OpenVINO", error) from error
+    _check_names(
+        graph, [i.any_name for i in model.inputs], [o.any_name for o in model.outputs], outputs
+    )
+    requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+
+    def request_for(shape: tuple[int, ...]) -> Any:
+        """A model per size, so that none pays for another's memory; compiled when first seen."""
+        if shape not in requests:
+            try:
+                model.reshape({INPUT: list(shape)})
+                requests[shape] = _compiled(core, model, config).create_infer_request()
+            except RuntimeError as error:
+                raise _unreadable(graph, "OpenVINO", error) from error
+            if len(requests) > OPENVINO_SHAPES:
+                requests.popitem(last=False)
+        requests.move_to_end(shape)
+        return requests[shape]
+
+    def infer(batch: FloatArray) -> list[FloatArray]:
+        request = request_for(batch.shape)
+        request.infer({INPUT: batch}, share_inputs=True)
+        return [np.array(request.get_tensor(name).data) for name in outputs]
+
+    return infer
+
+
+def _compiled(core: Any, model: Any, config: dict[str, Any]) -> Any:
+    compiled = core.compile_model(model, "CPU", config)
+    devices = compiled.get_property("EXECUTION_DEVICES")
+    precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if devices != ["CPU"] or precision != OPENVINO_PRECISION:
+        raise MachineError(
+            f"openvino: runs in {precision} on {devices} where {OPENVINO_PRECISION} on CPU was "
+            "asked: use --runtime onnxruntime"
+        )
+    return compiled
+
+
+def _check_names(
+    graph: Path, inputs: list[str], outputs: list[str], wanted: tuple[str, ...]
+) -> None:
+    if inputs != [INPUT] or not set(wanted) <= set(outputs):
+        raise IrstdError(
+            f"{graph}: has inputs {inputs} and outputs {outputs}, not {[INPUT]} and "
+            f"{list(wanted)}: quantize again"
+        )
+
+
+def _unreadable(graph: Path, runtime: str, error: Exception) -> IrstdError:
+    reason = str(error).strip().splitlines() or [type(error).__name__]  # the last line says it
+    return IrstdError(f"{graph}: {runtime} cannot load it ({reason[-1]:.200}): quantize again")
+
+
+RUNTIMES: dict[str, Callable[[Path, tuple[str, ...], int], Infer]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+"""Runtime -> how it opens a graph (file, output names, threads). Also its import name."""
+PACKAGES = {"onnxruntime": "irstd-edge", "openvino": "irstd-edge[openvino]"}
+"""Runtime -> what installs it."""

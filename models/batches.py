@@ -1,0 +1,176 @@
+"""Augmented training batches from frames in memory.
+
+Every random choice comes from a generator seeded by (seed, epoch, position in the epoch): a run
+that is resumed, or split over processes, draws what an undisturbed one draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from irstd_edge.edge.frames import normalise
+from irstd_edge.edge.types import FloatArray, InputSpec, Sample
+from irstd_edge.models.point_targets import radii_px, render_points
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a training crop departs from its frame."""
+
+    size_px: int
+    """Height and width of the crop."""
+    aim: float = 0.8
+    """Share of crops that are placed around a target."""
+    zoom: tuple[float, float] = (0.8, 1.25)
+    """Range of magnification, log-uniform."""
+    gain: float = 0.2
+    """Contrast changes by up to this share, about the crop's mean."""
+    offset: float = 0.1
+    """Brightness changes by up to this, of full scale."""
+    noise: float = 0.02
+    """Highest standard deviation of added noise, of full scale."""
+    blur_px: float = 0.0
+    """Highest standard deviation of a blur that half of the crops get."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A frame ready to be cropped."""
+
+    image: FloatArray
+    """(H, W) in 0..1."""
+    mask: FloatArray
+    """(H, W) 0 or 1; all 0 where only points are known."""
+    points: FloatArray
+    """(M, 2) row, col."""
+    radii: FloatArray
+    """(M,) of the targets, in pixels, as measured in the frame."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One augmented crop."""
+
+    image: FloatArray
+    mask: FloatArray
+    points: FloatArray
+    radii: FloatArray
+
+
+def labelled(sample: Sample, spec: InputSpec) -> Labelled:
+    """Return a sample as the arrays that crops are cut from."""
+    image = normalise(sample.frame, spec)
+    mask = np.zeros_like(image) if sample.mask is None else sample.mask.astype(np.float32)
+    return Labelled(image, mask, sample.points, radii_px(image, sample.points))
+
+
+def crop(source: Labelled, how: Augmentation, rng: np.random.Generator) -> Crop:
+    """Cut, zoom, flip, turn and relight one crop."""
+    zoom = float(np.exp(rng.uniform(*np.log(how.zoom))))
+    centre = _centre(source, how, how.size_px / zoom, rng)
+    shift = how.size_px / 2 - 0.5 - zoom * centre
+    matrix = np.array([[zoom, 0, shift[1]], [0, zoom, shift[0]]])
+    size = (how.size_px, how.size_px)
+    image = cv2.warpAffine(source.image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    mask = cv2.warpAffine(source.mask, matrix, size)
+    points = source.points * zoom + shift
+    inside = ((points > -0.5) & (points < how.size_px - 0.5)).all(1)
+    cut = Crop(
+        _relit(image, how, rng),
+        (mask > 0.5).astype(np.float32),
+        points[inside].astype(np.float32),
+        source.radii[inside] * np.float32(zoom),
+    )
+    return _turned(cut, rng)
+
+
+def _centre(
+    source: Labelled, how: Augmentation, window: float, rng: np.random.Generator
+) -> FloatArray:
+    """Return (row, col) of the crop's centre, in the frame."""
+    shape = np.array(source.image.shape, np.float32)
+    if len(source.points) and rng.random() < how.aim:
+        target = source.points[rng.integers(len(source.points))]
+        centre = target + rng.uniform(-0.5, 0.5, 2) * 0.9 * window
+    else:
+        centre = rng.random(2) * shape
+    # Keep the window inside the frame where it fits.
+    low, high = window / 2 - 0.5, shape - window / 2 - 0.5
+    return np.where(low > high, (shape - 1) / 2, np.clip(centre, low, np.maximum(low, high)))
+
+
+def _relit(image: FloatArray, how: Augmentation, rng: np.random.Generator) -> FloatArray:
+    gain = 1 + rng.uniform(-how.gain, how.gain)
+    offset = rng.uniform(-how.offset, how.offset)
+    blur_px = rng.uniform(0, how.blur_px) if rng.random() < 0.5 else 0.0
+    if blur_px > 0.1:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), blur_px), np.float32)
+    mean = image.mean()
+    noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(0, how.noise)
+    return np.clip((image - mean) * gain + mean + offset + noise, 0, 1).astype(np.float32)
+
+
+def _turned(cut: Crop, rng: np.random.Generator) -> Crop:
+    """Mirror and turn by quarters: the eight symmetries of the square."""
+    last = cut.image.shape[0] - 1
+    image, mask, points = cut.image, cut.mask, cut.points
+    if rng.random() < 0.5:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+        points = np.stack((points[:, 0], last - points[:, 1]), 1)
+    for _ in range(int(rng.integers(4))):  # (row, col) -> (last - col, row), as np.rot90
+        image, mask = np.rot90(image), np.rot90(mask)
+        points = np.stack((last - points[:, 1], points[:, 0]), 1)
+    return Crop(image, mask, points, cut.radii)
+
+
+def mask_batch(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+    """Return frames (N, 1, H, W) and masks (N, 1, H, W)."""
+    return _stack([c.image for c in crops]), _stack([c.mask for c in crops])
+
+
+def point_batch(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+    """Return frames (N, 1, H, W) and point targets (N, 5, H/2, W/2)."""
+    targets = [render_points(c.points, c.radii, c.image.shape) for c in crops]
+    return _stack([c.image for c in crops]), torch.from_numpy(np.stack(targets))
+
+
+def _stack(images: Sequence[FloatArray]) -> Tensor:
+    return torch.from_numpy(np.stack(images)[:, None])
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the order in which an epoch visits `count` frames."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def epoch_crops(
+    frames: Sequence[Labelled],
+    how: Augmentation,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[list[Crop]]:
+    """Yield this process's part of every full batch of an epoch, from `first_step` on."""
+    order = epoch_order(len(frames), seed, epoch)
+    for step in range(first_step, steps_per_epoch(len(frames), batch_size)):
+        positions = range(step * batch_size + rank, (step + 1) * batch_size, world_size)
+        yield [
+            # A set smaller than a batch is gone round more than once.
+            crop(frames[order[at % len(order)]], how, np.random.default_rng((seed, epoch, at)))
+            for at in positions
+        ]
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Return the number of full batches in an epoch, at least one."""
+    return max(1, count // batch_size)

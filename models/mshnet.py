@@ -1,0 +1,186 @@
+"""MSHNet: a U-Net of attention blocks with a head on every scale.
+
+Liu et al., "Infrared Small Target Detection with Scale and Location Sensitivity", CVPR 2024
+(arXiv 2403.19366), section 3.3. The state-dict keys are those of the authors' weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from irstd_edge.models.fold import fold_conv_bn
+
+WIDTHS = (16, 32, 64, 128, 256)
+"""Channels at full resolution and after each of the four 2x2 max-poolings."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ChannelAttention(nn.Module):
+    """A weight in 0..1 for every channel, from its mean and its maximum over the frame."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, channels // reduction, 1, bias=False)
+        self.fc2 = nn.Conv2d(channels // reduction, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, 1, 1)
+        """Return the weights."""
+        mean = x.mean((2, 3), keepdim=True)
+        # amax, not a pooling layer: the export of one bakes the size of the frame into the graph.
+        peak = x.amax((2, 3), keepdim=True)
+        score: Tensor = self.fc2(F.relu(self.fc1(mean))) + self.fc2(F.relu(self.fc1(peak)))
+        return score.sigmoid()
+
+
+class SpatialAttention(nn.Module):
+    """A weight in 0..1 for every pixel, from the mean and the maximum over its channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, 1, H, W)
+        """Return the weights."""
+        mean = x.mean(1, keepdim=True)
+        peak = x.amax(1, keepdim=True)
+        score: Tensor = self.conv1(torch.cat((mean, peak), 1))
+        return score.sigmoid()
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions, channel then spatial attention, and a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.bn1: nn.Module = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.bn2: nn.Module = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.BatchNorm2d(outputs))
+        self.ca = ChannelAttention(outputs)
+        self.sa = SpatialAttention()
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, inputs, H, W) -> (N, outputs, H, W)
+        """Apply the block."""
+        y: Tensor = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y = self.ca(y) * y
+        y = self.sa(y) * y
+        return F.relu(y + self.shortcut(x))
+
+    def fold(self) -> None:
+        """Fold the batch normalisations, in place."""
+        assert isinstance(self.bn1, nn.BatchNorm2d) and isinstance(self.bn2, nn.BatchNorm2d)
+        self.conv1, self.bn1 = fold_conv_bn(self.conv1, self.bn1), nn.Identity()
+        self.conv2, self.bn2 = fold_conv_bn(self.conv2, self.bn2), nn.Identity()
+        if isinstance(self.shortcut, nn.Sequential):
+            conv, bn = self.shortcut
+            assert isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d)
+            self.shortcut = fold_conv_bn(conv, bn)
+
+
+def _blocks(inputs: int, outputs: int, count: int) -> nn.Sequential:
+    first = ResBlock(inputs, outputs)
+    return nn.Sequential(first, *(ResBlock(outputs, outputs) for _ in range(count - 1)))
+
+
+def _up(x: Tensor, factor: int = 2) -> Tensor:
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True)
+
+
+class MultiScale(NamedTuple):
+    """All outputs of MSHNet, as logits."""
+
+    final: Tensor
+    """(N, 1, H, W): the fused head, the deployed output."""
+    heads: list[Tensor]
+    """m0..m3, (N, 1, H / 2**i, W / 2**i): the head of every scale."""
+
+
+class MSHNet(nn.Module):
+    """The network of the paper. H and W are multiples of 16.
+
+    `head_size` is 1 in the published weights; a variant with 3x3 heads exists.
+    """
+
+    def __init__(self, head_size: int = 1) -> None:
+        super().__init__()
+        w = WIDTHS
+        self.conv_init = nn.Conv2d(3, w[0], 1)
+        self.encoder_0 = _blocks(w[0], w[0], 1)
+        self.encoder_1 = _blocks(w[0], w[1], 2)
+        self.encoder_2 = _blocks(w[1], w[2], 2)
+        self.encoder_3 = _blocks(w[2], w[3], 2)
+        self.middle_layer = _blocks(w[3], w[4], 2)
+        self.decoder_3 = _blocks(w[3] + w[4], w[3], 2)
+        self.decoder_2 = _blocks(w[2] + w[3], w[2], 2)
+        self.decoder_1 = _blocks(w[1] + w[2], w[1], 2)
+        self.decoder_0 = _blocks(w[0] + w[1], w[0], 1)
+        pad = head_size // 2
+        self.output_0 = nn.Conv2d(w[0], 1, head_size, padding=pad)
+        self.output_1 = nn.Conv2d(w[1], 1, head_size, padding=pad)
+        self.output_2 = nn.Conv2d(w[2], 1, head_size, padding=pad)
+        self.output_3 = nn.Conv2d(w[3], 1, head_size, padding=pad)
+        self.final = nn.Conv2d(4, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, 1, H, W)
+        """Return the final logits of frames normalised by ImageNet's mean and deviation."""
+        return self.forward_all(x).final
+
+    def forward_all(self, x: Tensor) -> MultiScale:  # (N, 3, H, W)
+        """Return the final logits and those of every scale."""
+        e0 = self.encoder_0(self.conv_init(x))  # (N, 16, H, W)
+        e1 = self.encoder_1(F.max_pool2d(e0, 2))  # (N, 32, H/2, W/2)
+        e2 = self.encoder_2(F.max_pool2d(e1, 2))  # (N, 64, H/4, W/4)
+        e3 = self.encoder_3(F.max_pool2d(e2, 2))  # (N, 128, H/8, W/8)
+        middle = self.middle_layer(F.max_pool2d(e3, 2))  # (N, 256, H/16, W/16)
+        d3 = self.decoder_3(torch.cat((e3, _up(middle)), 1))  # (N, 128, H/8, W/8)
+        d2 = self.decoder_2(torch.cat((e2, _up(d3)), 1))  # (N, 64, H/4, W/4)
+        d1 = self.decoder_1(torch.cat((e1, _up(d2)), 1))  # (N, 32, H/2, W/2)
+        d0 = self.decoder_0(torch.cat((e0, _up(d1)), 1))  # (N, 16, H, W)
+        heads = [self.output_0(d0), self.output_1(d1), self.output_2(d2), self.output_3(d3)]
+        aligned = [heads[0], *(_up(m, 2**i) for i, m in enumerate(heads[1:], start=1))]
+        return MultiScale(self.final(torch.cat(aligned, 1)), heads)
+
+    def deploy(self) -> nn.Module:
+        """Return a new network of the one-channel frame in 0..1, batch normalisation folded.
+
+        (N, 1, H, W) -> (N, 1, H, W) logits, equal to `forward` of the frame as three equal
+        channels, normalised: `conv_init` is 1x1, so both fold into it exactly.
+        """
+        net = copy.deepcopy(self).eval()
+        for module in list(net.modules()):
+            if isinstance(module, ResBlock):
+                module.fold()
+        net.conv_init = _one_channel(net.conv_init)
+        return net
+
+
+def normalise(frames: Tensor) -> Tensor:  # (N, 1, H, W) in 0..1 -> (N, 3, H, W)
+    """Return grey frames as the three normalised channels that MSHNet was trained on."""
+    mean = frames.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    std = frames.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    return (frames - mean) / std
+
+
+def _one_channel(conv: nn.Conv2d) -> nn.Conv2d:
+    """Fold the normalisation and the sum over three equal channels into the 1x1 stem."""
+    weight = conv.weight.detach()
+    assert conv.bias is not None
+    std = weight.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    mean = weight.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    scaled = weight / std
+    grey = nn.Conv2d(1, conv.out_channels, 1).to(weight)
+    assert grey.bias is not None
+    grey.weight.data = scaled.sum(1, keepdim=True)
+    grey.bias.data = conv.bias.detach() - (scaled * mean).sum((1, 2, 3))
+    return grey.eval()

@@ -1,0 +1,137 @@
+"""Weights as safetensors, and the authors' pickles turned into them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from irstd_edge.edge.files import read_bytes, write_atomic
+from irstd_edge.edge.types import IrstdError, ModelSpec
+from irstd_edge.models import MODELS, create_model, spec_of
+from irstd_edge.models.mshnet import MSHNet
+from irstd_edge.models.p2p import P2P
+
+SHIPPED = Path(__file__).parent / "weights"
+"""Where the weights of this package lie: NAME.safetensors, with NAME.md as their card."""
+
+
+def save_weights(path: Path, model: str, net: nn.Module, card: Mapping[str, Any]) -> None:
+    """Write a network's weights as one safetensors file; `card` is kept as its metadata."""
+    state = {key: value.contiguous() for key, value in net.state_dict().items()}
+    metadata = {"model": model, "card": json.dumps(card)}
+    write_atomic(path, save(state, metadata))
+
+
+def find_weights(name: str | Path) -> Path:
+    """Return the file of shipped weights (`mshnet`, `p2p`), or the path given. IrstdError."""
+    if str(name) in MODELS:
+        return SHIPPED / f"{name}.safetensors"
+    if not Path(name).is_file():
+        shipped = ", ".join(MODELS)
+        raise IrstdError(f"{name}: no such file; give a .safetensors file or one of {shipped}")
+    return Path(name)
+
+
+def read_card(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return the model's name and the card of a weights file. Raises IrstdError."""
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+    if metadata.get("model") not in MODELS:
+        raise IrstdError(
+            f"{path}: names no model of ours; bring in foreign weights by irstd-edge import-weights"
+        )
+    try:
+        card = json.loads(metadata.get("card", "{}"))
+    except ValueError as error:
+        raise IrstdError(f"{path}: its card is not JSON; write the weights again") from error
+    return metadata["model"], card if isinstance(card, dict) else {}
+
+
+def load_state(path: Path, model: str) -> dict[str, Tensor]:
+    """Return the weights of a file that holds `model`. Raises IrstdError."""
+    found, _ = read_card(path)
+    if found != model:
+        raise IrstdError(f"{path}: holds {found}, not {model}; give weights of {model}")
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def load_model(name: str | Path) -> tuple[MSHNet | P2P, str, dict[str, Any]]:
+    """Return a network in evaluation mode, its name and its card. Raises IrstdError."""
+    path = find_weights(name)
+    model, card = read_card(path)
+    return model_from_state(model, load_state(path, model), path).eval(), model, card
+
+
+def spec_with_threshold(model: str, card: Mapping[str, Any]) -> ModelSpec:
+    """Return the network's spec, at the threshold that its card was given on held-out frames."""
+    spec = spec_of(model)
+    threshold = card.get("threshold")
+    if not isinstance(threshold, float):
+        return spec
+    return replace(spec, decode=replace(spec.decode, threshold=threshold))
+
+
+def model_from_state(model: str, state: Mapping[str, Tensor], path: Path) -> MSHNet | P2P:
+    """Return the network that these weights fit. Raises IrstdError naming what does not fit."""
+    net: MSHNet | P2P = create_model(model)
+    if model == "mshnet" and "output_0.weight" in state:
+        # A variant with 3x3 heads exists; the file says which it is.
+        net = MSHNet(head_size=state["output_0.weight"].shape[-1])
+    try:
+        net.load_state_dict(dict(state))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise IrstdError(f"{path}: is not a {model}: {reason}; check --model") from error
+    return net
+
+
+def import_weights(path: Path, model: str) -> tuple[MSHNet | P2P, dict[str, Any]]:
+    """Read weights saved by torch (.tar, .pkl, .pth): a state dict, or one under a known key.
+
+    Nothing in the file is run: only tensors, plain containers and numpy scalars are read. Raises
+    IrstdError for anything else.
+    """
+    state = _unpickled(path)
+    for key in ("state_dict", "net"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise IrstdError(f"{path}: holds no state dict; save `model.state_dict()` with torch.save")
+    plain = {str(key).removeprefix("module."): value for key, value in state.items()}
+    return model_from_state(model, plain, path).eval(), {"imported_from": path.name}
+
+
+def _unpickled(path: Path) -> Any:
+    import numpy as np
+
+    # The authors' checkpoints keep their epoch and IoU as numpy scalars.
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    kinds = [np.dtype, scalar, *(type(np.dtype(c)) for c in ("f4", "f8", "i4", "i8", "?"))]
+    names = [(scalar, "numpy.core.multiarray.scalar")]
+    read_bytes(path)
+    try:
+        with torch.serialization.safe_globals([*kinds, *names]):  # type: ignore[arg-type]
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what the bytes made it raise
+        raise IrstdError(
+            f"{path}: refused: it is damaged, or holds more than tensors and would run code; "
+            "ask for a plain state dict"
+        ) from error
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, "pt")
+    except (SafetensorError, OSError) as error:
+        raise IrstdError(
+            f"{path}: is no whole safetensors file ({error}); copy it again"
+        ) from error

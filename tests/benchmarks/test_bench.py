@@ -1,0 +1,189 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irstd_edge.benchmarks import bench as bench_module
+from irstd_edge.benchmarks.bench import Plan, bench
+from irstd_edge.benchmarks.memory import peak_memory_mb
+from irstd_edge.benchmarks.schema import check_bench
+from irstd_edge.edge.bundle import Bundle, write_bundle
+from irstd_edge.edge.dataset import DataSet, open_dataset
+from irstd_edge.edge.frames import png_of
+from irstd_edge.edge.types import (
+    DecodeSpec,
+    InputSpec,
+    IrstdError,
+    MachineError,
+    Manifest,
+    ModelSpec,
+    Quantization,
+)
+
+onnx = pytest.importorskip("onnx", reason="the tiny graphs are written with the train extra")
+
+SHAPES = {"a": (32, 32), "b": (32, 32), "c": (20, 48)}
+TARGETS = {"a": [(8, 8, 200)], "b": [(5, 20, 200), (20, 6, 120)], "c": [(10, 30, 200)]}
+"""Name -> (row, col, counts) of its 2x2 targets."""
+
+
+def threshold_net(counts: float) -> bytes:
+    """ONNX of a net that finds what is brighter than so many of 255 counts."""
+    gain = onnx.numpy_helper.from_array(np.full((1, 1, 1, 1), 40, np.float32), "w")
+    bias = onnx.numpy_helper.from_array(np.array([-40 * counts / 255], np.float32), "b")
+    conv = onnx.helper.make_node("Conv", ["frame", "w", "b"], ["logits"], name="conv")
+    free = ["n", 1, "h", "w"]
+    inputs = [onnx.helper.make_tensor_value_info("frame", onnx.TensorProto.FLOAT, free)]
+    outputs = [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, free)]
+    graph = onnx.helper.make_graph([conv], "net", inputs, outputs, [gain, bias])
+    opset = onnx.helper.make_opsetid("", 17)
+    data: bytes = onnx.helper.make_model(
+        graph, opset_imports=[opset], ir_version=8
+    ).SerializeToString()
+    return data
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """Its INT8 graph is deaf to the fainter target."""
+    spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
+    manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+    fp32, int8 = threshold_net(60), threshold_net(160)
+    return write_bundle(tmp_path / "bundle", manifest, {"fp32.onnx": fp32, "int8.cpu.onnx": int8})
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSet:
+    root = tmp_path / "data"
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for name, shape in SHAPES.items():
+        counts, mask = np.full(shape, 20, np.uint8), np.zeros(shape, bool)
+        for row, col, value in TARGETS[name]:
+            counts[row : row + 2, col : col + 2] = value
+            mask[row : row + 2, col : col + 2] = True
+        (root / "images" / f"{name}.png").write_bytes(png_of(counts))
+        (root / "masks" / f"{name}.png").write_bytes(png_of(mask))
+    (root / "images" / "odd.png").write_bytes(png_of(np.zeros((8, 8), np.uint8)))
+    (root / "masks" / "odd.png").write_bytes(png_of(np.zeros((9, 9), bool)))
+    (root / "test.txt").write_text("\n".join([*SHAPES, "odd"]))
+    return open_dataset(root)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
+    """Plans that take milliseconds: no process of its own for the memory."""
+    monkeypatch.setattr(bench_module, "peak_memory_mb", lambda *ignored: 12.5)
+    return lambda **wanted: Plan(**{"threads": 1, "warm_up_s": 0.0, "samples": 5, **wanted})
+
+
+def test_every_variant_is_timed_judged_and_compared(
+    bundle: Bundle, data: DataSet, quick: Callable[..., Plan]
+) -> None:
+    report = bench([bundle], quick(data=data))
+
+    check_bench(json.loads(json.dumps(report, allow_nan=False)))
+    (result,) = report["results"]
+    assert (result["model"], result["bundle"]) == ("tiny", bundle.sha256)
+    assert result["timed_on"] == "3 frames of the data, cut or mirrored to 32x32"
+    assert result["cost"] == {
+        "params": 2,
+        "macs": 1024,
+        "gflops": 2.048e-6,
+        "input": [1, 1, 32, 32],
+    }
+    fp32, int8 = result["variants"]
+    assert [fp32["name"], int8["name"]] == ["fp32", "int8"]
+    assert fp32["bytes"] == len(threshold_net(60))
+    assert fp32["latency_ms"]["samples"] == len(fp32["infer_ms"]) == 5
+    assert fp32["stages_ms"]["read"] > 0
+    assert fp32["memory_mb"] == 12.5
+    assert (fp32["accuracy"]["pd"], int8["accuracy"]["pd"]) == (1.0, 0.75)
+    assert fp32["accuracy"]["images"] == 3
+    assert [skip["name"] for skip in fp32["accuracy"]["skipped"]] == ["odd"]
+    (drift,) = result["drift"]
+    assert (drift["reference"], drift["candidate"]) == ("fp32", "int8")
+    assert (drift["targets_lost"], drift["targets_gained"]) == (1, 0)
+    (lost,) = [target for target in drift["targets"] if target["flip"] == "lost"]
+    assert (lost["image"], lost["row"], lost["col"]) == ("b", 20.5, 6.5)
+
+
+def test_without_data_noise_is_timed_and_nothing_judged(
+    bundle: Bundle, quick: Callable[..., Plan]
+) -> None:
+    (result,) = bench([bundle], quick(size=(40, 30)))["results"]
+
+    assert result["timed_on"] == "synthetic noise of 40x30 (no data was given)"
+    assert result["cost"]["input"] == [1, 1, 48, 32]
+    assert result["drift"] == []
+    for variant in result["variants"]:
+        assert variant["accuracy"] is None
+        assert variant["stages_ms"]["read"] is None
+
+
+def test_a_size_of_its_own_cuts_and_mirrors_the_frames(
+    bundle: Bundle, data: DataSet, quick: Callable[..., Plan]
+) -> None:
+    timed_on = bench_module._timed_on(quick(data=data, size=(24, 80)))
+
+    assert {frame.shape for frame in timed_on.frames} == {(24, 80)}
+    first = timed_on.frames[0].counts
+    assert np.array_equal(first[:, 32:64], first[:, :32][:, ::-1])
+    assert timed_on.read is not None
+    assert np.array_equal(
+        np.asarray(timed_on.read(timed_on.frames[0]).counts), data.sample("a").frame.counts
+    )
+
+
+def test_a_device_without_onnx_still_benches(
+    bundle: Bundle, quick: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(path: Path, shape: tuple[int, ...]) -> None:
+        raise MachineError("cost: counting a graph needs onnx")
+
+    monkeypatch.setattr(bench_module, "cost_of_graph", missing)
+    report = bench([bundle], quick(size=(16, 16)))
+    check_bench(report)
+    assert report["results"][0]["cost"] == {
+        "params": None,
+        "macs": None,
+        "gflops": None,
+        "input": [1, 1, 16, 16],
+        "not_counted": "cost: counting a graph needs onnx",
+    }
+
+
+def test_progress_covers_every_evaluation_and_the_timing(
+    bundle: Bundle, data: DataSet, quick: Callable[..., Plan]
+) -> None:
+    steps: list[tuple[str, int, int]] = []
+    bench([bundle], quick(data=data), lambda *step: steps.append(step))
+    ends = [step for step in steps if step[1] == step[2]]
+    assert ends == [
+        ("tiny fp32 onnxruntime", 4, 4),
+        ("tiny int8 onnxruntime", 4, 4),
+        ("tiny: timing", 5, 5),
+    ]
+
+
+def test_a_frame_that_cannot_be_used_is_an_error_when_strict(
+    bundle: Bundle, data: DataSet, quick: Callable[..., Plan]
+) -> None:
+    with pytest.raises(IrstdError, match=r"odd\.png"):
+        bench([bundle], quick(data=data, strict=True))
+
+
+def test_nothing_to_bench_is_named(bundle: Bundle, quick: Callable[..., Plan]) -> None:
+    with pytest.raises(IrstdError, match="BUNDLE: none is given"):
+        bench([], quick())
+    with pytest.raises(IrstdError, match="bundle: has none of fp16"):
+        bench([bundle], quick(variants=("fp16",)))
+
+
+def test_the_peak_memory_is_that_of_a_process_of_its_own(bundle: Bundle) -> None:
+    peak_mb: Any = peak_memory_mb(bundle.path, "fp32", "onnxruntime", 1, (32, 32))
+    assert 20 < peak_mb < 1000
+    assert peak_memory_mb(bundle.path, "fp16", "onnxruntime", 1, (32, 32)) is None

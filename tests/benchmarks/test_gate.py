@@ -1,0 +1,458 @@
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from irstd_edge.benchmarks.gate import judge, load_limits
+from irstd_edge.benchmarks.limits import Limits
+from irstd_edge.benchmarks.verdict import Verdict
+from irstd_edge.edge.types import IrstdError
+
+TARGETS = 945
+FOUND = 940
+Json = dict[str, Any]
+Change = Callable[[Json], None]
+
+
+def accuracy(masked: bool) -> Json:
+    return {
+        "protocol": "native",
+        "images": 664,
+        "skipped": [],
+        "targets": TARGETS,
+        "iou": 0.8 if masked else None,
+        "niou": 0.79 if masked else None,
+        "pd": FOUND / TARGETS,
+        "fa_per_mpx": 5.0,
+        "fa_legacy_per_mpx": 4.0 if masked else None,
+        "precision_3px": 0.98,
+        "recall_3px": FOUND / TARGETS,
+        "f1_3px": 0.97,
+        "f1_5px": 0.975,
+        "position_px": 0.5,
+        "undefined": [],
+    }
+
+
+def variant(name: str, fps: float, masked: bool) -> Json:
+    return {
+        "name": name,
+        "runtime": "onnxruntime",
+        "device": "cpu",
+        "measured": True,
+        "fps": fps,
+        "accuracy": accuracy(masked),
+    }
+
+
+def target(k: int) -> Json:
+    found = k < FOUND
+    return {
+        "image": f"frame{k}",
+        "row": 10.5,
+        "col": 20.0,
+        "area_px": 4,
+        "scr": 1.4,
+        "score_reference": 0.9,
+        "score_candidate": 0.9,
+        "matched_reference": found,
+        "matched_candidate": found,
+        "flip": None,
+    }
+
+
+def make_bench(model: str = "mshnet") -> Json:
+    masked = model == "mshnet"
+    entry = {
+        "reference": "fp32",
+        "candidate": "int8",
+        "runtime": "onnxruntime",
+        **dict.fromkeys(("iou", "niou"), 0.0 if masked else None),
+        **dict.fromkeys(("pd", "fa_per_mpx", "f1_3px", "f1_5px"), 0.0),
+        **dict.fromkeys(("targets_lost", "targets_gained", "false_alarms_gained"), 0),
+        "p_value": 1.0,
+        "ci95": [0.0, 0.0],
+        "targets": [target(k) for k in range(TARGETS)],
+    }
+    variants = [variant("fp32", 10.0, masked), variant("int8", 29.0, masked)]
+    result = {"model": model, "variants": variants, "drift": [entry]}
+    machine = {"fingerprint": "this machine"}
+    return {"schema": "irstd-edge/bench/1", "machine": machine, "results": [result]}
+
+
+def int8(bench: Json) -> Json:
+    return bench["results"][0]["variants"][1]  # type: ignore[no-any-return]
+
+
+def entry(bench: Json) -> Json:
+    return bench["results"][0]["drift"][0]  # type: ignore[no-any-return]
+
+
+def flip(bench: Json, lost: int = 0, gained: int = 0) -> None:
+    """Lose some of the targets that were found, gain some that were not, everywhere."""
+    drift = entry(bench)
+    for row in drift["targets"][:lost]:
+        row |= {"matched_candidate": False, "flip": "lost"}
+    for row in drift["targets"][FOUND : FOUND + gained]:
+        row |= {"matched_candidate": True, "flip": "gained"}
+    drift |= {"targets_lost": lost, "targets_gained": gained}
+    int8(bench)["accuracy"]["pd"] += (gained - lost) / TARGETS
+
+
+def shift(name: str, change: float) -> Change:
+    """A figure that changed, in the variant's accuracy and in the drift entry."""
+
+    def apply(bench: Json) -> None:
+        int8(bench)["accuracy"][name] += change
+        entry(bench)[name] += change
+
+    return apply
+
+
+def changed(change: Change, model: str = "mshnet") -> Json:
+    bench = make_bench(model)
+    change(bench)
+    return bench
+
+
+def failed(verdict: Verdict) -> list[str]:
+    return [check.name for check in verdict.checks if not check.passed]
+
+
+def skipped(verdict: Verdict) -> list[str]:
+    return [check.name for check in verdict.checks if check.skipped]
+
+
+def test_no_drift_is_green_and_every_limit_was_checked() -> None:
+    verdict = judge(make_bench(), Limits(), strict=True)
+    assert verdict.passed
+    assert [check.name for check in verdict.checks] == [
+        "drift.net_targets_lost",
+        "drift.targets_flipped",
+        "drift.iou",
+        "drift.f1_3px",
+        "drift.fa_per_mpx",
+    ]
+    assert {(c.model, c.variant, c.runtime) for c in verdict.checks} == {
+        ("mshnet", "int8", "onnxruntime")
+    }
+
+
+def test_iou_is_not_asked_of_points() -> None:
+    verdict = judge(make_bench("p2p"), Limits(), strict=True)
+    assert verdict.passed
+    assert "drift.iou" not in [check.name for check in verdict.checks]
+    assert len(verdict.checks) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda bench: flip(bench, lost=2), ["drift.net_targets_lost"]),
+        (lambda bench: flip(bench, lost=4, gained=3), ["drift.targets_flipped"]),
+        (shift("f1_3px", -0.0051), ["drift.f1_3px"]),
+        (shift("iou", -0.0051), ["drift.iou"]),
+        (shift("fa_per_mpx", 2.01), ["drift.fa_per_mpx"]),
+        (lambda bench: entry(bench).update(f1_3px=-0.1), ["drift.f1_3px"]),
+        (lambda bench: int8(bench)["accuracy"].update(f1_3px=0.9), ["drift.f1_3px"]),
+        (lambda bench: int8(bench)["accuracy"].update(fa_per_mpx=8.0), ["drift.fa_per_mpx"]),
+    ],
+)
+def test_a_regression_over_its_limit_is_red(change: Change, expected: list[str]) -> None:
+    verdict = judge(changed(change), Limits())
+    assert failed(verdict) == expected
+    assert not verdict.passed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda bench: flip(bench, lost=1),
+        lambda bench: flip(bench, lost=2, gained=1),
+        lambda bench: flip(bench, gained=4),
+        shift("f1_3px", -0.005),
+        shift("iou", -0.005),
+        shift("fa_per_mpx", 2.0),
+        shift("f1_3px", 0.02),
+        shift("fa_per_mpx", -4.0),
+    ],
+)
+def test_a_change_up_to_the_limit_or_for_the_better_is_green(change: Change) -> None:
+    assert judge(changed(change), Limits(), strict=True).passed
+
+
+def test_one_lost_target_is_red_where_none_may_be_lost() -> None:
+    bench = changed(lambda bench: flip(bench, lost=1))
+    limits = Limits(drift={**Limits().drift, "net_targets_lost": 0})
+    (check,) = [check for check in judge(bench, limits).checks if not check.passed]
+    assert (check.name, check.reference, check.candidate, check.limit) == (
+        *("drift.net_targets_lost", 940, 939, 0),
+    )
+    assert check.why == "940 -> 939: +1, highest allowed +0"
+
+
+@pytest.mark.parametrize("name", ["f1_3px", "iou", "fa_per_mpx"])
+def test_an_undefined_metric_is_red(name: str) -> None:
+    bench = make_bench()
+    int8(bench)["accuracy"] |= {name: None, "undefined": [name]}
+    entry(bench)[name] = None
+    verdict = judge(bench, Limits())
+    assert failed(verdict) == [f"drift.{name}"]
+    assert "undefined" in [check.why for check in verdict.checks if not check.passed][0]
+
+
+def test_a_null_that_nobody_explains_is_red() -> None:
+    bench = make_bench("p2p")
+    entry(bench)["f1_3px"] = None
+    for each in bench["results"][0]["variants"]:
+        each["accuracy"]["f1_3px"] = None
+    assert failed(judge(bench, Limits())) == ["drift.f1_3px"]
+    lone = make_bench()
+    int8(lone)["accuracy"]["iou"] = entry(lone)["iou"] = None
+    assert failed(judge(lone, Limits())) == ["drift.iou"]
+
+
+def test_without_targets_nothing_is_proved() -> None:
+    bench = make_bench("p2p")
+    entry(bench)["targets"] = []
+    for each in bench["results"][0]["variants"]:
+        each["accuracy"] |= {"targets": 0, "pd": None, "undefined": ["pd"]}
+    assert failed(judge(bench, Limits())) == ["drift.net_targets_lost", "drift.targets_flipped"]
+
+
+@pytest.mark.parametrize(
+    ("floor", "passes"),
+    [
+        ({"f1_3px": 0.97}, True),
+        ({"f1_3px": 0.971}, False),
+        ({"iou": 0.81}, False),
+        ({"fps": 29}, True),
+        ({"fps": 30}, False),
+        ({"images": 665}, False),
+        ({"targets": 945}, True),
+        ({"fa_per_mpx": 5.0}, True),
+        ({"fa_per_mpx": 4.9}, False),  # a ceiling
+        ({"position_px": 0.4}, False),  # a ceiling
+    ],
+)
+def test_floors_are_absolute_and_hold_what_ships(floor: dict[str, float], passes: bool) -> None:
+    verdict = judge(make_bench(), Limits(floor=floor), strict=True)
+    assert verdict.passed is passes
+    assert [c.variant for c in verdict.checks if c.name.startswith("floor.")] == ["int8"]
+
+
+def test_a_floor_serves_without_drift() -> None:
+    bench = make_bench()
+    bench["results"][0] |= {"drift": [], "variants": bench["results"][0]["variants"][:1]}
+    assert judge(bench, Limits(floor={"fps": 9})).passed
+    assert failed(judge(bench, Limits(floor={"fps": 11}))) == ["floor.fps"]
+
+
+@pytest.mark.parametrize("change", [{"fps": None}, {"accuracy": None}])
+def test_a_floor_that_cannot_be_checked_is_red(change: Json) -> None:
+    bench = changed(lambda bench: int8(bench).update(change))
+    verdict = judge(bench, Limits(floor={"fps": 1, "f1_3px": 0.1}))
+    assert len(failed(verdict)) == 1
+
+
+def test_a_floor_that_does_not_apply_is_not_checked_but_one_undefined_is_red() -> None:
+    assert judge(make_bench("p2p"), Limits(floor={"iou": 0.9}), strict=True).passed
+    bench = make_bench("p2p")
+    int8(bench)["accuracy"] |= {"position_px": None, "undefined": ["position_px"]}
+    assert failed(judge(bench, Limits(floor={"position_px": 9}))) == ["floor.position_px"]
+
+
+def test_a_gate_that_checks_nothing_is_red() -> None:
+    for change in ({"drift": []}, {"drift": [], "variants": []}):
+        bench = changed(lambda bench, change=change: bench["results"][0].update(change))
+        assert failed(judge(bench, Limits())) == ["gate.empty"]
+    nothing = make_bench() | {"results": []}
+    assert failed(judge(nothing, Limits())) == ["gate.empty"]
+
+
+def test_one_model_that_is_checked_does_not_cover_for_another() -> None:
+    bench, other = make_bench(), make_bench("p2p")
+    other["results"][0]["drift"] = []
+    bench["results"] += other["results"]
+    verdict = judge(bench, Limits())
+    assert [(c.model, c.name) for c in verdict.checks if not c.passed] == [("p2p", "gate.empty")]
+
+
+def test_projections_are_not_judged() -> None:
+    bench = make_bench()
+    int8(bench)["measured"] = False
+    flip(bench, lost=500)
+    assert failed(judge(bench, Limits(floor={"fps": 1000}))) == ["gate.empty"]
+
+
+def test_a_variant_without_drift_is_skipped_and_red_where_strict() -> None:
+    bench = make_bench()
+    bench["results"][0]["variants"].append(variant("fp16", 15.0, True))
+    verdict = judge(bench, Limits())
+    assert verdict.passed
+    assert skipped(verdict) == ["drift.entry"]
+    assert failed(judge(bench, Limits(), strict=True)) == ["drift.entry"]
+
+
+def test_a_bench_equals_itself_as_baseline() -> None:
+    verdict = judge(make_bench(), Limits(), make_bench(), strict=True)
+    assert verdict.passed
+    names = ("fps_ratio", "net_targets_lost", "targets_flipped", "iou", "f1_3px", "fa_per_mpx")
+    assert [c.name for c in verdict.checks if c.variant == "fp32"] == [
+        f"baseline.{name}" for name in names
+    ]
+
+
+def worse_everywhere(name: str, change: float) -> Change:
+    """FP32 and INT8 alike: drift does not see it."""
+
+    def apply(bench: Json) -> None:
+        for each in bench["results"][0]["variants"]:
+            each["accuracy"][name] += change
+
+    return apply
+
+
+def lose_everywhere(bench: Json) -> None:
+    for row in entry(bench)["targets"][:2]:
+        row |= {"matched_reference": False, "matched_candidate": False}
+    worse_everywhere("pd", -2 / TARGETS)(bench)
+
+
+def swap_found(bench: Json) -> None:
+    for row in [*entry(bench)["targets"][:3], *entry(bench)["targets"][FOUND : FOUND + 3]]:
+        other = not row["matched_reference"]
+        row |= {"matched_reference": other, "matched_candidate": other}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda bench: int8(bench).update(fps=0.8 * 29.0), ["fps_ratio"]),
+        (worse_everywhere("f1_3px", -0.006), ["f1_3px"] * 2),
+        (worse_everywhere("iou", -0.006), ["iou"] * 2),
+        (worse_everywhere("fa_per_mpx", 2.1), ["fa_per_mpx"] * 2),
+        (lose_everywhere, ["net_targets_lost"] * 2),
+        (swap_found, ["targets_flipped"] * 2),
+    ],
+)
+def test_a_regression_against_the_baseline_is_red(change: Change, expected: list[str]) -> None:
+    verdict = judge(changed(change), Limits(), make_bench())
+    assert failed(verdict) == [f"baseline.{name}" for name in expected]
+
+
+def test_nine_tenths_of_the_speed_are_enough() -> None:
+    bench = changed(lambda bench: int8(bench).update(fps=0.9 * 29.0))
+    assert judge(bench, Limits(), make_bench(), strict=True).passed
+
+
+@pytest.mark.parametrize("fingerprint", ["another machine", None])
+def test_speed_is_not_compared_between_machines(fingerprint: str | None) -> None:
+    bench = changed(lambda bench: int8(bench).update(fps=1.0))
+    bench["machine"]["fingerprint"] = fingerprint
+    verdict = judge(bench, Limits(), make_bench())
+    assert verdict.passed
+    assert skipped(verdict) == ["baseline.fps_ratio"] * 2
+    assert failed(judge(bench, Limits(), make_bench(), True)) == ["baseline.fps_ratio"] * 2
+
+
+def other_images(bench: Json) -> None:
+    for each in bench["results"][0]["variants"]:
+        each["accuracy"]["images"] = 600
+
+
+def other_protocol(bench: Json) -> None:
+    for each in bench["results"][0]["variants"]:
+        each["accuracy"]["protocol"] = "paper256"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        other_images,
+        other_protocol,
+        lambda bench: entry(bench)["targets"][7].update(image="another"),
+        lambda bench: entry(bench)["targets"][7].update(row=11.5),
+    ],
+)
+def test_accuracy_is_not_compared_between_frames(other: Change) -> None:
+    bench = changed(worse_everywhere("f1_3px", -0.5))
+    other(bench)
+    verdict = judge(bench, Limits(), make_bench())
+    assert verdict.passed
+    assert skipped(verdict) == ["baseline.accuracy"] * 2
+    strict = judge(bench, Limits(), make_bench(), strict=True)
+    assert failed(strict) == ["baseline.accuracy"] * 2
+
+
+def test_a_file_that_does_not_say_what_was_found_is_judged_by_its_pd() -> None:
+    old = make_bench()
+    for row in entry(old)["targets"]:
+        del row["matched_reference"], row["matched_candidate"]
+    verdict = judge(changed(lose_everywhere), Limits(), old)
+    assert failed(verdict) == ["baseline.net_targets_lost"] * 2
+    assert skipped(verdict) == ["baseline.targets_flipped"] * 2
+
+
+def test_what_only_one_file_has_is_skipped() -> None:
+    less = make_bench()
+    less["results"][0] |= {"variants": less["results"][0]["variants"][:1]}
+    assert skipped(judge(make_bench(), Limits(), less)) == ["baseline.entry"]
+    del less["results"][0]["drift"][0]
+    gone = judge(less, Limits(floor={"fps": 1}), make_bench())
+    assert skipped(gone)[-1] == "baseline.entry"
+    assert skipped(judge(make_bench("p2p"), Limits(), make_bench())) == ["baseline.entry"] * 3
+
+
+def test_two_bundles_of_a_model_meet_their_own_baselines() -> None:
+    bench, slow = make_bench(), make_bench()
+    int8(slow)["fps"] = 20.0
+    bench["results"] += slow["results"]
+    assert judge(bench, Limits(), deepcopy(bench), strict=True).passed
+    swapped = deepcopy(bench)
+    swapped["results"].reverse()
+    assert failed(judge(bench, Limits(), swapped)) == ["baseline.fps_ratio"]
+
+
+def test_a_baseline_that_was_asked_for_has_to_be_given() -> None:
+    limits = Limits(baseline_asked=True)
+    assert failed(judge(make_bench(), limits)) == ["gate.baseline"]
+    assert judge(make_bench(), limits, make_bench(), strict=True).passed
+    assert judge(make_bench(), load_limits(None)).passed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b.update(schema="irstd-edge/bench/2"), "BENCH.json: schema 'irstd-edge/bench/2"),
+        (lambda b: b.pop("schema"), "BENCH.json: schema None is not 'irstd-edge/bench/1'"),
+        (lambda b: b.pop("results"), "BENCH.json: results is missing"),
+        (lambda b: b.update(results={}), "BENCH.json: results is not a list"),
+        (lambda b: b.update(machine=None), "BENCH.json: machine is not an object"),
+        (lambda b: b["results"].append(3), r"BENCH.json: results\[1\] is not an object"),
+        (lambda b: b["results"][0].pop("drift"), r"BENCH.json: results\[0\].drift is missing"),
+        (lambda b: int8(b).pop("fps"), r"results\[0\].variants\[1\].fps is missing"),
+        (lambda b: int8(b).update(fps="fast"), r"variants\[1\].fps is not a number"),
+        (lambda b: int8(b).update(fps=float("nan")), r"variants\[1\].fps is not a finite number"),
+        (lambda b: int8(b).update(measured=1), r"variants\[1\].measured is not true or false"),
+        (lambda b: int8(b)["accuracy"].pop("undefined"), r"accuracy.undefined is missing"),
+        (lambda b: int8(b)["accuracy"].update(targets=-1), r"accuracy.targets is not a count"),
+        (lambda b: entry(b).update(targets_lost=0.5), r"drift\[0\].targets_lost is not a count"),
+        (lambda b: entry(b).update(iou="0"), r"drift\[0\].iou is not a number"),
+        (lambda b: entry(b)["targets"][3].pop("image"), r"targets\[3\].image is missing"),
+        (lambda b: entry(b)["targets"][3].update(image=4), r"targets\[3\].image is not a text"),
+    ],
+)
+def test_a_malformed_bench_is_named_in_one_line(change: Change, message: str) -> None:
+    with pytest.raises(IrstdError, match=message) as caught:
+        judge(changed(change), Limits())
+    assert "\n" not in str(caught.value)
+    with pytest.raises(IrstdError, match="--baseline: "):
+        judge(make_bench(), Limits(), changed(change))
+
+
+@pytest.mark.parametrize("value", [None, [], 3, "bench"])
+def test_what_is_no_object_is_no_bench(value: Any) -> None:
+    with pytest.raises(IrstdError, match="BENCH.json is not an object; write the file anew"):
+        judge(value, Limits())

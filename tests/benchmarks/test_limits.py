@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from irstd_edge.benchmarks.accuracy import METRICS
+from irstd_edge.benchmarks.limits import FLOORS, load_limits
+from irstd_edge.edge.types import IrstdError
+
+CHANGES = {
+    "net_targets_lost": 1,
+    "targets_flipped": 0.005,
+    "f1_3px": -0.005,
+    "iou": -0.005,
+    "fa_per_mpx": 2.0,
+}
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "gate.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_defaults() -> None:
+    limits = load_limits()
+    assert limits.drift == CHANGES
+    assert limits.floor == {}
+    assert limits.baseline == {**CHANGES, "fps_ratio": 0.9}
+    assert not limits.baseline_asked
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert load_limits(written(tmp_path, "")) == load_limits()
+
+
+def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
+    text = "[drift]\nf1_3px = -0.01\n[floor]\nfps = 30\n[baseline]\nfps_ratio = 0.8\n"
+    limits = load_limits(written(tmp_path, text))
+    assert limits.drift == {**CHANGES, "f1_3px": -0.01}
+    assert limits.floor == {"fps": 30}
+    assert limits.baseline == {**CHANGES, "fps_ratio": 0.8}
+    assert limits.baseline_asked
+
+
+def test_a_section_of_a_file_has_to_be_asked_for(tmp_path: Path) -> None:
+    assert not load_limits(written(tmp_path, "[drift]\niou = -0.01\n")).baseline_asked
+    assert load_limits(written(tmp_path, "[baseline]\n")).baseline_asked
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_every_figure_can_have_a_floor(tmp_path: Path, name: str) -> None:
+    limits = load_limits(written(tmp_path, f"[floor]\n{name} = 0.5\n"))
+    assert limits.floor == {name: 0.5}
+    assert set(METRICS) < set(FLOORS)
+
+
+def test_infinity_turns_a_limit_off(tmp_path: Path) -> None:
+    limits = load_limits(written(tmp_path, "[drift]\nnet_targets_lost = inf\n"))
+    assert limits.drift["net_targets_lost"] == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[drfit]\n", "section 'drfit' is unknown; valid are drift, floor, baseline"),
+        ("drift = 1\n", r"drift is not a section; write \[drift\] on its own line"),
+        ("[[drift]]\n", "drift is not a section"),
+        (
+            "[drift]\nf1 = -0.1\n",
+            r"\[drift\] key 'f1' is unknown; valid are net_targets_lost, targets_flipped, f1_3px",
+        ),
+        ("[drift]\nfps_ratio = 0.9\n", r"\[drift\] key 'fps_ratio' is unknown"),
+        ("[floor]\nspeed = 9\n", r"\[floor\] key 'speed' is unknown; valid are fps, images"),
+        ("[floor]\nfps = '30'\n", r"\[floor\] fps is '30'; write a number"),
+        ("[floor]\nfps = true\n", r"\[floor\] fps is True; write a number"),
+        ("[floor]\nfps = nan\n", r"\[floor\] fps is nan; write a number"),
+        ("[floor]\nfps = -1\n", r"\[floor\] fps = -1 is negative"),
+        ("[floor]\nf1_3px = 90\n", r"f1_3px = 90 is no fraction; write 0.9 for 90 %"),
+        ("[drift]\niou = 0.005\n", r"iou = 0.005 demands a rise; write -0.005 to allow that drop"),
+        ("[drift]\niou = -0.5\n[drift]\n", "is not TOML"),
+        ("[drift\n", r"is not TOML \(.*line 1.*\); mend"),
+        ("[drift]\nfa_per_mpx = -2\n", "fa_per_mpx = -2 is negative; write 0 or more"),
+        ("[drift]\ntargets_flipped = 5\n", "is no fraction; write 0.05 for 5 %"),
+        ("[baseline]\nfps_ratio = -0.1\n", "fps_ratio = -0.1 is negative"),
+    ],
+)
+def test_a_wrong_file_is_named_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(IrstdError, match=message) as caught:
+        load_limits(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IrstdError, match=r"none.toml: No such file.*--config"):
+        load_limits(tmp_path / "none.toml")
+    binary = tmp_path / "gate.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(IrstdError, match="is not TOML"):
+        load_limits(binary)

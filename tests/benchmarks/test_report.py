@@ -1,0 +1,281 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from irstd_edge.benchmarks.report import report_html, write_report
+from irstd_edge.benchmarks.report_model import MAX_TARGET_ROWS
+from irstd_edge.benchmarks.report_page import VOID, Html, element, table
+from irstd_edge.benchmarks.report_pictures import MAX_BYTES
+from irstd_edge.edge.types import IrstdError
+
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(1)>'&"
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+VERDICT = {
+    "passed": False,
+    "checks": [
+        {
+            "name": "drift.f1_3px",
+            "model": "p2p",
+            "variant": "int8",
+            "runtime": "openvino",
+            "reference": 0.9442,
+            "candidate": 0.9421,
+            "limit": -0.005,
+            "passed": True,
+            "why": "F1 changed by -0.0021",
+        },
+        {
+            "name": "drift.net_targets_lost",
+            "model": "p2p",
+            "variant": "int8",
+            "runtime": "openvino",
+            "reference": 4,
+            "candidate": 2,
+            "limit": 1,
+            "passed": False,
+            "why": "2 targets lost on balance",
+        },
+    ],
+}
+
+
+class Reader(HTMLParser):
+    """Checks nesting, and keeps the tags with their attributes and the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(attrs) == len(dict(attrs)), f"{tag} repeats an attribute"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == [], "every element is closed"
+    return reader
+
+
+def text_of(page: str) -> str:
+    return " ".join(" ".join(read(page).words).split())
+
+
+def test_the_page_shows_what_the_bench_holds(bench_json: dict[str, Any]) -> None:
+    text = text_of(report_html([bench_json], VERDICT, ["p2p: do not ship it"]))
+
+    for words in ("Failed: 1 of 2 checks", "p2p: do not ship it", "2 targets lost on balance"):
+        assert words in text
+    for words in (
+        "240,366 parameters, 1.530 GMACs = 3.060 GFLOPs (2 per MAC)",
+        "GFLOPs = 2 × GMACs",
+    ):
+        assert words in text
+    for words in ("94.21", "2.50×", "~20.0", "−2 +1", "45.5", "310 kB", "16 frames of the data"):
+        assert words in text
+    for words in ("int8 against fp32, openvino", "McNemar p = 1", "−1.00 to +0.40 points"):
+        assert words in text
+    for words in ("Test CPU", "x86_64+avx2", "0123456789abcdef"):
+        assert words in text
+
+
+def test_the_page_is_whole_and_asks_for_nothing_outside(bench_json: dict[str, Any]) -> None:
+    page = report_html([bench_json], VERDICT, ["a sentence"], [("lost", PNG)])
+    reader = read(page)
+
+    links = [
+        value or ""
+        for _, attributes in reader.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "xlink:href", "action", "data", "poster")
+    ]
+    assert links
+    assert all(link.startswith("data:image/png;base64,") for link in links)
+    assert not re.search(r"(?i)https?:|url\(|@import", page)
+    assert {"script", "link", "iframe", "object", "form"}.isdisjoint(tag for tag, _ in reader.tags)
+    (policy,) = [m for m in reader.all("meta") if m.get("http-equiv")]
+    assert (policy["content"] or "").startswith("default-src 'none'")
+    assert len(page) < 3_000_000
+
+
+def test_the_page_can_be_heard_and_read_on_a_phone(bench_json: dict[str, Any]) -> None:
+    page = report_html([bench_json], VERDICT, [], [("lost", PNG)])
+    reader = read(page)
+
+    assert reader.all("html") == [{"lang": "en"}]
+    assert len(reader.all("h1")) == 1
+    assert any(m.get("name") == "viewport" for m in reader.all("meta"))
+    assert "prefers-color-scheme: dark" in page
+    assert len(reader.all("caption")) == len(reader.all("table")) > 5
+    assert {th.get("scope") for th in reader.all("th")} == {"col", "row"}
+    assert all(img.get("alt") for img in reader.all("img"))
+    charts = [svg for svg in reader.all("svg") if svg.get("aria-hidden") != "true"]
+    assert len(charts) == 5
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in charts)
+    assert "int8 openvino p50 20.0 ms" in (charts[0]["aria-label"] or "")
+
+
+def spoiled(value: Any) -> Any:
+    """The same value with every text in it replaced, but the schema."""
+    if isinstance(value, dict):
+        return {k: v if k == "schema" else spoiled(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [spoiled(item) for item in value]
+    return HOSTILE if isinstance(value, str) else value
+
+
+def test_hostile_names_stay_text(bench_json: dict[str, Any]) -> None:
+    plain = read(report_html([bench_json], VERDICT, ["a"], [("b", PNG)]))
+    bench, verdict = spoiled(bench_json), spoiled(VERDICT)
+
+    page = report_html([bench], verdict, [HOSTILE], [(HOSTILE, PNG)])
+
+    reader = read(page)
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert {tag for tag, _ in reader.tags} <= {tag for tag, _ in plain.tags}
+    assert not any(name.startswith("on") for _, attributes in reader.tags for name in attributes)
+    assert HOSTILE in "".join(reader.words)
+
+
+def test_without_a_verdict_the_page_says_how_to_get_one(bench_json: dict[str, Any]) -> None:
+    text = text_of(report_html([bench_json]))
+    assert "Not judged" in text
+    assert "irstd-edge gate BENCH.json" in text
+
+
+def test_a_verdict_that_passed(bench_json: dict[str, Any]) -> None:
+    checks = [{**check, "passed": True} for check in VERDICT["checks"]]  # type: ignore[attr-defined]
+    text = text_of(report_html([bench_json], {"passed": True, "checks": checks}))
+    assert "✓ Passed: 2 checks" in text
+    assert "Failed" not in text
+
+
+def test_flipped_targets_come_first(bench_json: dict[str, Any]) -> None:
+    page = report_html([bench_json])
+    section = page[page.index("Target by target (3 flipped)") :]
+    order = re.findall(r'<th scope="row">(frame\d)</th>', section)[:4]
+    assert order == ["frame3", "frame1", "frame2", "frame0"]
+
+
+def test_targets_fall_into_buckets(bench_json: dict[str, Any]) -> None:
+    """Areas 1, 5, 9, 13 px; 1 and 3 are lost, 2 is gained."""
+    page = report_html([bench_json])
+    buckets = page[page.index("By area of the target") : page.index("By signal-to-clutter")]
+    rows = re.findall(r'<th scope="row">(.*?)</th>' + r"<td[^>]*>(\d+)</td>" * 3, buckets)
+    assert rows == [("0 – 4", "1", "0", "0"), ("4 – 9", "1", "1", "0"), ("9 – 25", "2", "1", "1")]
+
+
+def test_a_bench_without_data_or_times_is_still_a_page(bench_json: dict[str, Any]) -> None:
+    result = bench_json["results"][0]
+    result["drift"] = []
+    for variant in result["variants"]:
+        variant |= {"accuracy": None, "infer_ms": None}
+    assert "not compared" in text_of(report_html([bench_json]))
+
+    nothing = dict.fromkeys(("latency_ms", "stages_ms", "fps", "fps_end_to_end", "bytes"))
+    result["variants"] = [{**variant, **nothing} for variant in result["variants"]]
+    result["cost"] |= dict.fromkeys(("params", "macs", "gflops"))
+    reader = read(report_html([bench_json]))
+    assert reader.all("svg") == []
+
+    result["variants"] = []
+    assert "p2p" in text_of(report_html([bench_json]))
+
+
+def test_a_projection_is_marked_and_never_in_a_chart(bench_json: dict[str, Any]) -> None:
+    result = bench_json["results"][0]
+    result["variants"][3] |= {"measured": False, "device": "orin-nano-8gb"}
+    page = report_html([bench_json])
+    assert '<span class="pill">projected</span>' in page
+    assert not any(
+        "orin" in (svg["aria-label"] or "") for svg in read(page).all("svg") if len(svg) > 2
+    )
+    assert "40.0 ms" in page[page.index('class="tiles"') : page.index("Variants side by side")]
+
+
+def test_many_targets_and_times_keep_the_page_small(bench_json: dict[str, Any]) -> None:
+    for drift in bench_json["results"][0]["drift"]:
+        drift["targets"] = drift["targets"] * 5000
+    for variant in bench_json["results"][0]["variants"]:
+        variant["infer_ms"] = variant["infer_ms"] * 5000
+    page = report_html([bench_json])
+    assert len(page) < 3_000_000
+    assert f"{MAX_TARGET_ROWS} of 20000 targets" in page
+
+
+def test_pictures_are_embedded_as_they_are_and_as_many_as_fit(bench_json: dict[str, Any]) -> None:
+    large = PNG + bytes(MAX_BYTES)
+    page = report_html([bench_json], pictures=[("lost <b>", PNG), ("too large", large)])
+    source = read(page).all("img")[0]["src"] or ""
+    assert base64.b64decode(source.partition(",")[2]) == PNG
+    assert "lost &lt;b&gt;" in page
+    assert "1 more did not fit" in page
+    with pytest.raises(IrstdError, match="lost: the picture is not a PNG"):
+        report_html([bench_json], pictures=[("lost", b"<svg/>")])
+
+
+def test_several_benches_stand_one_after_the_other(bench_json: dict[str, Any]) -> None:
+    other = json.loads(json.dumps(bench_json))
+    other["machine"]["cpu"] = "Another CPU"
+    text = text_of(report_html([bench_json, other]))
+    assert text.index("Test CPU") < text.index("Another CPU")
+
+
+def test_malformed_input_is_one_line_and_leaves_no_file(
+    tmp_path: Path, bench_json: dict[str, Any]
+) -> None:
+    path = tmp_path / "report.html"
+    with pytest.raises(IrstdError, match="BENCH.json: none is given"):
+        write_report([], path)
+    with pytest.raises(IrstdError, match="verdict: not of the gate"):
+        write_report([bench_json], path, verdict={"passed": True})
+    bench_json["results"][0]["variants"][0]["fps"] = "<b>"
+    with pytest.raises(IrstdError, match=r"bench 1: results\[0\].variants\[0\].fps"):
+        write_report([bench_json], path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_is_the_page(tmp_path: Path, bench_json: dict[str, Any]) -> None:
+    write_report([bench_json], tmp_path / "r.html", verdict=VERDICT, summaries=["so"])
+    written = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert written == report_html([bench_json], VERDICT, ["so"])
+
+
+def test_elements_escape_text_and_attributes() -> None:
+    assert element("p", "a < b", Html("<b>x</b>"), title='"q"', class_="c", open=None) == (
+        '<p title="&quot;q&quot;" class="c">a &lt; b<b>x</b></p>'
+    )
+    assert element("line", x1=1.0, y1=2.346, aria_label="l") == (
+        '<line x1="1" y1="2.35" aria-label="l"></line>'
+    )
+
+
+def test_a_table_names_its_rows_and_columns() -> None:
+    grid = table("Caption", ("name", "n"), [("a", "1")], texts=1)
+    assert "<caption>Caption</caption>" in grid
+    assert '<th scope="col" class="n">n</th>' in grid
+    assert '<th scope="row">a</th><td class="n">1</td>' in grid

@@ -1,0 +1,93 @@
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from irstd_edge.benchmarks.schema import check_bench, read_bench
+from irstd_edge.edge.types import IrstdError
+
+Bench = dict[str, Any]
+
+
+def test_a_bench_of_ours_passes_as_it_is(bench_json: Bench) -> None:
+    before = copy.deepcopy(bench_json)
+    assert check_bench(bench_json) is bench_json
+    assert bench_json == before
+
+
+def test_fields_of_a_later_day_are_welcome_and_ours_beyond_the_schema_optional(
+    bench_json: Bench,
+) -> None:
+    bench_json["results"][0]["colour"] = "red"
+    for name in ("infer_ms", "weak"):
+        del bench_json["results"][0]["variants"][0][name]
+    check_bench(bench_json)
+
+
+def projected(bench: Bench) -> None:
+    bench["results"][0]["variants"][0] |= {"measured": False, "latency_ms": None, "stages_ms": None}
+
+
+def no_accuracy(bench: Bench) -> None:
+    bench["results"][0]["variants"][0]["accuracy"] = None
+
+
+@pytest.mark.parametrize("change", [projected, no_accuracy])
+def test_what_was_not_measured_is_null(bench_json: Bench, change: Callable[[Bench], None]) -> None:
+    change(bench_json)
+    check_bench(bench_json)
+
+
+def first(bench: Bench) -> Bench:
+    variant: Bench = bench["results"][0]["variants"][0]
+    return variant
+
+
+WRONG: list[tuple[Callable[[Bench], Any], str]] = [
+    (lambda b: b.update(schema="x/2"), "b.json: schema is 'x/2', not 'irstd-edge/bench/1'"),
+    (lambda b: b.pop("results"), "b.json: results is missing"),
+    (lambda b: b.update(results={}), r"b.json: results: {} is not a list"),
+    (lambda b: first(b).pop("fps"), r"results\[0\].variants\[0\]: fps is missing"),
+    (lambda b: first(b).update(fps="<b>"), r"variants\[0\].fps: '<b>' is not a number"),
+    (lambda b: first(b).update(fps=True), r"fps: True is not a number"),
+    (lambda b: first(b).update(fps=float("nan")), r"fps: nan is not a number"),
+    (lambda b: first(b).update(measured=1), r"measured: 1 is not true or false"),
+    (lambda b: first(b).update(infer_ms=[1, "2"]), r"infer_ms: \[1, '2'\] is not numbers"),
+    (
+        lambda b: b["results"][0]["drift"][0].update(targets_lost=-1),
+        r"drift\[0\].targets_lost: -1 is not a count",
+    ),
+    (
+        lambda b: b["results"][0]["drift"][1]["targets"][2].update(row=None),
+        r"drift\[1\].targets\[2\].row: None is not a number",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), WRONG)
+def test_what_is_wrong_is_named_in_one_line(
+    bench_json: Bench, spoil: Callable[[Bench], Any], message: str
+) -> None:
+    spoil(bench_json)
+    with pytest.raises(IrstdError, match=message) as raised:
+        check_bench(bench_json, "b.json")
+    assert "\n" not in str(raised.value)
+    assert "irstd-edge bench --json" in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 3])
+def test_another_json_is_no_bench(value: Any) -> None:
+    with pytest.raises(IrstdError, match="schema is None"):
+        check_bench(value)
+
+
+def test_a_file_is_named_in_the_error(tmp_path: Path, bench_json: Bench) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(bench_json))
+    assert read_bench(path) == bench_json
+    path.write_text("{}")
+    with pytest.raises(IrstdError, match=f"^{path}: schema is None"):
+        read_bench(path)

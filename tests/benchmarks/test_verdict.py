@@ -1,0 +1,78 @@
+import xml.etree.ElementTree as ET
+
+from irstd_edge.benchmarks.verdict import (
+    Check,
+    Verdict,
+    verdict_as_json,
+    verdict_as_junit,
+    verdict_as_markdown,
+)
+
+GOOD = Check(
+    "drift.f1_3px", "p2p", "int8", "openvino", True, "0.97 -> 0.968: -0.002", 0.97, 0.968, -0.005
+)
+UNKNOWN = Check("baseline.fps_ratio", "p2p", "int8", "openvino", True, "skipped: another machine")
+BAD = Check("gate.baseline", None, None, None, False, "give --baseline <OLD> | or not")
+
+
+def test_a_verdict_passes_where_all_checks_do_and_there_are_some() -> None:
+    assert Verdict((GOOD, UNKNOWN)).passed
+    assert not Verdict((GOOD, BAD)).passed
+    assert not Verdict(()).passed
+
+
+def test_json_is_plain() -> None:
+    assert verdict_as_json(Verdict((GOOD,))) == {
+        "passed": True,
+        "checks": [
+            {
+                "name": "drift.f1_3px",
+                "model": "p2p",
+                "variant": "int8",
+                "runtime": "openvino",
+                "reference": 0.97,
+                "candidate": 0.968,
+                "limit": -0.005,
+                "passed": True,
+                "why": "0.97 -> 0.968: -0.002",
+            }
+        ],
+    }
+
+
+def test_markdown_puts_failures_first() -> None:
+    assert verdict_as_markdown(Verdict((GOOD, UNKNOWN, BAD))) == (
+        "## irstd-edge gate: FAILED (1 of 3 checks)\n"
+        "\n"
+        "| state | model | variant | check | why |\n"
+        "|---|---|---|---|---|\n"
+        "| FAILED |  |  | gate.baseline | give --baseline <OLD> \\| or not |\n"
+        "| passed | p2p | int8 on openvino | drift.f1_3px | 0.97 -> 0.968: -0.002 |\n"
+        "| skipped | p2p | int8 on openvino | baseline.fps_ratio | skipped: another machine |\n"
+    )
+    assert verdict_as_markdown(Verdict((GOOD,))).startswith("## irstd-edge gate: passed\n")
+
+
+def test_junit_counts_failures_and_skips() -> None:
+    suite = ET.fromstring(verdict_as_junit(Verdict((GOOD, UNKNOWN, BAD))))
+    assert suite.tag == "testsuite"
+    assert suite.attrib == {
+        "name": "irstd-edge gate",
+        "tests": "3",
+        "failures": "1",
+        "errors": "0",
+        "skipped": "1",
+    }
+    assert [(case.attrib["classname"], case.attrib["name"]) for case in suite] == [
+        ("p2p int8 on openvino", "drift.f1_3px"),
+        ("p2p int8 on openvino", "baseline.fps_ratio"),
+        ("gate", "gate.baseline"),
+    ]
+    assert [[child.tag for child in case] for case in suite] == [[], ["skipped"], ["failure"]]
+    assert suite[2][0].attrib["message"] == BAD.why
+
+
+def test_a_skipped_check_that_a_strict_gate_failed_is_a_failure() -> None:
+    strict = Check("baseline.fps_ratio", "p2p", "int8", "openvino", False, UNKNOWN.why)
+    assert strict.state == "FAILED"
+    assert "<failure" in verdict_as_junit(Verdict((strict,)))

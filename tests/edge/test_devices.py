@@ -1,0 +1,117 @@
+import os
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from irstd_edge.edge.devices import Machine, this_machine, usable_threads
+
+X86 = """processor\t: 0
+model name\t: Intel(R) Core(TM) i7-1165G7 @ 2.80GHz
+flags\t\t: fpu sse2 avx2 avx512f avx512_vnni
+
+processor\t: 1
+"""
+ORIN = """processor\t: 0
+BogoMIPS\t: 62.50
+Features\t: fp asimd fphp asimdhp asimddp
+CPU implementer\t: 0x41
+CPU part\t: 0xd42
+"""
+FIELDS = ["cpu", "isa", "threads", "gpu", "board", "power_mode", "load", "fingerprint"]
+
+
+def tree(root: Path, **files: str) -> Path:
+    """A made-up machine: path with __ for / -> text."""
+    for name, text in files.items():
+        file = root / name.replace("__", "/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return root
+
+
+def test_a_desktop(tmp_path):
+    root = tree(
+        tmp_path,
+        proc__cpuinfo=X86,
+        proc__driver__nvidia__gpus__0__information="Model: \t\t NVIDIA RTX A2000\nIRQ: 1\n",
+        sys__devices__system__cpu__cpu0__cpufreq__scaling_governor="powersave\n",
+    )
+    machine = this_machine(threads=3, root=root)
+    assert machine.cpu == "Intel(R) Core(TM) i7-1165G7 @ 2.80GHz"
+    assert machine.isa == f"{platform.machine()}+avx2+avx512f+avx512_vnni"
+    assert (machine.gpu, machine.board) == ("NVIDIA RTX A2000", None)
+    assert (machine.power_mode, machine.threads) == ("powersave", 3)
+    assert not machine.is_jetson
+
+
+def test_a_jetson(tmp_path):
+    board = "NVIDIA Jetson Orin NX Engineering Reference Developer Kit"
+    root = tree(
+        tmp_path,
+        proc__cpuinfo=ORIN,
+        var__lib__nvpmodel__status="pmode:0002 fmode:quiet",
+    )
+    tree(root / "proc", **{"device-tree__model": f"{board}\0"})
+    tree(root / "proc", **{"device-tree__compatible": "nvidia,p3768-0000\0nvidia,tegra234\0"})
+    machine = this_machine(root=root)
+    assert machine.board == board
+    assert machine.is_jetson
+    assert machine.gpu == "integrated, tegra234"
+    assert machine.power_mode == "nvpmodel 2"
+    assert machine.cpu == f"{platform.machine()} part 0xd42 ({board})"
+    assert machine.isa == f"{platform.machine()}+asimd+asimddp+fphp+asimdhp"
+
+
+def test_another_board_is_no_jetson(tmp_path):
+    root = tree(tmp_path, proc__cpuinfo=ORIN)
+    tree(root / "proc", **{"device-tree__model": "Raspberry Pi 5 Model B Rev 1.0\0"})
+    machine = this_machine(root=root)
+    assert machine.board == "Raspberry Pi 5 Model B Rev 1.0"
+    assert (machine.gpu, machine.is_jetson) == (None, False)
+
+
+def test_a_machine_that_says_nothing_is_none_not_an_error(tmp_path):
+    machine = this_machine(root=tmp_path)
+    assert (machine.gpu, machine.board, machine.power_mode) == (None, None, None)
+    assert (machine.cpu, machine.isa) == (platform.machine(), platform.machine())
+
+
+def test_this_machine_has_the_record_of_bench_json():
+    record = this_machine().record()
+    assert list(record) == FIELDS
+    assert record["threads"] == usable_threads() >= 1
+    assert record["load"] >= 0
+
+
+CHANGES = {
+    "cpu": "other",
+    "isa": "other",
+    "threads": 9,
+    "gpu": "other",
+    "board": "other",
+    "power_mode": "other",
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_fingerprint_tells_machines_apart(name):
+    machine = Machine("cpu", "isa", 2, None, None, None, load=0.5)
+    assert replace(machine, **{name: CHANGES[name]}).fingerprint != machine.fingerprint
+
+
+def test_the_fingerprint_is_the_same_under_load():
+    machine = Machine("cpu", "isa", 2, None, None, None, load=0.5)
+    assert replace(machine, load=7.0).fingerprint == machine.fingerprint
+    assert len(machine.fingerprint) == 16
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity on this system")
+def test_threads_are_those_this_process_may_use():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert usable_threads() == 1
+    finally:
+        os.sched_setaffinity(0, before)

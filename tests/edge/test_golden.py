@@ -1,0 +1,121 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from irstd_edge.edge.bundle import open_bundle, write_bundle
+from irstd_edge.edge.golden import golden_files, self_test
+from irstd_edge.edge.runners import Runner, installed_runtimes, open_runner
+from irstd_edge.edge.types import Frame, IrstdError, Manifest, Quantization
+
+GRAPHS = ("fp32.onnx", "int8.onnx", "int8.cpu.onnx")
+WORDS = "int8 on made-up runs, but does not see what it should: in golden frame scene "
+
+
+def logits_of(gain):
+    """A network that works: logits = gain * (frame - 1/2)."""
+    return lambda batch: [gain * (batch - np.float32(0.5))]
+
+
+def runner(spec, infer):
+    return Runner(spec, "made-up", "int8", infer)
+
+
+def bundle_of(path, spec, frames, expected, extra=()):
+    files = {**dict.fromkeys(GRAPHS, b"graph"), **golden_files(frames, expected), **dict(extra)}
+    quantization = Quantization("ptq", {}, (), ())
+    return write_bundle(path, Manifest(spec, "0" * 64, {}, quantization, {}), files)
+
+
+@pytest.fixture
+def bundle(tmp_path, mask_spec, frame):
+    detections = runner(mask_spec, logits_of(20.0)).detect(frame)
+    assert len(detections) == 2
+    return bundle_of(tmp_path / "b", mask_spec, [frame], {g: [detections] for g in GRAPHS})
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_real_runner_sees_what_it_should(
+    runtime, tmp_path, mask_spec, heatmap_graph, heatmap_spec, mask_graph, frame
+):
+    if runtime not in installed_runtimes():
+        pytest.skip(f"{runtime} is not installed")
+    counts = frame.counts.astype(np.uint16) * 64  # 14 bit, which no picture file can say
+    frames = [frame, Frame("deep", counts, 14)]
+    detect = runner(mask_spec, logits_of(20.0)).detect
+    expected = {name: [detect(f) for f in frames] for name in GRAPHS}
+    graphs = dict.fromkeys(GRAPHS, mask_graph)
+    path = tmp_path / "b"
+    bundle_of(path, mask_spec, frames, expected, extra=graphs)
+    with open_runner(path, "int8", runtime, threads=1) as run:
+        self_test(run, open_bundle(path))
+
+
+def test_a_small_difference_passes(bundle, mask_spec):
+    self_test(runner(mask_spec, logits_of(20.5)), bundle)
+
+
+def shifted(batch):
+    return [20 * (np.roll(batch, 1, axis=3) - np.float32(0.5))]
+
+
+def noisy(batch):
+    logits = 20 * (batch - np.float32(0.5))
+    logits[0, 0, 25, 3] = 5.0
+    return [logits]
+
+
+@pytest.mark.parametrize(
+    ("infer", "wrong"),
+    [
+        (lambda batch: [np.full_like(batch, -9)], "nothing is found at row 6.5, col 8.5"),
+        (shifted, "nothing is found at row 6.5, col 8.5"),
+        (noisy, "nothing is expected at row 25.0, col 3.0"),
+        (logits_of(6.0), "the score at row 6.5, col 8.5 is 0.918, not 1.000"),
+    ],
+)
+def test_a_difference_is_told_in_words(bundle, mask_spec, infer, wrong):
+    with pytest.raises(IrstdError) as caught:
+        self_test(runner(mask_spec, infer), bundle)
+    assert str(caught.value).startswith(f"{bundle.path}: {WORDS}{wrong}: choose another")
+
+
+@pytest.mark.parametrize("expected_gain", [0.2, -0.2])
+def test_a_score_at_the_threshold_may_come_and_go(tmp_path, mask_spec, frame, expected_gain):
+    faint = replace(frame, counts=np.where(frame.counts > 200, 180, frame.counts))
+    detections = runner(mask_spec, logits_of(expected_gain)).detect(faint)
+    found = runner(mask_spec, logits_of(-expected_gain)).detect(faint)
+    assert {len(detections), len(found)} == {2, 1}  # where dark and bright change places
+    bundle = bundle_of(tmp_path / "b", mask_spec, [faint], {g: [detections] for g in GRAPHS})
+    self_test(runner(mask_spec, logits_of(-expected_gain)), bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["expected"].pop("int8.onnx"), r"expected\.int8\.onnx is missing"),
+        (lambda v: v["expected"]["int8.onnx"].pop("scene"), r"int8\.onnx\.scene is missing"),
+        (lambda v: v["frames"][0].update(name="../x"), "which the manifest does not list"),
+        (lambda v: v["frames"][0].update(bit_depth=7), "bit_depth is 7, not one of"),
+        (lambda v: v.pop("tolerance"), "tolerance is missing"),
+        (lambda v: v["expected"]["int8.onnx"]["scene"][0].update(row="1"), r"row is '1'"),
+    ],
+)
+def test_what_does_not_fit_in_golden_json_is_named(bundle, mask_spec, change, message):
+    file = bundle.path / "golden/golden.json"
+    value = json.loads(file.read_text())
+    change(value)
+    file.write_text(json.dumps(value))
+    with pytest.raises(IrstdError, match=rf"golden\.json: .*{message}"):
+        self_test(runner(mask_spec, logits_of(20.0)), bundle)
+
+
+def test_a_bundle_without_golden_frames(tmp_path, mask_spec):
+    quantization = Quantization("ptq", {}, (), ())
+    files = dict.fromkeys(GRAPHS, b"graph")
+    bundle = write_bundle(
+        tmp_path / "b", Manifest(mask_spec, "0" * 64, {}, quantization, {}), files
+    )
+    with pytest.raises(IrstdError, match=r"golden\.json: not in the bundle: quantize again"):
+        self_test(runner(mask_spec, logits_of(20.0)), bundle)
