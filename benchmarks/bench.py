@@ -111,15 +111,17 @@ def _bench_one(bundle: Bundle, plan: Plan, timed_on: TimedOn, progress: Progress
             read=timed_on.read,
             progress=lambda done, total: progress(f"{model}: timing", done, total),
         )
+    size = timed_on.frames[0].shape
+    variants = []
+    for done, pair in enumerate(pairs, start=1):
+        variants.append(_variant(bundle, pair, plan, timings[pair], evaluations[pair], size))
+        progress(f"{model}: memory", done, len(pairs))
     return {
         "model": model,
         "bundle": bundle.sha256,
         "timed_on": timed_on.words,
-        "cost": _cost(bundle, pairs[0], timed_on.frames[0].shape),
-        "variants": [
-            _variant(bundle, pair, plan, timings[pair], evaluations[pair], timed_on.frames[0])
-            for pair in pairs
-        ],
+        "cost": _cost(bundle, pairs[0], size),
+        "variants": variants,
         "drift": _drifts(evaluations),
     }
 
@@ -171,7 +173,7 @@ def _variant(
     plan: Plan,
     timing: Timing,
     evaluation: Evaluation | None,
-    frame: Frame,
+    size: Size,
 ) -> dict[str, Any]:
     name, runtime = pair
     return {
@@ -182,7 +184,7 @@ def _variant(
         "measured": True,
         "not_measured": None,
         "bytes": bundle.graph(name, runtime).stat().st_size,
-        "memory_mb": peak_memory_mb(bundle.path, name, runtime, plan.threads, frame.shape),
+        "memory_mb": peak_memory_mb(bundle.path, name, runtime, plan.threads, size),
         "latency_ms": {
             "p50": timing.p50_ms,
             "p90": timing.p90_ms,

@@ -64,7 +64,8 @@ class Row:
         """Targets lost and gained, as in -3 +1."""
         if self.drift is None:
             return ABSENT
-        return f"−{self.drift['targets_lost']} +{self.drift['targets_gained']}"
+        lost, gained = self.drift["targets_lost"], self.drift["targets_gained"]
+        return f"−{lost} +{gained}" if lost or gained else "none"
 
 
 def rows_of(result: Mapping[str, Any]) -> tuple[Row, ...]:

@@ -108,7 +108,7 @@ def trade_chart(rows: Sequence[Row], metric: str, name: str) -> Html | None:
     marks = [_numbered(k, places[k], row) for k, row, _, _ in points]
     words = "; ".join(f"{row.label} {fps:.1f} FPS, {percent(v)} %" for _, row, fps, v in points)
     grid = [
-        _y_grid(_ticks(low, min(high, 100.0)), y),
+        _y_grid(_ticks(max(low, 0.0), min(high, 100.0)), y),
         _x_axis(_ticks(0.0, fastest), x, 230.0, "FPS"),
     ]
     return _svg(258.0, f"{name} against speed: {words}", *grid, *links, *marks)

@@ -1,9 +1,8 @@
-"""The report's section of one model: tiles, variants, charts, drift target by target."""
+"""The report's section of one model: tiles, variants and charts; its drift comes after them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from irstd_edge.benchmarks.comparison import (
@@ -18,17 +17,12 @@ from irstd_edge.benchmarks.comparison import (
 )
 from irstd_edge.benchmarks.report_charts import (
     latency_chart,
-    score_chart,
     stages_chart,
     swatch,
     trade_chart,
 )
-from irstd_edge.benchmarks.report_page import Html, element, joined, table
-
-TARGET_ROWS = 60
-"""Flipped targets are listed first; unflipped ones fill up to so many."""
-MAX_TARGET_ROWS = 400
-"""More flips than these are a broken graph, not a list to read."""
+from irstd_edge.benchmarks.report_drift import drift_parts
+from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
 
 COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("F1 3 px %", lambda row: percent(row.accuracy("f1_3px"))),
@@ -49,10 +43,6 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("power W", lambda row: fixed(row.variant["power_w"], 1)),
 )
 
-AREAS_PX = (4.0, 9.0, 25.0, 64.0, math.inf)
-SCRS = (1.0, 2.0, 4.0, 8.0, math.inf)
-"""Upper ends of the buckets, the last one open."""
-
 
 def model_section(result: Mapping[str, Any]) -> Html:
     """A card with everything that bench.json says of one model."""
@@ -66,7 +56,7 @@ def model_section(result: Mapping[str, Any]) -> Html:
         _variants(rows),
         _notes(rows, timed_on),
         _charts(rows),
-        *[part for drift in result["drift"] for part in _drift(drift)],
+        *[part for drift in result["drift"] for part in drift_parts(drift)],
         class_="card",
     )
 
@@ -134,9 +124,11 @@ def _where(row: Row) -> Html:
 
 def _notes(rows: Sequence[Row], timed_on: str | None) -> Html:
     lines = [f"Timed on {timed_on}."] if timed_on else []
-    for reason in dict.fromkeys(reason for row in rows for reason in row.weak):
-        who = ", ".join(row.label for row in rows if reason in row.weak)
-        lines.append(f"Weak: {reason} ({who}).")
+    weak = [
+        f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"
+        for reason in dict.fromkeys(reason for row in rows for reason in row.weak)
+    ]
+    lines += [f"Weak numbers: {'; '.join(weak)}."] if weak else []
     lines += [f"{row.label}: {note}" for row in rows if (note := row.variant["not_measured"])]
     return joined([element("p", line, class_="soft") for line in lines])
 
@@ -155,134 +147,8 @@ def _charts(rows: Sequence[Row]) -> Html:
     latency, frame = latency_chart(measured), stages_chart(measured)
     trade = trade_chart(measured, metric, name)
     figures = (
-        _figure("Latency", "Every timed inference; bar p50, tick p99.", latency),
-        _figure("A frame, end to end", "Mean time of each stage.", frame, key),
-        _figure(f"{name} against speed", "Up and to the right is better.", trade, numbered, "rows"),
+        figure("Latency", "Every timed inference; bar p50, tick p99.", latency),
+        figure("A frame, end to end", "Mean time of each stage.", frame, key),
+        figure(f"{name} against speed", "Up and to the right is better.", trade, numbered, "rows"),
     )
     return element("div", *figures, class_="charts") if any(figures) else Html("")
-
-
-def _figure(
-    title: str, words: str, chart: Html | None, key: Sequence[Html] = (), kind: str = ""
-) -> Html:
-    if chart is None:
-        return Html("")
-    legend = element("ul", *key, class_=f"legend {kind}") if key else ""
-    return element("figure", element("figcaption", title), element("p", words), chart, legend)
-
-
-def _drift(drift: Mapping[str, Any]) -> list[Html]:
-    title = f"{drift['candidate']} against {drift['reference']}, {drift['runtime']}"
-    targets = drift["targets"]
-    parts = [element("h3", title), element("p", _drift_words(drift))]
-    if not targets:
-        return parts
-    halves = [_score_figure(drift), element("div", *_bucket_tables(targets))]
-    return [*parts, element("div", *halves, class_="halves"), _target_table(drift)]
-
-
-def _drift_words(drift: Mapping[str, Any]) -> str:
-    parts = [
-        f"{name} {signed(100 * drift[key], 2)} points"
-        for key, name in (("f1_3px", "F1 at 3 px"), ("iou", "IoU"), ("pd", "Pd"))
-        if drift[key] is not None
-    ]
-    if drift["fa_per_mpx"] is not None:
-        parts.append(f"false alarms {signed(drift['fa_per_mpx'], 2)} px per Mpx")
-    lost, gained = drift["targets_lost"], drift["targets_gained"]
-    parts.append(f"{lost} lost and {gained} gained of {len(drift['targets'])} targets")
-    if drift["p_value"] is not None:
-        parts[-1] += f" (McNemar p = {drift['p_value']:.2g})"
-    parts.append(f"{drift['false_alarms_gained']} new false alarms")
-    if drift["ci95"]:
-        metric = "F1" if drift["iou"] is None else "Pd"
-        ends = " to ".join(signed(100 * end, 2) for end in drift["ci95"])
-        parts.append(f"95 % interval of the change of {metric}: {ends} points")
-    return "; ".join(parts) + "."
-
-
-def _score_figure(drift: Mapping[str, Any]) -> Html:
-    key = [
-        element("li", swatch("quiet"), "kept or missed by both"),
-        element("li", swatch("lost", "down"), "lost"),
-        element("li", swatch("gained", "up"), "gained"),
-    ]
-    words = "A dot is a target; below the diagonal its score fell."
-    return _figure("Score of every target", words, score_chart(drift), key)
-
-
-def _bucket_tables(targets: Sequence[Mapping[str, Any]]) -> list[Html]:
-    by_area = _buckets(targets, "area_px", AREAS_PX)
-    by_scr = _buckets(targets, "scr", SCRS)
-    headings = ("targets", "lost", "gained", "Δ score")
-    return [
-        table(
-            "By area of the target, upper ends excluded", ("area px", *headings), by_area, texts=1
-        ),
-        table(
-            "By signal-to-clutter ratio, upper ends excluded", ("SCR", *headings), by_scr, texts=1
-        ),
-    ]
-
-
-def _buckets(
-    targets: Sequence[Mapping[str, Any]], key: str, ends: Sequence[float]
-) -> list[list[str]]:
-    rows, start = [], 0.0
-    for end in ends:
-        inside = [t for t in targets if t[key] is not None and start <= t[key] < end]
-        name = f"≥ {start:g}" if end == math.inf else f"{start:g} – {end:g}"
-        rows += [_bucket_row(name, inside)] if inside else []
-        start = end
-    unknown = [t for t in targets if t[key] is None]
-    return rows + ([_bucket_row("unknown", unknown)] if unknown else [])
-
-
-def _bucket_row(name: str, targets: Sequence[Mapping[str, Any]]) -> list[str]:
-    changes = [change for t in targets if (change := _change(t)) is not None]
-    mean = sum(changes) / len(changes) if changes else None
-    lost, gained = (sum(t["flip"] == flip for t in targets) for flip in ("lost", "gained"))
-    return [name, str(len(targets)), str(lost), str(gained), signed(mean, 3)]
-
-
-def _change(target: Mapping[str, Any]) -> float | None:
-    before, after = target["score_reference"], target["score_candidate"]
-    return None if before is None or after is None else after - before
-
-
-def _target_table(drift: Mapping[str, Any]) -> Html:
-    shown = _worth_listing(drift["targets"])
-    total = len(drift["targets"])
-    caption = f"{len(shown)} of {total} targets: flipped ones, then the largest changes of score"
-    if len(shown) < total:
-        caption += "; all are in bench.json"
-    headings = ("frame", "flip", "row", "col", "area px", "SCR")
-    scores = (f"score {drift['reference']}", f"score {drift['candidate']}", "Δ score")
-    grid = table(caption, (*headings, *scores), [_target_row(t) for t in shown], texts=2)
-    flips = sum(t["flip"] is not None for t in drift["targets"])
-    summary = element("summary", f"Target by target ({flips} flipped)")
-    is_open = "" if flips else None
-    return element("details", summary, element("div", grid, class_="tall"), open=is_open)
-
-
-def _worth_listing(targets: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    order = {"lost": 0, "gained": 1}
-    by_flip = sorted(targets, key=lambda t: (order.get(t["flip"], 2), -abs(_change(t) or 0.0)))
-    flipped = sum(t["flip"] is not None for t in by_flip)
-    return by_flip[: min(max(TARGET_ROWS, flipped), MAX_TARGET_ROWS)]
-
-
-def _target_row(target: Mapping[str, Any]) -> list[str]:
-    flip = target["flip"]
-    pill = element("span", flip, class_=f"pill {flip}") if flip else joined(["–"])
-    return [
-        target["image"],
-        pill,
-        fixed(target["row"], 1),
-        fixed(target["col"], 1),
-        fixed(target["area_px"], 0),
-        fixed(target["scr"], 1),
-        fixed(target["score_reference"], 3),
-        fixed(target["score_candidate"], 3),
-        signed(_change(target), 3),
-    ]

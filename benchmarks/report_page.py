@@ -66,6 +66,16 @@ def _row(cells: Sequence[str], align: Sequence[str | None]) -> Html:
     return element("tr", first, *others)
 
 
+def figure(
+    title: str, words: str, chart: Html | None, key: Sequence[Html] = (), kind: str = ""
+) -> Html:
+    """A chart with its title, a word on how to read it and its legend; empty without a chart."""
+    if chart is None:
+        return Html("")
+    legend = element("ul", *key, class_=f"legend {kind}") if key else ""
+    return element("figure", element("figcaption", title), element("p", words), chart, legend)
+
+
 def page(title: str, *body: str) -> Html:
     """A whole document that asks for nothing outside itself."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from irstd_edge.benchmarks.comparison import Row, cost_of, fixed, percent, rows_of, size_of
+from irstd_edge.benchmarks.verdict import Verdict
 
 NO_LIMIT = 1000
 """Columns of a terminal in which every table fits."""
@@ -81,3 +83,51 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     for reason in reasons:
         yield f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"
     yield from (f"{row.label}: {note}" for row in rows if (note := row.variant["not_measured"]))
+
+
+_METRIC_WORDS = {
+    "iou": "IoU",
+    "niou": "nIoU (frames with truth or prediction)",
+    "pd": "Pd",
+    "precision_3px": "precision at 3 px",
+    "recall_3px": "recall at 3 px",
+    "f1_3px": "F1 at 3 px",
+    "f1_5px": "F1 at 5 px",
+    "fa_per_mpx": "Fa per Mpx",
+    "fa_legacy_per_mpx": "Fa per Mpx as published (by area value)",
+    "position_px": "mean position error, px",
+}
+_SHARES = ("iou", "niou", "pd", "precision_3px", "recall_3px", "f1_3px", "f1_5px")
+
+
+def print_accuracy(found: Mapping[str, Any], console: Console) -> None:
+    """Print an `accuracy` object with its model, variant and runtime."""
+    title = f"{found['model']} {found['variant']} on {found['runtime']}"
+    scope = f"{found['images']} frames, {found['targets']} targets, {found['protocol']}"
+    console.print(Text(f"{title}: {scope}", style="bold"), soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, words in _METRIC_WORDS.items():
+        if found[name] is not None:
+            value = found[name]
+            table.add_row(words, f"{percent(value)} %" if name in _SHARES else fixed(value, 2))
+    console.print(table)
+    for name in found["undefined"]:
+        console.print(Text(f"{_METRIC_WORDS[name]}: undefined on these frames", style="dim"))
+    for skip in found["skipped"]:
+        console.print(Text(f"skipped {skip['name']}: {skip['reason']}", style="dim"))
+
+
+def print_verdict(verdict: Verdict, sentences: Sequence[str], console: Console) -> None:
+    """Print the verdict, a sentence for each model, and every check that did not simply pass."""
+    counts = Counter(check.state for check in verdict.checks)
+    words = ", ".join(f"{count} {state}" for state, count in counts.items())
+    style = "bold green" if verdict.passed else "bold red"
+    console.print(Text("PASSED" if verdict.passed else "FAILED", style=style), Text(f"({words})"))
+    for sentence in sentences:
+        console.print(Text(sentence))
+    for check in verdict.checks:
+        if check.state != "passed":
+            of = " ".join(part for part in (check.model, check.variant, check.runtime) if part)
+            console.print(Text(f"{check.state} {check.name} {of}: {check.why}"))

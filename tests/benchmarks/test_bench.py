@@ -166,6 +166,7 @@ def test_progress_covers_every_evaluation_and_the_timing(
         ("tiny fp32 onnxruntime", 4, 4),
         ("tiny int8 onnxruntime", 4, 4),
         ("tiny: timing", 5, 5),
+        ("tiny: memory", 2, 2),
     ]
 
 

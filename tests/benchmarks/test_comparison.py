@@ -22,6 +22,8 @@ def test_a_variant_is_compared_with_fp32_on_its_own_runtime(bench_json: dict[str
     ]
     assert [row.speed_up for row in rows] == [1.0, 1.5, 1.0, 2.5]
     assert [row.flips() for row in rows] == ["–", "−2 +1", "–", "−2 +1"]
+    bench_json["results"][0]["drift"][1] |= {"targets_lost": 0, "targets_gained": 0}
+    assert rows[3].flips() == "none"
 
 
 def test_without_fp32_or_times_there_is_no_speed_up(bench_json: dict[str, Any]) -> None:

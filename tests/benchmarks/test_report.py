@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from irstd_edge.benchmarks.report import report_html, write_report
-from irstd_edge.benchmarks.report_model import MAX_TARGET_ROWS
+from irstd_edge.benchmarks.report_drift import MAX_TARGET_ROWS
 from irstd_edge.benchmarks.report_page import VOID, Html, element, table
 from irstd_edge.benchmarks.report_pictures import MAX_BYTES
 from irstd_edge.edge.types import IrstdError

@@ -1,0 +1,181 @@
+"""What a user meets: results on stdout, one line on stderr, the exit code; nothing half-written."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from irstd_edge.benchmarks.scenes import write_dataset
+
+
+def irstd_edge(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "irstd_edge.cli", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "scenes"
+    write_dataset(root, frames=8, size=(64, 96), seed=3)
+    return root
+
+
+@pytest.fixture
+def copy(scenes: Path, tmp_path: Path) -> Path:
+    """A copy of the scenes to damage."""
+    for file in scenes.rglob("*"):
+        if file.is_file():
+            target = tmp_path / "data" / file.relative_to(scenes)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    return tmp_path / "data"
+
+
+def refused(run: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit 2, one line on stderr that holds the words, nothing on stdout."""
+    assert (run.returncode, run.stdout) == (2, ""), run.stderr
+    lines = [line for line in run.stderr.splitlines() if line.startswith("irstd-edge: ")]
+    assert len(lines) == 1 and run.stderr.count("\n") == 1, run.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_eval_prints_people_and_machines_forms(scenes: Path, tmp_path: Path) -> None:
+    run = irstd_edge("eval", "p2p", "--data", scenes, "--json", tmp_path / "a.json")
+    assert run.returncode == 0, run.stderr
+    assert "F1" in run.stdout
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert (found["model"], found["runtime"], found["images"]) == ("p2p", "torch", 4)
+    assert found["iou"] is None and 0 <= found["f1_3px"] <= 1
+    on_stdout = irstd_edge("eval", "p2p", "--data", scenes, "--json", "-")
+    assert json.loads(on_stdout.stdout) == found
+
+
+def test_eval_of_masks_at_both_protocols(scenes: Path) -> None:
+    for protocol in ("native", "paper256"):
+        run = irstd_edge("eval", "mshnet", "--data", scenes, "--protocol", protocol, "--json", "-")
+        found = json.loads(run.stdout)
+        assert found["protocol"] == protocol and 0 <= found["iou"] <= 1
+
+
+def test_predict_gives_a_line_a_frame_and_overlays(scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "found"
+    run = irstd_edge("predict", "p2p", scenes / "images", "--overlay", "--out", out)
+    assert run.returncode == 0, run.stderr
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    names = sorted(path.stem for path in (scenes / "images").iterdir())
+    assert [line["frame"] for line in lines] == names
+    for detection in (d for line in lines for d in line["detections"]):
+        assert set(detection) == {"row", "col", "score", "area_px"}
+        assert 0 <= detection["row"] < 64 and 0 <= detection["col"] < 96
+    assert sorted(path.stem for path in out.iterdir()) == names
+
+
+def test_train_writes_a_run_and_goes_on(scenes: Path, tmp_path: Path) -> None:
+    options = ("--data", scenes, "--out", tmp_path / "run", "--epochs", 2, "--batch-size", 2)
+    run = irstd_edge("train", "p2p", *options, "--weights", "p2p")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == str(tmp_path / "run/model.safetensors")
+    metrics = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in metrics] == [0, 1]
+    refused(irstd_edge("train", "p2p", *options), "--resume")
+    again = irstd_edge("train", "p2p", *options, "--weights", "p2p", "--resume")
+    assert again.returncode == 0, again.stderr
+
+
+def test_wrong_folder(tmp_path: Path) -> None:
+    refused(irstd_edge("eval", "p2p", "--data", tmp_path / "nowhere"), "nowhere", "images/")
+
+
+def test_empty_list(copy: Path) -> None:
+    (copy / "test.txt").write_text("\n")
+    refused(irstd_edge("eval", "p2p", "--data", copy), "test.txt", "empty")
+
+
+def test_missing_mask(copy: Path) -> None:
+    name = (copy / "test.txt").read_text().split()[0]
+    (copy / "masks" / f"{name}.png").unlink()
+    refused(irstd_edge("eval", "p2p", "--data", copy), f"{name}.png", "no such file")
+
+
+def test_truncated_frame(copy: Path) -> None:
+    file = copy / "images" / ((copy / "test.txt").read_text().split()[0] + ".png")
+    file.write_bytes(file.read_bytes()[:-200])
+    refused(irstd_edge("eval", "p2p", "--data", copy), file.name, "truncated")
+
+
+def test_mask_of_another_size_is_skipped_by_name_or_refused(copy: Path) -> None:
+    import cv2
+    import numpy as np
+
+    name = (copy / "test.txt").read_text().split()[0]
+    cv2.imwrite(str(copy / "masks" / f"{name}.png"), np.zeros((5, 5), np.uint8))
+    found = json.loads(irstd_edge("eval", "p2p", "--data", copy, "--json", "-").stdout)
+    assert found["images"] == 3 and found["skipped"][0]["name"] == name
+    refused(irstd_edge("eval", "p2p", "--data", copy, "--strict"), name, "5x5")
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickle_with_code_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"state_dict": Bomb(tmp_path / "ran")}))
+    out = tmp_path / "w.safetensors"
+    run = irstd_edge("import-weights", tmp_path / "bad.pkl", "--model", "mshnet", "--out", out)
+    refused(run, "bad.pkl")
+    assert not (tmp_path / "ran").exists() and not out.exists()
+
+
+def test_unknown_names(scenes: Path, tmp_path: Path) -> None:
+    refused(irstd_edge("train", "yolo", "--data", scenes, "--out", tmp_path / "r"), "mshnet, p2p")
+    refused(irstd_edge("eval", "yolo", "--data", scenes), "yolo", "mshnet, p2p")
+    refused(irstd_edge("eval", "p2p", "--data", scenes, "--split", "x"), "trainval")
+    bad = irstd_edge("quantize", "yolo", "--data", scenes, "--out", tmp_path / "b")
+    refused(bad, "yolo")
+    assert not list(tmp_path.iterdir())
+
+
+def test_gate_refuses_what_is_no_bench(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text('{"schema": "something else"}')
+    refused(irstd_edge("gate", tmp_path / "b.json"), "b.json")
+
+
+def test_wrong_option_keeps_typers_message() -> None:
+    run = irstd_edge("synth", "x", "--bogus")
+    assert run.returncode == 2 and "No such option" in run.stderr
+
+
+def test_device_that_is_not_here() -> None:
+    run = irstd_edge("bench", "--device", "jetson")
+    assert run.returncode == 3 and run.stderr.startswith("irstd-edge: --device jetson")
+
+
+def test_a_fault_of_ours_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None:
+    code = (
+        "import sys; import irstd_edge.benchmarks.scenes as s\n"
+        "def broken(*a): raise KeyError('inner')\n"
+        "s.write_dataset = broken\n"
+        "from irstd_edge.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "synth", str(tmp_path / "x")]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 70 and run.stderr.count("\n") == 1 and "KeyError" in run.stderr
+    traced = subprocess.run([*command, "--debug"], capture_output=True, text=True)
+    assert "Traceback" in traced.stderr
