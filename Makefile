@@ -1,32 +1,51 @@
 # Both commands set up .venv by themselves, once; delete it to start over.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := -m pip install --quiet --disable-pip-version-check
+# The oldest Python of a board (JetPack 6); its tests are skipped where there is none.
+DEVICE_PYTHON ?= $(shell for python in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python; \
+	do $$python -c '' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-device lint clean
 
 demo: .venv/.demo
 	$(BIN)/irstd-edge demo --out demo-out
 
-test: .venv/.dev lint
+test: .venv/.dev lint test-device
 	$(BIN)/python -m pytest
+
+ifeq ($(DEVICE_PYTHON),)
+test-device:
+	@echo "device tests skipped: no Python 3.10 here, name one by DEVICE_PYTHON=..."
+else
+test-device: .venv-device/.done
+	.venv-device/bin/python -m pytest -q tests/edge tests/benchmarks
+endif
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv demo-out build dist *.egg-info
+	rm -rf .venv .venv-device demo-out build dist *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python $(PIP) --upgrade pip
 
 # `dev` holds all that `demo` needs, so either order installs nothing twice.
 .venv/.demo: pyproject.toml | $(BIN)/python
 	test .venv/.dev -nt pyproject.toml || \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,openvino]'
+		$(BIN)/python $(PIP) -e '.[train,openvino]'
 	touch $@
 
 .venv/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python $(PIP) -e '.[dev]'
+	touch $@
+
+# What a board installs, and the test tools.
+.venv-device/.done: pyproject.toml
+	$(DEVICE_PYTHON) -m venv .venv-device
+	.venv-device/bin/python $(PIP) --upgrade pip
+	.venv-device/bin/python $(PIP) -e . hypothesis pytest pytest-timeout
 	touch $@

@@ -7,7 +7,9 @@ user can fix it, 3 this machine cannot do it, 70 a fault of ours.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,8 @@ def main() -> None:
     """Run the command line and turn errors into one line and an exit code."""
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    if not debug:
+        warnings.simplefilter("ignore")  # of libraries, to their callers: not to our users
     try:
         app(arguments)
     except Exception as error:
@@ -458,10 +462,10 @@ def _shipped_bundles() -> list[Bundle]:
     from irstd_edge.models import MODELS
     from irstd_edge.models.weights import find_weights
 
-    cache = Path(typer.get_app_dir("irstd-edge")) / "bundles"
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     bundles = []
     for model in MODELS:
-        path = cache / f"{model}-{__version__}-{sha256_of(find_weights(model))[:12]}"
+        path = caches / "irstd-edge" / f"{model}-{__version__}-{sha256_of(find_weights(model))[:12]}"
         if not path.exists():
             talk.print(f"{model}: quantizing the shipped weights once, into {path}")
             with tempfile.TemporaryDirectory() as folder:
@@ -552,7 +556,7 @@ def demo(
     scenes = out / "scenes"
     if not scenes.exists():
         talk.print("1/5 synthetic infrared scenes")
-        write_dataset(scenes, frames=160)
+        write_dataset(scenes, frames=340)  # of half, 200 targets: one flip is half a percent
     talk.print("2/5 quantize: p2p, post-training, to INT8")
     bundle = _quantize("p2p", scenes, out / "bundle", method="ptq")
     talk.print("3/5 bench: FP32 and INT8 on every installed runtime")

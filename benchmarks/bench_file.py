@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from irstd_edge.benchmarks.accuracy import METRICS
-from irstd_edge.benchmarks.schema import SCHEMA
-from irstd_edge.edge.types import IrstdError
+from irstd_edge.benchmarks.schema import check_bench
 
 DIFFERENCES = ("iou", "f1_3px", "fa_per_mpx")
 """The differences of a drift entry that the gate judges."""
@@ -42,7 +41,7 @@ class Variant:
 
     name: str
     runtime: str
-    device: str | None
+    device: str
     measured: bool
     fps: float | None
     accuracy: Accuracy | None
@@ -131,128 +130,61 @@ class Bench:
 
 def bench_from_json(value: object, what: str = "BENCH.json") -> Bench:
     """Check and type a parsed bench.json; IrstdError names the field that is wrong."""
-    root = _Node(value, what)
-    schema = root.get("schema").value
-    if schema != SCHEMA:
-        raise IrstdError(
-            f"{what}: schema {schema!r} is not {SCHEMA!r}; give a file that bench --json wrote"
-        )
-    fingerprint = root.at("machine").get("fingerprint")
+    root = check_bench(value, what)
     return Bench(
-        fingerprint=None if fingerprint.value is None else fingerprint.text(),
-        results=tuple(_result(node) for node in root.at("results").items()),
+        fingerprint=root["machine"]["fingerprint"],
+        results=tuple(_result(item) for item in root["results"]),
     )
 
 
-@dataclass(frozen=True)
-class _Node:
-    """A JSON value and where it stands."""
-
-    value: object
-    where: str
-
-    def _wrong(self, kind: str) -> IrstdError:
-        return IrstdError(f"{self.where} is not {kind}; write the file anew with bench --json")
-
-    def get(self, key: str) -> _Node:
-        """A field, null where it is missing."""
-        if not isinstance(self.value, dict):
-            raise self._wrong("an object")
-        joint = "." if ": " in self.where else ": "
-        return _Node(self.value.get(key), f"{self.where}{joint}{key}")
-
-    def at(self, key: str) -> _Node:
-        """A field that has to be there."""
-        field = self.get(key)
-        if isinstance(self.value, dict) and key not in self.value:
-            raise IrstdError(f"{field.where} is missing; write the file anew with bench --json")
-        return field
-
-    def items(self) -> list[_Node]:
-        if not isinstance(self.value, list):
-            raise self._wrong("a list")
-        return [_Node(item, f"{self.where}[{k}]") for k, item in enumerate(self.value)]
-
-    def text(self) -> str:
-        if not isinstance(self.value, str):
-            raise self._wrong("a text")
-        return self.value
-
-    def number(self) -> float:
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
-            raise self._wrong("a number")
-        if not math.isfinite(self.value):
-            raise self._wrong("a finite number")
-        return self.value
-
-    def count(self) -> int:
-        if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < 0:
-            raise self._wrong("a count")
-        return self.value
-
-    def flag(self) -> bool:
-        if not isinstance(self.value, bool):
-            raise self._wrong("true or false")
-        return self.value
-
-    def optional_text(self) -> str | None:
-        return None if self.value is None else self.text()
-
-    def optional_number(self) -> float | None:
-        return None if self.value is None else self.number()
-
-    def optional_flag(self) -> bool | None:
-        return None if self.value is None else self.flag()
-
-
-def _result(node: _Node) -> Result:
+def _result(item: Mapping[str, Any]) -> Result:
     return Result(
-        model=node.at("model").text(),
-        variants=tuple(_variant(each) for each in node.at("variants").items()),
-        drifts=tuple(_drift(each) for each in node.at("drift").items()),
+        model=item["model"],
+        variants=tuple(_variant(each) for each in item["variants"]),
+        drifts=tuple(_drift(each) for each in item["drift"]),
     )
 
 
-def _variant(node: _Node) -> Variant:
-    accuracy = node.at("accuracy")
+def _variant(item: Mapping[str, Any]) -> Variant:
+    accuracy = item["accuracy"]
     return Variant(
-        name=node.at("name").text(),
-        runtime=node.at("runtime").text(),
-        device=node.get("device").optional_text(),
-        measured=node.at("measured").flag(),
-        fps=node.at("fps").optional_number(),
-        accuracy=None if accuracy.value is None else _accuracy(accuracy),
+        name=item["name"],
+        runtime=item["runtime"],
+        device=item["device"],
+        measured=item["measured"],
+        fps=item["fps"],
+        accuracy=None if accuracy is None else _accuracy(accuracy),
     )
 
 
-def _accuracy(node: _Node) -> Accuracy:
+def _accuracy(item: Mapping[str, Any]) -> Accuracy:
     return Accuracy(
-        protocol=node.at("protocol").text(),
-        images=node.at("images").count(),
-        targets=node.at("targets").count(),
-        metrics={name: node.at(name).optional_number() for name in METRICS},
-        undefined=tuple(each.text() for each in node.at("undefined").items()),
+        protocol=item["protocol"],
+        images=item["images"],
+        targets=item["targets"],
+        metrics={name: item[name] for name in METRICS},
+        undefined=tuple(item["undefined"]),
     )
 
 
-def _drift(node: _Node) -> Drift:
+def _drift(item: Mapping[str, Any]) -> Drift:
     return Drift(
-        reference=node.at("reference").text(),
-        candidate=node.at("candidate").text(),
-        runtime=node.at("runtime").text(),
-        changes={name: node.at(name).optional_number() for name in DIFFERENCES},
-        targets_lost=node.at("targets_lost").count(),
-        targets_gained=node.at("targets_gained").count(),
-        targets=tuple(_target(each) for each in node.at("targets").items()),
+        reference=item["reference"],
+        candidate=item["candidate"],
+        runtime=item["runtime"],
+        changes={name: item[name] for name in DIFFERENCES},
+        targets_lost=item["targets_lost"],
+        targets_gained=item["targets_gained"],
+        targets=tuple(_target(each) for each in item["targets"]),
     )
 
 
-def _target(node: _Node) -> TargetRow:
+def _target(item: Mapping[str, Any]) -> TargetRow:
     return TargetRow(
-        place=(node.at("image").text(), node.at("row").number(), node.at("col").number()),
-        area_px=node.get("area_px").optional_number(),
-        scr=node.get("scr").optional_number(),
-        flip=node.at("flip").optional_text(),
-        matched_reference=node.get("matched_reference").optional_flag(),
-        matched_candidate=node.get("matched_candidate").optional_flag(),
+        place=(item["image"], item["row"], item["col"]),
+        area_px=item["area_px"],
+        scr=item["scr"],
+        flip=item["flip"],
+        matched_reference=item.get("matched_reference"),
+        matched_candidate=item.get("matched_candidate"),
     )

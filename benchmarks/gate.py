@@ -34,7 +34,8 @@ def judge(
 ) -> Verdict:
     """Judge a parsed bench.json, also against an earlier one; IrstdError where one is malformed.
 
-    A model of which nothing can be judged fails: a gate that checks nothing is not green.
+    A model of which nothing can be judged fails: a gate that checks nothing is not green. So does
+    a variant that finds no target: it has none to lose.
     """
     new = bench_from_json(bench)
     old = None if baseline is None else bench_from_json(baseline, "--baseline")
@@ -43,6 +44,7 @@ def judge(
         own = [*_drift_checks(result, limits.drift), *_floor_checks(result, limits.floor)]
         if old is not None:
             own += _baseline_checks(result, new, old, limits.baseline)
+        own += _finds_nothing(result)
         if all(check.skipped for check in own):
             own.append(_nothing_checked(result))
         checks += own
@@ -190,6 +192,19 @@ def _accuracy_checks(
         yield subject.skip("targets_flipped", "a file does not say which targets were found")
     figures = flip_figures(before, after, after.targets, flips) | metric_figures(before, after)
     yield from subject.changes(figures, limits)
+
+
+def _finds_nothing(result: Result) -> Iterator[Check]:
+    """A failed check for each variant that was shown frames and found no target in them."""
+    for variant in result.measured:
+        accuracy = variant.accuracy
+        if accuracy is None or accuracy.found:
+            continue
+        why = "the data has no targets; bench on labelled frames"
+        if accuracy.targets:
+            why = f"finds none of {accuracy.targets} targets; give a detector that was trained"
+        subject = _Subject("gate", result.model, variant.name, variant.runtime)
+        yield subject.check("empty", False, why)
 
 
 def _nothing_checked(result: Result) -> Check:

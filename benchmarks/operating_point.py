@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from irstd_edge.benchmarks.accuracy import NEAR_PX, WIDE_PX, score_masks, score_points
-from irstd_edge.edge.types import FloatArray, Frame, Prediction, Sample
+from irstd_edge.edge.types import FloatArray, Frame, IrstdError, Prediction, Sample
 
 THRESHOLDS = tuple(np.round(np.arange(0.05, 0.96, 0.05), 2).tolist())
 """Candidates for the threshold of a heatmap."""
@@ -20,12 +20,14 @@ def held_out_scores(predict: Predict, samples: Sequence[Sample]) -> dict[str, fl
     """Score a network on held-out frames; `score` is what training maximises.
 
     Masks: IoU at probability 0.5, as the field reports it. Points: F1 at 3 px, at the threshold
-    of `THRESHOLDS` where it is highest, which is returned with it.
+    of `THRESHOLDS` where it is highest, which is returned with it. Raises IrstdError without
+    samples.
     """
-    predictions = [predict(s.frame, THRESHOLDS[0]) for s in samples]
-    if predictions[0].mask is not None:
+    if not samples:
+        raise IrstdError("--data: no frame is held out; list more frames in trainval.txt")
+    if predict(samples[0].frame, 0.5).mask is not None:
         return _mask_scores(predict, samples)
-    found = [_rows(prediction) for prediction in predictions]
+    found = [_rows(predict(sample.frame, THRESHOLDS[0])) for sample in samples]
     truth = [sample.points for sample in samples]
     threshold = best_threshold(found, truth)
     kept = [rows[rows[:, 2] > threshold] for rows in found]

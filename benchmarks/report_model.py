@@ -37,7 +37,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("p99 ms", lambda row: fixed(row.latency_ms("p99"), 1)),
     ("FPS", lambda row: fixed(row.variant["fps"], 1)),
     ("FPS end to end", lambda row: fixed(row.variant["fps_end_to_end"], 1)),
-    ("speed-up", lambda row: fixed(row.speed_up, 2) + ("×" if row.speed_up else "")),
+    ("vs FP32, same runtime", lambda row: fixed(row.speed_up, 2) + ("×" if row.speed_up else "")),
     ("size", lambda row: size_of(row.variant["bytes"])),
     ("memory MB", lambda row: fixed(row.variant["memory_mb"], 0)),
     ("power W", lambda row: fixed(row.variant["power_w"], 1)),
@@ -72,7 +72,8 @@ def _tiles(result: Mapping[str, Any], rows: Sequence[Row]) -> Html:
     change = None if best.drift is None else best.drift[metric]
     before = None if best.reference is None else best.reference["bytes"]
     targets = 0 if best.drift is None else len(best.drift["targets"])
-    times = "" if best.speed_up is None else f", {best.speed_up:.2f}× FP32"
+    runtime = best.variant["runtime"]
+    times = "" if best.speed_up is None else f", {best.speed_up:.2f}× FP32 on {runtime}"
     tiles = [
         (f"{name}, {best.name}", f"{percent(best.accuracy(metric))} %", _points(change)),
         ("targets lost, gained", best.flips(), f"of {targets}" if targets else "not compared"),

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from irstd_edge.benchmarks.accuracy import METRICS
 from irstd_edge.edge.files import read_json
 from irstd_edge.edge.types import IrstdError
 
@@ -29,7 +30,14 @@ def _all(shape: Any, *names: str) -> dict[str, Any]:
     return dict.fromkeys(names, shape)
 
 
-_METRICS = ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px")
+_CHANGES = ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px")
+
+_ACCURACY = {
+    "protocol": TEXT,
+    **_all(COUNT, "images", "targets"),
+    **_all(Maybe(NUMBER), *METRICS),
+    "undefined": [TEXT],
+}
 
 _TARGET = {
     "image": TEXT,
@@ -37,11 +45,12 @@ _TARGET = {
     "col": NUMBER,
     **_all(Maybe(NUMBER), "area_px", "scr", "score_reference", "score_candidate"),
     "flip": Maybe(TEXT),
+    **_all(Maybe(FLAG, optional=True), "matched_reference", "matched_candidate"),
 }
 
 _DRIFT = {
     **_all(TEXT, "reference", "candidate", "runtime"),
-    **_all(Maybe(NUMBER), *_METRICS, "p_value"),
+    **_all(Maybe(NUMBER), *_CHANGES, "p_value"),
     **_all(COUNT, "targets_lost", "targets_gained", "false_alarms_gained"),
     "ci95": Maybe(NUMBERS),
     "targets": [_TARGET],
@@ -55,7 +64,7 @@ _VARIANT = {
     **_all(Maybe(NUMBER), "power_w", "joule_per_frame"),
     "latency_ms": Maybe(_all(Maybe(NUMBER), "p50", "p90", "p99", "mean", "samples")),
     "stages_ms": Maybe(_all(Maybe(NUMBER), "read", "pre", "infer", "post")),
-    "accuracy": Maybe({"protocol": TEXT, **_all(Maybe(NUMBER), *_METRICS)}),
+    "accuracy": Maybe(_ACCURACY),
     "infer_ms": Maybe(NUMBERS, optional=True),
     "weak": Maybe([TEXT], optional=True),
 }
@@ -70,7 +79,7 @@ _RESULT = {
     "drift": [_DRIFT],
 }
 
-_BENCH = {"machine": {}, "results": [_RESULT]}
+_BENCH = {"machine": {"fingerprint": Maybe(TEXT)}, "results": [_RESULT]}
 
 
 def read_bench(path: Path) -> dict[str, Any]:
@@ -85,10 +94,9 @@ def check_bench(value: Any, source: str = "bench.json") -> dict[str, Any]:
         IrstdError: `source: where: what is wrong, and the fix`.
     """
     found = value.get("schema") if isinstance(value, dict) else None
-    if found != SCHEMA:
+    if not isinstance(value, dict) or found != SCHEMA:
         _fail(source, "", f"schema is {found!r}, not {SCHEMA!r}")
     _check(value, _BENCH, source, "")
-    assert isinstance(value, dict)
     return value
 
 
@@ -116,7 +124,7 @@ def _require(holds: bool, what: str, value: Any, source: str, where: str) -> Non
         _fail(source, where, f"{shown[:40]} is not {what}")
 
 
-def _fail(source: str, where: str, what: str) -> None:
+def _fail(source: str, where: str, what: str) -> NoReturn:
     place = f"{where.lstrip('.')}: " if where else ""
     raise IrstdError(f"{source}: {place}{what}, write it anew with `irstd-edge bench --json`")
 

@@ -34,21 +34,20 @@ def _summary(result: Result, passed: bool) -> str:
     if not pairs:
         return f"{result.model}: no drift was measured; bench with --data"
     candidate, entry = max(pairs, key=lambda pair: pair[0].fps or 0.0)
-    ratio = _speed_ratio(result, candidate, entry.reference)
+    rival = _fastest(result, entry.reference, candidate.device)
+    ratio = candidate.fps / rival.fps if candidate.fps and rival and rival.fps else None
+    reference = entry.reference.upper()
+    if rival is not None and rival.runtime != candidate.runtime:
+        reference += f" on {rival.runtime}"
     who = f"{result.model}: {candidate.name.upper()} on {candidate.runtime}"
-    speed = _speed_words(ratio, entry.reference.upper())
-    advice = _advice(ratio, entry.reference.upper(), passed)
+    speed = _speed_words(ratio, reference)
+    advice = _advice(ratio, reference, passed)
     return f"{who} {_targets_words(entry)}, {speed}: {advice}"
 
 
-def _speed_ratio(result: Result, candidate: Variant, reference: str) -> float | None:
-    """Of the candidate to the fastest reference on its device."""
-    rivals = [
-        variant.fps
-        for variant in result.measured
-        if variant.name == reference and variant.device == candidate.device and variant.fps
-    ]
-    return candidate.fps / max(rivals) if candidate.fps and rivals else None
+def _fastest(result: Result, name: str, device: str) -> Variant | None:
+    rivals = [v for v in result.measured if (v.name, v.device) == (name, device) and v.fps]
+    return max(rivals, key=lambda variant: variant.fps or 0.0, default=None)
 
 
 def _targets_words(entry: Drift) -> str:

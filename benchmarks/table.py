@@ -37,8 +37,10 @@ _QUALITY = (
 _SPEED = (
     Column("p50 ms", lambda row: ("~" if row.is_noisy else "") + fixed(row.latency_ms("p50"), 1)),
     Column("FPS", lambda row: fixed(row.variant["fps"], 1)),
-    Column("FPS end to end", lambda row: fixed(row.variant["fps_end_to_end"], 1)),
-    Column("speed-up", lambda row: fixed(row.speed_up, 2) + ("×" if row.speed_up else "")),
+    Column("FPS\nend to end", lambda row: fixed(row.variant["fps_end_to_end"], 1)),
+    Column(
+        "vs FP32\nsame runtime", lambda row: fixed(row.speed_up, 2) + ("×" if row.speed_up else "")
+    ),
     Column("size", lambda row: size_of(row.variant["bytes"])),
 )
 
@@ -129,5 +131,6 @@ def print_verdict(verdict: Verdict, sentences: Sequence[str], console: Console) 
         console.print(Text(sentence))
     for check in verdict.checks:
         if check.state != "passed":
-            of = " ".join(part for part in (check.model, check.variant, check.runtime) if part)
-            console.print(Text(f"{check.state} {check.name} {of}: {check.why}"))
+            parts = (check.state, check.name, check.model, check.variant, check.runtime)
+            why = check.why if not check.passed else check.why.removeprefix("skipped: ")
+            console.print(Text(f"{' '.join(part for part in parts if part)}: {why}"))

@@ -24,7 +24,7 @@ def overlay(
     low, high = np.percentile(frame.counts, (0.5, 99.8))
     stretched = (frame.counts.astype(np.float32) - low) * (255 / max(1.0, high - low))
     grey = stretched.clip(0, 255).astype(np.uint8)
-    zoom = max(1, round(512 / max(frame.shape)))
+    zoom = -(-512 // max(frame.shape))
     picture = cv2.resize(grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
     picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
     for row, col in points:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irstd_edge.edge.frames import normalise
+from irstd_edge.edge.frames import normalise, resize_bilinear, resize_nearest
 from irstd_edge.edge.types import FloatArray, InputSpec, Sample
 from irstd_edge.models.point_targets import radii_px, render_points
 
@@ -36,6 +36,18 @@ class Augmentation:
     noise: float = 0.02
     """Highest standard deviation of added noise, of full scale."""
     blur_px: float = 0.0
+    """Highest standard deviation of a blur that half of the crops get."""
+
+
+@dataclass(frozen=True)
+class PaperAugmentation:
+    """The training crops of MSHNet's authors: Liu et al., CVPR 2024, as their code cuts them."""
+
+    size_px: int = 256
+    """Height and width of the crop; smaller frames are filled up with 0, right and bottom."""
+    longest_px: tuple[int, int] = (128, 512)
+    """Range of the longer side that a frame is resized to, uniform, both ends included."""
+    blur_px: float = 1.0
     """Highest standard deviation of a blur that half of the crops get."""
 
 
@@ -70,8 +82,15 @@ def labelled(sample: Sample, spec: InputSpec) -> Labelled:
     return Labelled(image, mask, sample.points, radii_px(image, sample.points))
 
 
-def crop(source: Labelled, how: Augmentation, rng: np.random.Generator) -> Crop:
-    """Cut, zoom, flip, turn and relight one crop."""
+def crop(source: Labelled, how: Augmentation | PaperAugmentation, rng: np.random.Generator) -> Crop:
+    """Cut one crop and change it as `how` says."""
+    if isinstance(how, PaperAugmentation):
+        return _paper_crop(source, how, rng)
+    return _free_crop(source, how, rng)
+
+
+def _free_crop(source: Labelled, how: Augmentation, rng: np.random.Generator) -> Crop:
+    """Zoom, cut, relight, mirror and turn."""
     zoom = float(np.exp(rng.uniform(*np.log(how.zoom))))
     centre = _centre(source, how, how.size_px / zoom, rng)
     shift = how.size_px / 2 - 0.5 - zoom * centre
@@ -80,14 +99,14 @@ def crop(source: Labelled, how: Augmentation, rng: np.random.Generator) -> Crop:
     image = cv2.warpAffine(source.image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
     mask = cv2.warpAffine(source.mask, matrix, size)
     points = source.points * zoom + shift
-    inside = ((points > -0.5) & (points < how.size_px - 0.5)).all(1)
-    cut = Crop(
-        _relit(image, how, rng),
-        (mask > 0.5).astype(np.float32),
-        points[inside].astype(np.float32),
-        source.radii[inside] * np.float32(zoom),
-    )
-    return _turned(cut, rng)
+    mask = (mask > 0.5).astype(np.float32)
+    return _turned(_kept(_relit(image, how, rng), mask, points, source.radii * zoom), rng)
+
+
+def _kept(image: FloatArray, mask: FloatArray, points: FloatArray, radii: FloatArray) -> Crop:
+    """Return a crop with those of the points that lie inside of it."""
+    inside = ((points > -0.5) & (points < np.array(image.shape) - 0.5)).all(1)
+    return Crop(image, mask, points[inside].astype(np.float32), radii[inside].astype(np.float32))
 
 
 def _centre(
@@ -108,12 +127,18 @@ def _centre(
 def _relit(image: FloatArray, how: Augmentation, rng: np.random.Generator) -> FloatArray:
     gain = 1 + rng.uniform(-how.gain, how.gain)
     offset = rng.uniform(-how.offset, how.offset)
-    blur_px = rng.uniform(0, how.blur_px) if rng.random() < 0.5 else 0.0
-    if blur_px > 0.1:
-        image = np.asarray(cv2.GaussianBlur(image, (0, 0), blur_px), np.float32)
+    image = _blurred(image, how.blur_px, rng)
     mean = image.mean()
     noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(0, how.noise)
     return np.clip((image - mean) * gain + mean + offset + noise, 0, 1).astype(np.float32)
+
+
+def _blurred(image: FloatArray, most_px: float, rng: np.random.Generator) -> FloatArray:
+    """Blur half of the images, by a random standard deviation of at most `most_px`."""
+    blur_px = rng.uniform(0, most_px) if rng.random() < 0.5 else 0.0
+    if blur_px <= 0.1:
+        return image
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), blur_px), np.float32)
 
 
 def _turned(cut: Crop, rng: np.random.Generator) -> Crop:
@@ -127,6 +152,32 @@ def _turned(cut: Crop, rng: np.random.Generator) -> Crop:
         image, mask = np.rot90(image), np.rot90(mask)
         points = np.stack((last - points[:, 1], points[:, 0]), 1)
     return Crop(image, mask, points, cut.radii)
+
+
+def _paper_crop(source: Labelled, how: PaperAugmentation, rng: np.random.Generator) -> Crop:
+    """Mirror, resize, fill up, cut and blur, in this order."""
+    image, mask, points = source.image, source.mask, source.points
+    if rng.random() < 0.5:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+        points = points * (1, -1) + (0, image.shape[1] - 1)
+    old = np.array(image.shape)
+    longest = int(rng.integers(*how.longest_px, endpoint=True))
+    new = np.maximum(1, (old * longest / old.max() + 0.5).astype(int))
+    top, left = (
+        int(rng.integers(room, endpoint=True)) for room in np.maximum(0, new - how.size_px)
+    )
+    size = (int(new[0]), int(new[1]))
+    image = _filled_cut(resize_bilinear(image, size), top, left, how.size_px)
+    mask = _filled_cut(resize_nearest(mask, size), top, left, how.size_px)
+    points = (points + 0.5) * (new / old) - 0.5 - (top, left)
+    image = _blurred(image, how.blur_px, rng)
+    return _kept(image, mask, points, source.radii * (longest / old.max()))
+
+
+def _filled_cut(image: FloatArray, top: int, left: int, size_px: int) -> FloatArray:
+    """Return the square at (top, left), with 0 to the right and below where the image ends."""
+    part = image[top : top + size_px, left : left + size_px]
+    return np.pad(part, [(0, size_px - side) for side in part.shape])
 
 
 def mask_batch(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
@@ -151,7 +202,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.
 
 def epoch_crops(
     frames: Sequence[Labelled],
-    how: Augmentation,
+    how: Augmentation | PaperAugmentation,
     *,
     batch_size: int,
     seed: int,

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from irstd_edge.edge.types import IrstdError
-from irstd_edge.models.batches import Augmentation
+from irstd_edge.models import spec_of
+from irstd_edge.models.batches import Augmentation, PaperAugmentation
+from irstd_edge.models.losses import mask_loss
+
+START_TEMPERATURE = 30.0
+"""Of p2p's attentions (Li et al., ICLR 2022, section 3.2); it falls to 1, the deployed value."""
+
+RISE = 0.05
+"""Share of a run in which the learning rate of the one-cycle schedule rises."""
+
+MOST_WARM = 5
+"""Warm-up ends after a fifth of the epochs at the latest, however few a user asks for."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +34,9 @@ class Recipe:
     """Highest learning rate."""
     optimizer: str = "adamw"
     """adamw with a one-cycle schedule, or adagrad at a constant rate."""
-    crops: Augmentation = Augmentation(128)
+    crops: Augmentation | PaperAugmentation = Augmentation(128)
     """In the first epochs."""
-    last_crops: Augmentation = Augmentation(256)
+    last_crops: Augmentation | PaperAugmentation = Augmentation(256)
     """In the last epochs: whole frames, for both networks pool over all they see."""
     last_share: float = 0.2
     """Share of the epochs with `last_crops`."""
@@ -33,22 +45,50 @@ class Recipe:
     ema: float = 0.999
     """Decay of the averaged weights, which are what is kept; 0 keeps the last."""
     weight_decay: float = 1e-4
+    """Of adamw, on weights of two dimensions and more."""
 
-    def crops_in(self, epoch: int) -> Augmentation:
+    def crops_in(self, epoch: int) -> Augmentation | PaperAugmentation:
         """Return the augmentation of an epoch, counted from 0."""
         last = epoch >= round(self.epochs * (1 - self.last_share))
         return self.last_crops if last else self.crops
 
+    @property
+    def warm(self) -> int:
+        """Epochs of warm-up in a run of this length."""
+        return min(self.warm_epochs, self.epochs // MOST_WARM)
 
-PAPER_CROPS = Augmentation(
-    256, aim=0.0, zoom=(0.5, 2.0), gain=0.0, offset=0.0, noise=0.0, blur_px=1.0
-)
-"""Long side to 128..512, a random 256 crop, flips, blur: the authors' augmentation."""
+    def temperature_in(self, epoch: int) -> float:
+        """Return the temperature of p2p's attentions in an epoch, counted from 0."""
+        share = min(1.0, epoch / self.warm) if self.warm else 1.0
+        return START_TEMPERATURE + (1 - START_TEMPERATURE) * share
+
+    def lr_at(self, done: float) -> float:
+        """Return the learning rate where a share `done` of all steps, this one too, is done.
+
+        One cycle: up along a line, then down along half a cosine to a hundredth.
+        """
+        if self.optimizer == "adagrad":
+            return self.lr
+        if done < RISE:
+            return self.lr * done / RISE
+        return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * (done - RISE) / (1 - RISE))) / 2)
+
+
+PAPER = PaperAugmentation()
 
 RECIPES = {
     ("mshnet", "default"): Recipe("soft-iou-bce", 200, 16, 1e-3),
     ("mshnet", "paper"): Recipe(
-        "sls", 400, 4, 0.05, "adagrad", PAPER_CROPS, PAPER_CROPS, warm_epochs=5, ema=0.0
+        # The authors' code takes the full loss where `epoch > 5`: six epochs are warm.
+        "sls",
+        400,
+        4,
+        0.05,
+        "adagrad",
+        PAPER,
+        PAPER,
+        warm_epochs=6,
+        ema=0.0,
     ),
     ("p2p", "default"): Recipe("points", 300, 16, 2e-3, warm_epochs=10),
 }
@@ -64,15 +104,18 @@ def recipe_of(
     loss: str | None = None,
 ) -> Recipe:
     """Return a recipe with the given figures in place of its own. Raises IrstdError."""
+    spec_of(model)
     names = [recipe for of, recipe in RECIPES if of == model]
     if name not in names:
         raise IrstdError(f"--recipe: {model} has no recipe {name!r}; choose {' or '.join(names)}")
     recipe = RECIPES[model, name]
     if loss is not None and (loss == "points") != (recipe.loss == "points"):
         raise IrstdError(f"--loss: {model} cannot be trained with {loss!r}; leave --loss out")
+    if loss is not None and loss != "points":
+        mask_loss(loss)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "loss": loss}
     for option, value in given.items():
-        if isinstance(value, int | float) and value <= 0:
+        if isinstance(value, int | float) and not 0 < value < math.inf:
             flag = option.replace("_", "-")
-            raise IrstdError(f"--{flag}: {value} is not positive; give a number over 0")
+            raise IrstdError(f"--{flag}: {value} is not a positive number; give one over 0")
     return replace(recipe, **{key: value for key, value in given.items() if value is not None})

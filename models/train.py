@@ -6,41 +6,30 @@ every random choice depends on the seed and the place in the run alone (see `bat
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from irstd_edge.edge.files import write_atomic
 from irstd_edge.edge.types import IrstdError, Sample
 from irstd_edge.models import create_model, spec_of
-from irstd_edge.models.batches import (
-    Crop,
-    Labelled,
-    epoch_crops,
-    labelled,
-    mask_batch,
-    point_batch,
-    steps_per_epoch,
-)
-from irstd_edge.models.losses import multi_scale_loss, point_loss
-from irstd_edge.models.mshnet import MSHNet, normalise
+from irstd_edge.models.batches import Labelled, labelled, steps_per_epoch
+from irstd_edge.models.launch import launch
+from irstd_edge.models.learner import Learner
+from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.p2p import P2P
 from irstd_edge.models.recipes import Recipe
-from irstd_edge.models.weights import load_state, save_weights
+from irstd_edge.models.run_files import State, identity_of, read_state, write_state
+from irstd_edge.models.weights import load_state, model_from_state, save_weights
 
-START_TEMPERATURE = 30.0
-"""Of p2p's attentions (Li et al., ICLR 2022); it falls to 1 over the warm epochs."""
+CHECKPOINT, WEIGHTS = "last.ckpt", "model.safetensors"
 
 Scores = dict[str, float | None]
 Validate = Callable[[nn.Module], Scores]
@@ -76,238 +65,131 @@ def train(
 
     Writes OUT/model.safetensors, OUT/metrics.jsonl and OUT/last.ckpt. `weights` is where it
     starts from; `resume` goes on from OUT/last.ckpt. Without `validate` the last epoch is kept.
-    Raises IrstdError where OUT holds another run, or nothing to resume.
+    Of several processes the first alone validates, writes and reports progress.
+    Raises IrstdError where OUT holds another run, or nothing to resume, and where the loss is
+    not finite.
     """
-    fabric = _fabric(device)
-    run = _Run(model, samples, out, recipe, seed, fabric, weights)
-    if resume:
-        run.restore()
-    elif run.checkpoint.exists():
+    _check(model, samples, out, seed, resume)
+    fabric = launch(device, partial=recipe.loss == "sls" and recipe.warm > 0)
+    _check_batch(model, recipe.batch_size, fabric.world_size)
+    identity = identity_of(model, samples, recipe, seed)
+    state = read_state(out / CHECKPOINT, identity, fabric.device) if resume else None
+    learner = _learner(model, recipe, seed, fabric, weights, state)
+    frames = [labelled(sample, spec_of(model).input) for sample in samples]
+    run = _Run(model, out, identity, learner, state)
+    for epoch in range(run.epoch, recipe.epochs):
+        loss, frames_per_s = _timed(learner, frames, epoch)
+        if fabric.is_global_zero:
+            due = (epoch + 1) % validate_every == 0 or epoch + 1 == recipe.epochs
+            scores = run.scores(validate) if validate and due else {}
+            lr = recipe.lr_at((epoch + 1) / recipe.epochs)
+            done = Epoch(epoch, loss, lr, frames_per_s, scores)
+            run.keep(done)
+            progress(done)
+        fabric.barrier()
+    return out / WEIGHTS
+
+
+def _check(model: str, samples: Sequence[Sample], out: Path, seed: int, resume: bool) -> None:
+    spec_of(model)
+    if not samples:
+        raise IrstdError("--data: no frame can be trained on; check the lists and the masks")
+    if seed < 0:
+        raise IrstdError(f"--seed: {seed} is negative; give 0 or more")
+    if not resume and (out / CHECKPOINT).exists():
         raise IrstdError(f"{out}: holds a run; add --resume to go on with it, or choose another")
-    while run.epoch < recipe.epochs:
-        due = (run.epoch + 1) % validate_every == 0 or run.epoch + 1 == recipe.epochs
-        progress(run.one_epoch(validate if due else None))
-    return run.best_path
 
 
-def _fabric(device: str) -> Fabric:
-    """Return a launched Fabric; under torchrun it joins the other processes."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise IrstdError("--device cuda: torch sees no CUDA GPU here; use --device cpu")
-    # bfloat16 pays where the processor multiplies it; elsewhere it is emulated.
-    native = device == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    fabric = Fabric(
-        accelerator=device,
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
-        strategy="ddp" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "auto",
-        precision="bf16-mixed" if native else "32-true",
-    )
-    fabric.launch()
-    return fabric
+def _check_batch(model: str, batch_size: int, processes: int) -> None:
+    if batch_size % processes:
+        raise IrstdError(
+            f"--batch-size: {batch_size} crops cannot be shared evenly by {processes} processes; "
+            f"give a multiple of {processes}"
+        )
+    if model == "p2p" and batch_size == processes:
+        raise IrstdError(
+            "--batch-size: p2p normalises over the crops of each process, and one is too few; "
+            f"give at least {2 * processes}"
+        )
+
+
+def _learner(
+    model: str, recipe: Recipe, seed: int, fabric: Fabric, weights: Path | None, state: State | None
+) -> Learner:
+    """Return the learner as its run left it, or at the start, with the given or fresh weights."""
+    if state is not None:
+        net = model_from_state(model, state.net, Path(CHECKPOINT))
+        learner = Learner(net, recipe, seed, fabric, fine_tunes=state.fine_tunes)
+        learner.go_on_from(state)
+        return learner
+    if weights is not None:
+        net = model_from_state(model, load_state(weights, model), weights)
+        return Learner(net, recipe, seed, fabric, fine_tunes=True)
+    torch.manual_seed(seed)
+    return Learner(create_model(model), recipe, seed, fabric, fine_tunes=False)
+
+
+def _timed(learner: Learner, frames: Sequence[Labelled], epoch: int) -> tuple[float, float]:
+    """Learn for one epoch; return its loss and the frames per second."""
+    start = time.perf_counter()
+    loss = learner.learn(frames, epoch)
+    seconds = time.perf_counter() - start
+    batch_size = learner.recipe.batch_size
+    return loss, steps_per_epoch(len(frames), batch_size) * batch_size / seconds
 
 
 class _Run:
-    """A training run: its networks, and the files that let it go on."""
+    """What a run has to show so far, and the files that hold it."""
 
     def __init__(
-        self,
-        model: str,
-        samples: Sequence[Sample],
-        out: Path,
-        recipe: Recipe,
-        seed: int,
-        fabric: Fabric,
-        weights: Path | None,
+        self, model: str, out: Path, identity: str, learner: Learner, state: State | None
     ) -> None:
-        if not samples:
-            raise IrstdError("--data: no frame can be trained on; check the lists and the masks")
-        self.model, self.out, self.recipe, self.seed, self.fabric = (
-            model, out, recipe, seed, fabric,
-        )  # fmt: skip
-        self.frames: list[Labelled] = [labelled(s, spec_of(model).input) for s in samples]
-        self.identity = _identity(model, samples, recipe, seed)
-        torch.manual_seed(seed)
-        net = create_model(model)
-        if weights is not None:
-            net.load_state_dict(load_state(weights, model))
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = {key: value.clone() for key, value in net.state_dict().items()}
-        self.net, self.optimizer = fabric.setup(net, _optimizer(net, recipe))
-        self.net.mark_forward_method("forward_all") if model == "mshnet" else None
-        self.average = {key: fabric.to_device(value) for key, value in self.average.items()}
-        self.epoch, self.best, self.lines = 0, -math.inf, list[str]()
-        self.steps = steps_per_epoch(len(self.frames), recipe.batch_size)
+        self.model, self.out, self.identity, self.learner = model, out, identity, learner
+        self.epoch = state.epoch if state else 0
+        self.best = state.best if state else -math.inf
+        self.lines = list(state.lines) if state else []
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.out / "last.ckpt"
+    def averaged(self) -> MSHNet | P2P:
+        """Return a network of the averaged weights, in the state in which it is deployed."""
+        state = {key: value.cpu() for key, value in self.learner.average.items()}
+        return model_from_state(self.model, state, self.out / WEIGHTS).eval()
 
-    @property
-    def best_path(self) -> Path:
-        return self.out / "model.safetensors"
-
-    @property
-    def inner(self) -> MSHNet | P2P:
-        """The network itself, without Fabric's wrapper."""
-        module = self.net.module
-        module = (
-            module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
-        )
-        assert isinstance(module, MSHNet | P2P)
-        return module
-
-    def one_epoch(self, validate: Validate | None) -> Epoch:
-        """Train one epoch, score it, and write all that is needed to go on."""
-        start = time.perf_counter()
-        self.net.train()
-        if isinstance(self.inner, P2P):
-            self.inner.set_temperature(self._temperature())
-        batches = epoch_crops(
-            self.frames,
-            self.recipe.crops_in(self.epoch),
-            batch_size=self.recipe.batch_size,
-            seed=self.seed,
-            epoch=self.epoch,
-            rank=self.fabric.global_rank,
-            world_size=self.fabric.world_size,
-        )
-        losses = [self._step(crops, step) for step, crops in enumerate(batches)]
-        seconds = time.perf_counter() - start
-        loss = float(self.fabric.all_reduce(torch.stack(losses).mean()))  # type: ignore[arg-type]
-        if not math.isfinite(loss):
-            raise IrstdError(f"--lr: the loss is {loss} in epoch {self.epoch}; lower --lr")
-        scores = self._scores(validate)
-        rate = self.steps * self.recipe.batch_size / seconds
-        done = Epoch(self.epoch, loss, self._lr(self.steps - 1), rate, scores)
-        self.epoch += 1
-        if self.fabric.is_global_zero:
-            self._write(done)
-        self.fabric.barrier()
-        return done
-
-    def _step(self, crops: Sequence[Crop], step: int) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._lr(step)
-        loss = self._loss(crops)
-        self.optimizer.zero_grad()
-        self.fabric.backward(loss)
-        self.fabric.clip_gradients(self.net, self.optimizer, max_norm=5.0)
-        self.optimizer.step()
-        self._average(self.epoch * self.steps + step)
-        return loss.detach()
-
-    def _loss(self, crops: Sequence[Crop]) -> Tensor:
-        if self.model == "p2p":
-            frames, points = self.fabric.to_device(point_batch(crops))
-            return point_loss(*self.net(_channels_last(frames)), points)
-        frames, masks = self.fabric.to_device(mask_batch(crops))
-        outputs = self.net.forward_all(_channels_last(normalise(frames)))
-        warm = self.epoch < self.recipe.warm_epochs
-        return multi_scale_loss(outputs, masks, name=self.recipe.loss, warm=warm)
-
-    def _lr(self, step: int) -> float:
-        """One cycle: up over a twentieth of the run, then down along a cosine."""
-        if self.recipe.optimizer == "adagrad":
-            return self.recipe.lr
-        done = (self.epoch * self.steps + step + 1) / (self.recipe.epochs * self.steps)
-        warm = 0.05
-        if done < warm:
-            return self.recipe.lr * done / warm
-        return self.recipe.lr * (
-            0.01 + 0.99 * (1 + math.cos(math.pi * (done - warm) / (1 - warm))) / 2
-        )
-
-    def _temperature(self) -> float:
-        share = min(1.0, self.epoch / max(1, self.recipe.warm_epochs))
-        return START_TEMPERATURE + (1 - START_TEMPERATURE) * share
-
-    @torch.no_grad()
-    def _average(self, step: int) -> None:
-        """Move the averaged weights; faster in the first steps, when they say little."""
-        decay = min(self.recipe.ema, (1 + step) / (10 + step))
-        for key, value in self.inner.state_dict().items():
-            if value.is_floating_point():
-                self.average[key].lerp_(value, 1 - decay)
-            else:
-                self.average[key].copy_(value)
-
-    def _scores(self, validate: Validate | None) -> Scores:
-        if validate is None or not self.fabric.is_global_zero:
-            return {}
-        return validate(self._averaged())
-
-    def _averaged(self) -> MSHNet | P2P:
-        net = create_model(self.model)
-        net.load_state_dict({key: value.cpu() for key, value in self.average.items()})
-        if isinstance(net, P2P):
-            net.set_temperature(self._temperature())
-        return net.eval()
-
-    def _write(self, done: Epoch) -> None:
-        """Write the weights if they are the best, then the checkpoint, each as a whole."""
-        score = done.scores.get("score")
-        if score is not None and score >= self.best or not done.scores and self.best == -math.inf:
-            self.best = score if score is not None else self.best
-            threshold = done.scores.get("threshold")
-            card = {"recipe": asdict(self.recipe), "seed": self.seed, "threshold": threshold}
-            card |= asdict(done)
-            save_weights(self.best_path, self.model, self._averaged(), card)
-        self.lines.append(json.dumps(asdict(done)))
-        write_atomic(self.out / "metrics.jsonl", "\n".join(self.lines) + "\n")
-        state = {
-            "identity": self.identity,
-            "epoch": self.epoch,
-            "best": self.best,
-            "lines": self.lines,
-            "net": self.inner.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
+    def scores(self, validate: Validate) -> Scores:
+        """Return the scores of the averaged weights."""
+        # A ratio that is not a number is an undefined one: JSON has null for it.
+        return {
+            key: value if value is not None and math.isfinite(value) else None
+            for key, value in validate(self.averaged()).items()
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomic(self.checkpoint, buffer.getvalue())
 
-    def restore(self) -> None:
-        """Go on from the checkpoint. Raises IrstdError where it belongs to another run."""
-        if not self.checkpoint.exists():
-            raise IrstdError(f"{self.out}: no last.ckpt to resume; leave --resume out to start")
-        state: dict[str, Any] = torch.load(
-            self.checkpoint, map_location=self.fabric.device, weights_only=True
+    def keep(self, done: Epoch) -> None:
+        """Write the weights if they are the best so far, the metrics, and the checkpoint.
+
+        In this order: a kill in between makes the resumed run redo the epoch, and it writes the
+        same again.
+        """
+        score = done.scores.get("score")
+        if score is None and self.best == -math.inf or score is not None and score >= self.best:
+            self.best = self.best if score is None else score
+            save_weights(self.out / WEIGHTS, self.model, self.averaged(), self._card(done))
+        self.epoch = done.epoch + 1
+        self.lines.append(json.dumps(asdict(done), allow_nan=False))
+        write_atomic(self.out / "metrics.jsonl", "\n".join(self.lines) + "\n")
+        write_state(self.out / CHECKPOINT, self.identity, self._state())
+
+    def _card(self, done: Epoch) -> dict[str, object]:
+        card = {"recipe": asdict(self.learner.recipe), "seed": self.learner.seed} | asdict(done)
+        # How busy the machine was is no matter of the weights: a run done twice gives equal bytes.
+        del card["frames_per_s"]
+        return card | {"threshold": done.scores.get("threshold")}
+
+    def _state(self) -> State:
+        return State(
+            epoch=self.epoch,
+            best=self.best,
+            lines=self.lines,
+            net=self.learner.inner.state_dict(),
+            average=self.learner.average,
+            optimizer=self.learner.optimizer.state_dict(),
+            fine_tunes=self.learner.fine_tunes,
         )
-        if state["identity"] != self.identity:
-            raise IrstdError(
-                f"{self.out}: was trained with another model, recipe, seed or list of frames; "
-                "give the same options to --resume, or another --out"
-            )
-        self.inner.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average = state["average"]
-        self.epoch, self.best, self.lines = state["epoch"], state["best"], state["lines"]
-
-
-def _identity(model: str, samples: Sequence[Sample], recipe: Recipe, seed: int) -> str:
-    """Name what decides a run, so that another one is not resumed by mistake."""
-    digest = hashlib.sha256(json.dumps([model, asdict(recipe), seed]).encode())
-    for sample in samples:
-        digest.update(sample.frame.name.encode())
-        digest.update(sample.points.tobytes())
-    return digest.hexdigest()
-
-
-def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimizer == "adagrad":
-        return torch.optim.Adagrad(net.parameters(), lr=recipe.lr)
-    weights = [p for p in net.parameters() if p.ndim > 1]
-    rest = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.lr)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,9 @@
-"""Where the tests find real data and the authors' figures; both may be absent."""
+"""Real data and the authors' figures, which may be absent; and a process without a network."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,3 +27,68 @@ def golden() -> Path:
     if not (GOLDEN / "mshnet_reference.json").is_file():
         pytest.skip(f"no mshnet_reference.json in {GOLDEN}: set IRSTD_EDGE_GOLDEN")
     return GOLDEN
+
+
+# Two nets: Python's socket calls leave a trace in a file, also in child processes; and a seccomp
+# filter kills the process on a socket(2) of the internet families, whatever code makes the call.
+NETS = """
+import ctypes, os, platform, socket, struct, sys
+
+def told(*args, **kwargs):
+    open(os.environ["TRACE"], "a").write(f"{args}\\n")
+    raise OSError("no network here")
+
+socket.getaddrinfo = told
+socket.socket.connect = told
+
+NO_NEW_PRIVS, SET_SECCOMP, FILTER_MODE = 38, 22, 2
+LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
+KILL, ALLOW = 0x80000000, 0x7FFF0000
+SOCKET = {"x86_64": 41, "aarch64": 198}[platform.machine()]
+program = b"".join(struct.pack("HBBI", *step) for step in (
+    (LOAD, 0, 0, 0),              # the number of the call
+    (EQUAL, 0, 4, SOCKET),
+    (LOAD, 0, 0, 16),             # its first argument: the family
+    (EQUAL, 1, 0, socket.AF_INET),
+    (EQUAL, 0, 1, socket.AF_INET6),
+    (RETURN, 0, 0, KILL),
+    (RETURN, 0, 0, ALLOW),
+))
+steps = ctypes.create_string_buffer(program)
+fprog = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 7, ctypes.addressof(steps)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+assert libc.prctl(SET_SECCOMP, FILTER_MODE, fprog, 0, 0) == 0
+"""
+
+ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
+
+
+def _cut_off(code: str, folder: Path) -> tuple[int, list[str]]:
+    """Exit status, and what was left: files of the home folder and traced calls."""
+    home, trace = folder / "home", folder / "trace"
+    home.mkdir()
+    # Libraries hold their tongue under CI and test runners, and here they are to be caught.
+    kept = {k: v for k, v in os.environ.items() if k in ENVIRONMENT}
+    env = {**kept, "HOME": str(home), "TRACE": str(trace), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", NETS + code],
+        env=env,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    left = [str(file.relative_to(home)) for file in home.rglob("*") if file.is_file()]
+    calls = trace.read_text().splitlines() if trace.exists() else []
+    if done.returncode > 0:
+        raise AssertionError(done.stderr)
+    return done.returncode, left + calls
+
+
+@pytest.fixture(scope="session")
+def cut_off() -> Callable[[str, Path], tuple[int, list[str]]]:
+    """A function that runs code in a plain process with an empty home and no network.
+
+    It returns the exit status, and what was left: files of the home folder and traced calls.
+    """
+    return _cut_off

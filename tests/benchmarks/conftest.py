@@ -1,23 +1,38 @@
+"""A bench.json to test with: complete, valid, and made of parts that a test may change."""
+
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+Json = dict[str, Any]
+NOISE = "noisy: the middle half of the times spreads over 13% of p50"
 
-def target(index: int, after: float, flip: str | None = None) -> dict[str, Any]:
+
+def accuracy(**changes: Any) -> Json:
+    """Of a point detector; all four targets are found."""
     return {
-        "image": f"frame{index}",
-        "row": 10.0 + index,
-        "col": 20.5,
-        "area_px": 4 * index + 1,
-        "scr": 0.8 * index,
-        "score_reference": 0.9 if flip != "gained" else 0.4,
-        "score_candidate": after,
-        "flip": flip,
+        "protocol": "native",
+        "images": 4,
+        "skipped": [{"name": "Misc_111", "reason": "mask of another size"}],
+        "targets": 4,
+        "iou": None,
+        "niou": None,
+        "pd": 0.9947,
+        "fa_per_mpx": 1.25,
+        "fa_legacy_per_mpx": None,
+        "precision_3px": 0.9,
+        "recall_3px": 0.9947,
+        "f1_3px": 0.9442,
+        "f1_5px": 0.9442,
+        "position_px": 0.4,
+        "undefined": [],
+        **changes,
     }
 
 
-def variant(name: str, runtime: str, p50: float, f1: float) -> dict[str, Any]:
-    noise = ["noisy: the middle half of the times spreads over 13% of p50"]
+def variant(name: str, runtime: str = "onnxruntime", p50: float = 50.0, **changes: Any) -> Json:
+    """Measured on the processor."""
     return {
         "name": name,
         "runtime": runtime,
@@ -33,56 +48,51 @@ def variant(name: str, runtime: str, p50: float, f1: float) -> dict[str, Any]:
         "fps_end_to_end": 1000 / (p50 + 2),
         "power_w": None,
         "joule_per_frame": None,
-        "accuracy": {
-            "protocol": "native",
-            "images": 4,
-            "skipped": [{"name": "Misc_111", "reason": "mask of another size"}],
-            "targets": 4,
-            "iou": None,
-            "niou": None,
-            "pd": 0.9947,
-            "fa_per_mpx": 1.25,
-            "fa_legacy_per_mpx": None,
-            "precision_3px": 0.9,
-            "recall_3px": 0.9947,
-            "f1_3px": f1,
-            "f1_5px": f1,
-            "position_px": 0.4,
-            "undefined": [],
-        },
+        "accuracy": accuracy(),
         "infer_ms": [p50, p50, 1.2 * p50, 1.5 * p50],
-        "weak": [*(noise if p50 == 20.0 else []), "p99 of 4 samples, 100 are needed"],
+        "weak": ["p99 of 4 samples, 100 are needed"],
+        **changes,
     }
 
 
-def drift(runtime: str) -> dict[str, Any]:
+def target(index: int = 0, flip: str | None = None, **changes: Any) -> Json:
+    """Found by both variants unless it was lost or gained."""
+    return {
+        "image": f"frame{index}",
+        "row": 10.0 + index,
+        "col": 20.5,
+        "area_px": 4 * index + 1,
+        "scr": 0.8 * index,
+        "score_reference": 0.4 if flip == "gained" else 0.9,
+        "score_candidate": 0.3 if flip == "lost" else 0.9,
+        "matched_reference": flip != "gained",
+        "matched_candidate": flip != "lost",
+        "flip": flip,
+        **changes,
+    }
+
+
+def drift(targets: list[Json], runtime: str = "onnxruntime", **changes: Any) -> Json:
+    """Of INT8 against FP32, points; nothing changed but the targets that flipped."""
     return {
         "reference": "fp32",
         "candidate": "int8",
         "runtime": runtime,
-        "iou": None,
-        "niou": None,
-        "pd": -0.0106,
-        "fa_per_mpx": 0.5,
-        "f1_3px": -0.0021,
-        "f1_5px": -0.0021,
-        "targets_lost": 2,
-        "targets_gained": 1,
-        "false_alarms_gained": 3,
+        **dict.fromkeys(("iou", "niou")),
+        **dict.fromkeys(("pd", "fa_per_mpx", "f1_3px", "f1_5px"), 0.0),
+        "targets_lost": sum(each["flip"] == "lost" for each in targets),
+        "targets_gained": sum(each["flip"] == "gained" for each in targets),
+        "false_alarms_gained": 0,
         "p_value": 1.0,
-        "ci95": [-0.01, 0.004],
-        "targets": [
-            target(0, 0.91),
-            target(1, 0.31, "lost"),
-            target(2, 0.72, "gained"),
-            target(3, 0.12, "lost"),
-        ],
+        "ci95": [0.0, 0.0],
+        "targets": targets,
+        **changes,
     }
 
 
-@pytest.fixture
-def bench_json() -> dict[str, Any]:
-    """One model on two runtimes, as `irstd-edge bench` writes it."""
+def bench(model: str, variants: list[Json], drifts: list[Json]) -> Json:
+    """One model on one machine."""
+    cost = {"params": 240366, "macs": 1_530_000_000, "gflops": 3.06, "input": [1, 1, 256, 256]}
     return {
         "schema": "irstd-edge/bench/1",
         "machine": {
@@ -97,22 +107,45 @@ def bench_json() -> dict[str, Any]:
         },
         "results": [
             {
-                "model": "p2p",
+                "model": model,
                 "bundle": "ab" * 32,
                 "timed_on": "16 frames of the data, cut or mirrored to 256x256",
-                "cost": {
-                    "params": 240366,
-                    "macs": 1_530_000_000,
-                    "gflops": 3.06,
-                    "input": [1, 1, 256, 256],
-                },
-                "variants": [
-                    variant("fp32", "onnxruntime", 60.0, 0.9442),
-                    variant("int8", "onnxruntime", 40.0, 0.9421),
-                    variant("fp32", "openvino", 50.0, 0.9442),
-                    variant("int8", "openvino", 20.0, 0.9421),
-                ],
-                "drift": [drift("onnxruntime"), drift("openvino")],
+                "cost": cost,
+                "variants": variants,
+                "drift": drifts,
             }
         ],
     }
+
+
+@pytest.fixture
+def make() -> SimpleNamespace:
+    """The parts of a bench.json; keyword arguments replace their fields."""
+    parts = (accuracy, variant, target, drift, bench)
+    return SimpleNamespace(**{part.__name__: part for part in parts})
+
+
+@pytest.fixture
+def bench_json() -> Json:
+    """One model on two runtimes, as `irstd-edge bench` writes it."""
+    worse = accuracy(f1_3px=0.9421, f1_5px=0.9421)
+    noisy = [NOISE, "p99 of 4 samples, 100 are needed"]
+    variants = [
+        variant("fp32", "onnxruntime", 60.0),
+        variant("int8", "onnxruntime", 40.0, accuracy=dict(worse)),
+        variant("fp32", "openvino", 50.0),
+        variant("int8", "openvino", 20.0, accuracy=dict(worse), weak=noisy),
+    ]
+    return bench("p2p", variants, [_worse("onnxruntime"), _worse("openvino")])
+
+
+def _worse(runtime: str) -> Json:
+    targets = [
+        target(0, score_candidate=0.91),
+        target(1, "lost", score_candidate=0.31),
+        target(2, "gained", score_candidate=0.72),
+        target(3, "lost", score_candidate=0.12),
+    ]
+    changes = {"pd": -0.0106, "fa_per_mpx": 0.5, "f1_3px": -0.0021, "f1_5px": -0.0021}
+    figures = {"false_alarms_gained": 3, "ci95": [-0.01, 0.004]}
+    return drift(targets, runtime, **changes, **figures)

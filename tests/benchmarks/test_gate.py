@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,74 +12,47 @@ from irstd_edge.edge.types import IrstdError
 
 TARGETS = 945
 FOUND = 940
+MATCHED = ("matched_reference", "matched_candidate")
 Json = dict[str, Any]
-Change = Callable[[Json], None]
+Change = Callable[[Json], object]
+Make = Callable[..., Json]
 
 
-def accuracy(masked: bool) -> Json:
+@pytest.fixture
+def make_bench(make: SimpleNamespace) -> Make:
+    """`make_bench(model, change)`: masks of mshnet, or points of p2p, that INT8 keeps as they are.
+
+    FP32 and INT8 both find 940 of 945 targets; `change` is applied to the bench.
+    """
+
+    def made(model: str = "mshnet", change: Change | None = None) -> Json:
+        masked = model == "mshnet"
+        variants = [
+            make.variant("fp32", fps=10.0, accuracy=make.accuracy(**figures(masked))),
+            make.variant("int8", fps=29.0, accuracy=make.accuracy(**figures(masked))),
+        ]
+        targets = [make.target(k, **dict.fromkeys(MATCHED, k < FOUND)) for k in range(TARGETS)]
+        areas = dict.fromkeys(("iou", "niou"), 0.0) if masked else {}
+        bench: Json = make.bench(model, variants, [make.drift(targets, **areas)])
+        if change is not None:
+            change(bench)
+        return bench
+
+    return made
+
+
+def figures(masked: bool) -> Json:
+    areas = {"iou": 0.8, "niou": 0.79, "fa_legacy_per_mpx": 4.0} if masked else {}
     return {
-        "protocol": "native",
         "images": 664,
-        "skipped": [],
         "targets": TARGETS,
-        "iou": 0.8 if masked else None,
-        "niou": 0.79 if masked else None,
         "pd": FOUND / TARGETS,
-        "fa_per_mpx": 5.0,
-        "fa_legacy_per_mpx": 4.0 if masked else None,
-        "precision_3px": 0.98,
         "recall_3px": FOUND / TARGETS,
+        "fa_per_mpx": 5.0,
         "f1_3px": 0.97,
-        "f1_5px": 0.975,
         "position_px": 0.5,
-        "undefined": [],
+        **areas,
     }
-
-
-def variant(name: str, fps: float, masked: bool) -> Json:
-    return {
-        "name": name,
-        "runtime": "onnxruntime",
-        "device": "cpu",
-        "measured": True,
-        "fps": fps,
-        "accuracy": accuracy(masked),
-    }
-
-
-def target(k: int) -> Json:
-    found = k < FOUND
-    return {
-        "image": f"frame{k}",
-        "row": 10.5,
-        "col": 20.0,
-        "area_px": 4,
-        "scr": 1.4,
-        "score_reference": 0.9,
-        "score_candidate": 0.9,
-        "matched_reference": found,
-        "matched_candidate": found,
-        "flip": None,
-    }
-
-
-def make_bench(model: str = "mshnet") -> Json:
-    masked = model == "mshnet"
-    entry = {
-        "reference": "fp32",
-        "candidate": "int8",
-        "runtime": "onnxruntime",
-        **dict.fromkeys(("iou", "niou"), 0.0 if masked else None),
-        **dict.fromkeys(("pd", "fa_per_mpx", "f1_3px", "f1_5px"), 0.0),
-        **dict.fromkeys(("targets_lost", "targets_gained", "false_alarms_gained"), 0),
-        "p_value": 1.0,
-        "ci95": [0.0, 0.0],
-        "targets": [target(k) for k in range(TARGETS)],
-    }
-    variants = [variant("fp32", 10.0, masked), variant("int8", 29.0, masked)]
-    result = {"model": model, "variants": variants, "drift": [entry]}
-    machine = {"fingerprint": "this machine"}
-    return {"schema": "irstd-edge/bench/1", "machine": machine, "results": [result]}
 
 
 def int8(bench: Json) -> Json:
@@ -110,12 +84,6 @@ def shift(name: str, change: float) -> Change:
     return apply
 
 
-def changed(change: Change, model: str = "mshnet") -> Json:
-    bench = make_bench(model)
-    change(bench)
-    return bench
-
-
 def failed(verdict: Verdict) -> list[str]:
     return [check.name for check in verdict.checks if not check.passed]
 
@@ -124,7 +92,7 @@ def skipped(verdict: Verdict) -> list[str]:
     return [check.name for check in verdict.checks if check.skipped]
 
 
-def test_no_drift_is_green_and_every_limit_was_checked() -> None:
+def test_no_drift_is_green_and_every_limit_was_checked(make_bench: Make) -> None:
     verdict = judge(make_bench(), Limits(), strict=True)
     assert verdict.passed
     assert [check.name for check in verdict.checks] == [
@@ -139,7 +107,7 @@ def test_no_drift_is_green_and_every_limit_was_checked() -> None:
     }
 
 
-def test_iou_is_not_asked_of_points() -> None:
+def test_iou_is_not_asked_of_points(make_bench: Make) -> None:
     verdict = judge(make_bench("p2p"), Limits(), strict=True)
     assert verdict.passed
     assert "drift.iou" not in [check.name for check in verdict.checks]
@@ -159,8 +127,10 @@ def test_iou_is_not_asked_of_points() -> None:
         (lambda bench: int8(bench)["accuracy"].update(fa_per_mpx=8.0), ["drift.fa_per_mpx"]),
     ],
 )
-def test_a_regression_over_its_limit_is_red(change: Change, expected: list[str]) -> None:
-    verdict = judge(changed(change), Limits())
+def test_a_regression_over_its_limit_is_red(
+    make_bench: Make, change: Change, expected: list[str]
+) -> None:
+    verdict = judge(make_bench(change=change), Limits())
     assert failed(verdict) == expected
     assert not verdict.passed
 
@@ -178,12 +148,14 @@ def test_a_regression_over_its_limit_is_red(change: Change, expected: list[str])
         shift("fa_per_mpx", -4.0),
     ],
 )
-def test_a_change_up_to_the_limit_or_for_the_better_is_green(change: Change) -> None:
-    assert judge(changed(change), Limits(), strict=True).passed
+def test_a_change_up_to_the_limit_or_for_the_better_is_green(
+    make_bench: Make, change: Change
+) -> None:
+    assert judge(make_bench(change=change), Limits(), strict=True).passed
 
 
-def test_one_lost_target_is_red_where_none_may_be_lost() -> None:
-    bench = changed(lambda bench: flip(bench, lost=1))
+def test_one_lost_target_is_red_where_none_may_be_lost(make_bench: Make) -> None:
+    bench = make_bench(change=lambda bench: flip(bench, lost=1))
     limits = Limits(drift={**Limits().drift, "net_targets_lost": 0})
     (check,) = [check for check in judge(bench, limits).checks if not check.passed]
     assert (check.name, check.reference, check.candidate, check.limit) == (
@@ -193,7 +165,7 @@ def test_one_lost_target_is_red_where_none_may_be_lost() -> None:
 
 
 @pytest.mark.parametrize("name", ["f1_3px", "iou", "fa_per_mpx"])
-def test_an_undefined_metric_is_red(name: str) -> None:
+def test_an_undefined_metric_is_red(make_bench: Make, name: str) -> None:
     bench = make_bench()
     int8(bench)["accuracy"] |= {name: None, "undefined": [name]}
     entry(bench)[name] = None
@@ -202,7 +174,7 @@ def test_an_undefined_metric_is_red(name: str) -> None:
     assert "undefined" in [check.why for check in verdict.checks if not check.passed][0]
 
 
-def test_a_null_that_nobody_explains_is_red() -> None:
+def test_a_null_that_nobody_explains_is_red(make_bench: Make) -> None:
     bench = make_bench("p2p")
     entry(bench)["f1_3px"] = None
     for each in bench["results"][0]["variants"]:
@@ -213,12 +185,54 @@ def test_a_null_that_nobody_explains_is_red() -> None:
     assert failed(judge(lone, Limits())) == ["drift.iou"]
 
 
-def test_without_targets_nothing_is_proved() -> None:
+def test_without_targets_nothing_is_proved(make_bench: Make) -> None:
     bench = make_bench("p2p")
     entry(bench)["targets"] = []
     for each in bench["results"][0]["variants"]:
         each["accuracy"] |= {"targets": 0, "pd": None, "undefined": ["pd"]}
-    assert failed(judge(bench, Limits())) == ["drift.net_targets_lost", "drift.targets_flipped"]
+    verdict = judge(bench, Limits())
+    assert failed(verdict) == [
+        "drift.net_targets_lost",
+        "drift.targets_flipped",
+        "gate.empty",
+        "gate.empty",
+    ]
+    assert verdict.checks[-1].why == "the data has no targets; bench on labelled frames"
+
+
+def find_nothing(bench: Json) -> None:
+    for each in bench["results"][0]["variants"]:
+        each["accuracy"] |= {"pd": 0.0, "recall_3px": 0.0, "f1_3px": 0.0, "fa_per_mpx": 0.0}
+    for row in entry(bench)["targets"]:
+        row |= dict.fromkeys(MATCHED, False)
+
+
+@pytest.mark.parametrize("model", ["mshnet", "p2p"])
+def test_a_detector_that_finds_nothing_is_red_though_it_loses_nothing(
+    make_bench: Make, model: str
+) -> None:
+    blind = make_bench(model, find_nothing)
+    empty = [check for check in judge(blind, Limits(), blind).checks if not check.passed]
+    assert [(c.name, c.model, c.variant, c.runtime) for c in empty] == [
+        ("gate.empty", model, "fp32", "onnxruntime"),
+        ("gate.empty", model, "int8", "onnxruntime"),
+    ]
+    assert {c.why for c in empty} == {"finds none of 945 targets; give a detector that was trained"}
+
+
+def test_a_lone_detector_that_finds_nothing_is_red_under_a_floor_of_speed(
+    make_bench: Make,
+) -> None:
+    blind = make_bench(change=find_nothing)
+    blind["results"][0]["drift"] = []
+    assert failed(judge(blind, Limits(floor={"fps": 1}))) == ["gate.empty"] * 2
+
+
+def test_one_target_found_is_not_nothing(make_bench: Make) -> None:
+    bench = make_bench("p2p", find_nothing)
+    for each in bench["results"][0]["variants"]:
+        each["accuracy"]["pd"] = 1 / TARGETS
+    assert judge(bench, Limits(), strict=True).passed
 
 
 @pytest.mark.parametrize(
@@ -236,13 +250,15 @@ def test_without_targets_nothing_is_proved() -> None:
         ({"position_px": 0.4}, False),  # a ceiling
     ],
 )
-def test_floors_are_absolute_and_hold_what_ships(floor: dict[str, float], passes: bool) -> None:
+def test_floors_are_absolute_and_hold_what_ships(
+    make_bench: Make, floor: dict[str, float], passes: bool
+) -> None:
     verdict = judge(make_bench(), Limits(floor=floor), strict=True)
     assert verdict.passed is passes
     assert [c.variant for c in verdict.checks if c.name.startswith("floor.")] == ["int8"]
 
 
-def test_a_floor_serves_without_drift() -> None:
+def test_a_floor_serves_without_drift(make_bench: Make) -> None:
     bench = make_bench()
     bench["results"][0] |= {"drift": [], "variants": bench["results"][0]["variants"][:1]}
     assert judge(bench, Limits(floor={"fps": 9})).passed
@@ -250,28 +266,30 @@ def test_a_floor_serves_without_drift() -> None:
 
 
 @pytest.mark.parametrize("change", [{"fps": None}, {"accuracy": None}])
-def test_a_floor_that_cannot_be_checked_is_red(change: Json) -> None:
-    bench = changed(lambda bench: int8(bench).update(change))
+def test_a_floor_that_cannot_be_checked_is_red(make_bench: Make, change: Json) -> None:
+    bench = make_bench(change=lambda bench: int8(bench).update(change))
     verdict = judge(bench, Limits(floor={"fps": 1, "f1_3px": 0.1}))
     assert len(failed(verdict)) == 1
 
 
-def test_a_floor_that_does_not_apply_is_not_checked_but_one_undefined_is_red() -> None:
+def test_a_floor_that_does_not_apply_is_not_checked_but_one_undefined_is_red(
+    make_bench: Make,
+) -> None:
     assert judge(make_bench("p2p"), Limits(floor={"iou": 0.9}), strict=True).passed
     bench = make_bench("p2p")
     int8(bench)["accuracy"] |= {"position_px": None, "undefined": ["position_px"]}
     assert failed(judge(bench, Limits(floor={"position_px": 9}))) == ["floor.position_px"]
 
 
-def test_a_gate_that_checks_nothing_is_red() -> None:
+def test_a_gate_that_checks_nothing_is_red(make_bench: Make) -> None:
     for change in ({"drift": []}, {"drift": [], "variants": []}):
-        bench = changed(lambda bench, change=change: bench["results"][0].update(change))
+        bench = make_bench(change=lambda bench, change=change: bench["results"][0].update(change))
         assert failed(judge(bench, Limits())) == ["gate.empty"]
     nothing = make_bench() | {"results": []}
     assert failed(judge(nothing, Limits())) == ["gate.empty"]
 
 
-def test_one_model_that_is_checked_does_not_cover_for_another() -> None:
+def test_one_model_that_is_checked_does_not_cover_for_another(make_bench: Make) -> None:
     bench, other = make_bench(), make_bench("p2p")
     other["results"][0]["drift"] = []
     bench["results"] += other["results"]
@@ -279,23 +297,25 @@ def test_one_model_that_is_checked_does_not_cover_for_another() -> None:
     assert [(c.model, c.name) for c in verdict.checks if not c.passed] == [("p2p", "gate.empty")]
 
 
-def test_projections_are_not_judged() -> None:
+def test_projections_are_not_judged(make_bench: Make) -> None:
     bench = make_bench()
     int8(bench)["measured"] = False
     flip(bench, lost=500)
     assert failed(judge(bench, Limits(floor={"fps": 1000}))) == ["gate.empty"]
 
 
-def test_a_variant_without_drift_is_skipped_and_red_where_strict() -> None:
+def test_a_variant_without_drift_is_skipped_and_red_where_strict(
+    make: SimpleNamespace, make_bench: Make
+) -> None:
     bench = make_bench()
-    bench["results"][0]["variants"].append(variant("fp16", 15.0, True))
+    bench["results"][0]["variants"].append(make.variant("fp16"))
     verdict = judge(bench, Limits())
     assert verdict.passed
     assert skipped(verdict) == ["drift.entry"]
     assert failed(judge(bench, Limits(), strict=True)) == ["drift.entry"]
 
 
-def test_a_bench_equals_itself_as_baseline() -> None:
+def test_a_bench_equals_itself_as_baseline(make_bench: Make) -> None:
     verdict = judge(make_bench(), Limits(), make_bench(), strict=True)
     assert verdict.passed
     names = ("fps_ratio", "net_targets_lost", "targets_flipped", "iou", "f1_3px", "fa_per_mpx")
@@ -337,19 +357,21 @@ def swap_found(bench: Json) -> None:
         (swap_found, ["targets_flipped"] * 2),
     ],
 )
-def test_a_regression_against_the_baseline_is_red(change: Change, expected: list[str]) -> None:
-    verdict = judge(changed(change), Limits(), make_bench())
+def test_a_regression_against_the_baseline_is_red(
+    make_bench: Make, change: Change, expected: list[str]
+) -> None:
+    verdict = judge(make_bench(change=change), Limits(), make_bench())
     assert failed(verdict) == [f"baseline.{name}" for name in expected]
 
 
-def test_nine_tenths_of_the_speed_are_enough() -> None:
-    bench = changed(lambda bench: int8(bench).update(fps=0.9 * 29.0))
+def test_nine_tenths_of_the_speed_are_enough(make_bench: Make) -> None:
+    bench = make_bench(change=lambda bench: int8(bench).update(fps=0.9 * 29.0))
     assert judge(bench, Limits(), make_bench(), strict=True).passed
 
 
 @pytest.mark.parametrize("fingerprint", ["another machine", None])
-def test_speed_is_not_compared_between_machines(fingerprint: str | None) -> None:
-    bench = changed(lambda bench: int8(bench).update(fps=1.0))
+def test_speed_is_not_compared_between_machines(make_bench: Make, fingerprint: str | None) -> None:
+    bench = make_bench(change=lambda bench: int8(bench).update(fps=1.0))
     bench["machine"]["fingerprint"] = fingerprint
     verdict = judge(bench, Limits(), make_bench())
     assert verdict.passed
@@ -376,8 +398,8 @@ def other_protocol(bench: Json) -> None:
         lambda bench: entry(bench)["targets"][7].update(row=11.5),
     ],
 )
-def test_accuracy_is_not_compared_between_frames(other: Change) -> None:
-    bench = changed(worse_everywhere("f1_3px", -0.5))
+def test_accuracy_is_not_compared_between_frames(make_bench: Make, other: Change) -> None:
+    bench = make_bench(change=worse_everywhere("f1_3px", -0.5))
     other(bench)
     verdict = judge(bench, Limits(), make_bench())
     assert verdict.passed
@@ -386,16 +408,16 @@ def test_accuracy_is_not_compared_between_frames(other: Change) -> None:
     assert failed(strict) == ["baseline.accuracy"] * 2
 
 
-def test_a_file_that_does_not_say_what_was_found_is_judged_by_its_pd() -> None:
+def test_a_file_that_does_not_say_what_was_found_is_judged_by_its_pd(make_bench: Make) -> None:
     old = make_bench()
     for row in entry(old)["targets"]:
         del row["matched_reference"], row["matched_candidate"]
-    verdict = judge(changed(lose_everywhere), Limits(), old)
+    verdict = judge(make_bench(change=lose_everywhere), Limits(), old)
     assert failed(verdict) == ["baseline.net_targets_lost"] * 2
     assert skipped(verdict) == ["baseline.targets_flipped"] * 2
 
 
-def test_what_only_one_file_has_is_skipped() -> None:
+def test_what_only_one_file_has_is_skipped(make_bench: Make) -> None:
     less = make_bench()
     less["results"][0] |= {"variants": less["results"][0]["variants"][:1]}
     assert skipped(judge(make_bench(), Limits(), less)) == ["baseline.entry"]
@@ -405,7 +427,7 @@ def test_what_only_one_file_has_is_skipped() -> None:
     assert skipped(judge(make_bench("p2p"), Limits(), make_bench())) == ["baseline.entry"] * 3
 
 
-def test_two_bundles_of_a_model_meet_their_own_baselines() -> None:
+def test_two_bundles_of_a_model_meet_their_own_baselines(make_bench: Make) -> None:
     bench, slow = make_bench(), make_bench()
     int8(slow)["fps"] = 20.0
     bench["results"] += slow["results"]
@@ -415,7 +437,7 @@ def test_two_bundles_of_a_model_meet_their_own_baselines() -> None:
     assert failed(judge(bench, Limits(), swapped)) == ["baseline.fps_ratio"]
 
 
-def test_a_baseline_that_was_asked_for_has_to_be_given() -> None:
+def test_a_baseline_that_was_asked_for_has_to_be_given(make_bench: Make) -> None:
     limits = Limits(baseline_asked=True)
     assert failed(judge(make_bench(), limits)) == ["gate.baseline"]
     assert judge(make_bench(), limits, make_bench(), strict=True).passed
@@ -425,34 +447,45 @@ def test_a_baseline_that_was_asked_for_has_to_be_given() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda b: b.update(schema="irstd-edge/bench/2"), "BENCH.json: schema 'irstd-edge/bench/2"),
-        (lambda b: b.pop("schema"), "BENCH.json: schema None is not 'irstd-edge/bench/1'"),
+        (
+            lambda b: b.update(schema="irstd-edge/bench/2"),
+            "BENCH.json: schema is 'irstd-edge/bench/2",
+        ),
+        (lambda b: b.pop("schema"), "BENCH.json: schema is None, not 'irstd-edge/bench/1'"),
         (lambda b: b.pop("results"), "BENCH.json: results is missing"),
-        (lambda b: b.update(results={}), "BENCH.json: results is not a list"),
-        (lambda b: b.update(machine=None), "BENCH.json: machine is not an object"),
-        (lambda b: b["results"].append(3), r"BENCH.json: results\[1\] is not an object"),
-        (lambda b: b["results"][0].pop("drift"), r"BENCH.json: results\[0\].drift is missing"),
-        (lambda b: int8(b).pop("fps"), r"results\[0\].variants\[1\].fps is missing"),
-        (lambda b: int8(b).update(fps="fast"), r"variants\[1\].fps is not a number"),
-        (lambda b: int8(b).update(fps=float("nan")), r"variants\[1\].fps is not a finite number"),
-        (lambda b: int8(b).update(measured=1), r"variants\[1\].measured is not true or false"),
-        (lambda b: int8(b)["accuracy"].pop("undefined"), r"accuracy.undefined is missing"),
-        (lambda b: int8(b)["accuracy"].update(targets=-1), r"accuracy.targets is not a count"),
-        (lambda b: entry(b).update(targets_lost=0.5), r"drift\[0\].targets_lost is not a count"),
-        (lambda b: entry(b).update(iou="0"), r"drift\[0\].iou is not a number"),
-        (lambda b: entry(b)["targets"][3].pop("image"), r"targets\[3\].image is missing"),
-        (lambda b: entry(b)["targets"][3].update(image=4), r"targets\[3\].image is not a text"),
+        (lambda b: b.update(results={}), "BENCH.json: results: {} is not a list"),
+        (lambda b: b.update(machine=None), "BENCH.json: machine: None is not an object"),
+        (lambda b: b["results"].append(3), r"BENCH.json: results\[1\]: 3 is not an object"),
+        (lambda b: b["results"][0].pop("drift"), r"BENCH.json: results\[0\]: drift is missing"),
+        (lambda b: int8(b).pop("fps"), r"results\[0\].variants\[1\]: fps is missing"),
+        (lambda b: int8(b).update(fps="fast"), r"variants\[1\].fps: 'fast' is not a number"),
+        (lambda b: int8(b).update(fps=float("nan")), r"variants\[1\].fps: nan is not a number"),
+        (lambda b: int8(b).update(measured=1), r"variants\[1\].measured: 1 is not true or false"),
+        (lambda b: int8(b)["accuracy"].pop("undefined"), r"accuracy: undefined is missing"),
+        (lambda b: int8(b)["accuracy"].update(targets=-1), r"accuracy.targets: -1 is not a count"),
+        (
+            lambda b: entry(b).update(targets_lost=0.5),
+            r"drift\[0\].targets_lost: 0.5 is not a count",
+        ),
+        (lambda b: entry(b).update(iou="0"), r"drift\[0\].iou: '0' is not a number"),
+        (lambda b: entry(b)["targets"][3].pop("image"), r"targets\[3\]: image is missing"),
+        (
+            lambda b: entry(b)["targets"][3].update(image=4),
+            r"targets\[3\].image: 4 is not a string",
+        ),
     ],
 )
-def test_a_malformed_bench_is_named_in_one_line(change: Change, message: str) -> None:
+def test_a_malformed_bench_is_named_in_one_line(
+    make_bench: Make, change: Change, message: str
+) -> None:
     with pytest.raises(IrstdError, match=message) as caught:
-        judge(changed(change), Limits())
+        judge(make_bench(change=change), Limits())
     assert "\n" not in str(caught.value)
     with pytest.raises(IrstdError, match="--baseline: "):
-        judge(make_bench(), Limits(), changed(change))
+        judge(make_bench(), Limits(), make_bench(change=change))
 
 
 @pytest.mark.parametrize("value", [None, [], 3, "bench"])
 def test_what_is_no_object_is_no_bench(value: Any) -> None:
-    with pytest.raises(IrstdError, match="BENCH.json is not an object; write the file anew"):
+    with pytest.raises(IrstdError, match="BENCH.json: schema is None, .* write it anew"):
         judge(value, Limits())

@@ -1,10 +1,13 @@
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from irstd_edge.benchmarks.table import print_table
+from irstd_edge.benchmarks.accuracy import METRICS
+from irstd_edge.benchmarks.table import print_accuracy, print_table, print_verdict
+from irstd_edge.benchmarks.verdict import Check, Verdict
 
 
 def printed(bench: dict[str, Any], width: int) -> str:
@@ -23,8 +26,10 @@ def test_every_variant_with_its_numbers(bench_json: dict[str, Any], width: int) 
         assert words in text
     for words in ("~20.0", "50.0", "45.5", "2.50×", "310 kB", "1.04 MB"):
         assert words in text
-    for words in ("F1 3px", "IoU", "Pd", "Fa", "p50", "FPS", "end to end", "speed-up", "size"):
+    for words in ("F1 3px", "IoU", "Pd", "Fa", "p50", "FPS", "end to end", "size"):
         assert words in text
+    assert "vs FP32" in text
+    assert "same runtime" in text
     assert "1.530 GMACs = 3.060 GFLOPs (2 per MAC)" in text
     assert "…" not in text
 
@@ -56,3 +61,75 @@ def test_a_bench_without_data_has_no_accuracy(bench_json: dict[str, Any]) -> Non
 def test_markup_in_a_name_is_text(bench_json: dict[str, Any]) -> None:
     bench_json["results"][0]["model"] = "[red]p2p[/red][/nothing]"
     assert "[red]p2p[/red][/nothing]" in printed(bench_json, 80)
+
+
+def accuracy_printed(found: dict[str, Any], width: int = 80) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    print_accuracy({"model": "p2p", "variant": "int8", "runtime": "openvino", **found}, console)
+    assert isinstance(console.file, io.StringIO)
+    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+
+
+def test_the_accuracy_of_points(make: SimpleNamespace) -> None:
+    lines = accuracy_printed(make.accuracy(position_px=None, undefined=["position_px"]))
+    assert lines[0] == "p2p int8 on openvino: 4 frames, 4 targets, native"
+    for line in ("Pd 99.47 %", "precision at 3 px 90.00 %", "F1 at 3 px 94.42 %"):
+        assert line in lines
+    assert "Fa per Mpx 1.25" in lines  # no share
+    assert lines[-2:] == [
+        "mean position error, px: undefined on these frames",
+        "skipped Misc_111: mask of another size",
+    ]
+    assert not any("IoU" in line or "published" in line for line in lines)  # masks have those
+
+
+def test_the_accuracy_of_masks(make: SimpleNamespace) -> None:
+    masks = make.accuracy(iou=0.6321, niou=0.7, fa_legacy_per_mpx=3.0, skipped=[])
+    lines = accuracy_printed(masks)
+    assert "IoU 63.21 %" in lines
+    assert "nIoU (frames with truth or prediction) 70.00 %" in lines
+    assert "Fa per Mpx as published (by area value) 3.00" in lines
+    assert "mean position error, px 0.40" in lines
+    assert not any(line.startswith("skipped") for line in lines)
+
+
+def test_every_metric_has_words(make: SimpleNamespace) -> None:
+    lines = accuracy_printed(make.accuracy(**dict.fromkeys(METRICS), undefined=list(METRICS)))
+    assert sum("undefined on these frames" in line for line in lines) == len(METRICS)
+
+
+def verdict_printed(verdict: Verdict) -> list[str]:
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    print_verdict(verdict, ["p2p: do not ship it"], console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_the_verdict_names_what_did_not_simply_pass() -> None:
+    verdict = Verdict(
+        (
+            Check("drift.iou", "p2p", "int8", "openvino", True, "fine"),
+            Check("drift.f1_3px", "p2p", "int8", "openvino", False, "-0.1, lowest allowed -0.005"),
+            Check("baseline.fps_ratio", "p2p", "int8", "openvino", True, "skipped: other machine"),
+            Check("gate.baseline", None, None, None, False, "give --baseline [OLD]"),
+        )
+    )
+    assert verdict_printed(verdict) == [
+        "FAILED (1 passed, 2 FAILED, 1 skipped)",
+        "p2p: do not ship it",
+        "FAILED drift.f1_3px p2p int8 openvino: -0.1, lowest allowed -0.005",
+        "skipped baseline.fps_ratio p2p int8 openvino: other machine",
+        "FAILED gate.baseline: give --baseline [OLD]",
+    ]
+
+
+def test_a_strict_verdict_says_that_a_failure_was_skipped() -> None:
+    check = Check("baseline.entry", "p2p", None, None, False, "skipped: it is in the baseline")
+    assert verdict_printed(Verdict((check,)))[-1] == (
+        "FAILED baseline.entry p2p: skipped: it is in the baseline"
+    )
+
+
+def test_a_verdict_that_passed_is_short() -> None:
+    check = Check("drift.iou", "p2p", "int8", "openvino", True, "fine")
+    assert verdict_printed(Verdict((check,))) == ["PASSED (1 passed)", "p2p: do not ship it"]

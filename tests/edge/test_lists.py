@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from irstd_edge.edge.lists import held_out, names_of_list, names_of_split
+from irstd_edge.edge.lists import frames_in, held_out, names_of_list, names_of_split
 from irstd_edge.edge.types import IrstdError
 
 
@@ -61,3 +61,34 @@ def test_held_out_of_a_tiny_set_is_the_name_with_the_smallest_hash() -> None:
     assert held_out(("000000", "000020")) == {"000020"}
     assert held_out(("000000", "b")) == {"000000"}
     assert held_out(("000000",)) == frozenset()
+
+
+def touched(root: Path, *names: str) -> list[Path]:
+    for name in names:
+        (root / name).touch()
+    return [root / name for name in names]
+
+
+def test_frames_are_those_of_a_folder_by_name_and_files_as_they_are_given(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    b, a, upper, *_ = touched(folder, "b.png", "a.bmp", "c.TIFF", "notes.txt", "points.json", "d")
+    (folder / "below").mkdir()
+    touched(folder / "below", "deep.png")
+    alone, raw = touched(tmp_path, "z.png", "frame.raw")
+    assert frames_in([alone, folder, raw]) == [alone, a, b, upper, raw]
+    assert frames_in([b]) == [b]
+    assert frames_in([]) == []
+
+
+def test_where_there_is_no_frame_it_says_what_is_wanted(tmp_path: Path) -> None:
+    touched(tmp_path, "notes.txt")
+    with pytest.raises(IrstdError) as caught:
+        frames_in([tmp_path])
+    assert str(caught.value) == (
+        f"{tmp_path}: no frames (.png, .bmp, .jpg, .jpeg, .tif, .tiff): give another"
+    )
+    missing = tmp_path / "missing.png"
+    with pytest.raises(IrstdError) as caught:
+        frames_in([missing])
+    assert str(caught.value) == f"{missing}: no such file or folder: check the path"

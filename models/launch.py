@@ -1,0 +1,58 @@
+"""The device, the precision and the processes of a training, as one Fabric."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+from lightning_fabric import Fabric
+
+from irstd_edge.edge.types import IrstdError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def launch(device: str, *, partial: bool = False) -> Fabric:
+    """Return a launched Fabric; under torchrun it joins the other processes.
+
+    `partial` says that a step may leave parameters without a gradient, which several processes
+    have to look for. Raises IrstdError where the device is unknown or absent.
+    """
+    # It reports its choices as log lines; on the user's screen they would break the progress bar.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    device = _device(device)
+    ddp = "ddp_find_unused_parameters_true" if partial else "ddp"
+    fabric = Fabric(
+        accelerator=device,
+        devices=_environment("LOCAL_WORLD_SIZE"),
+        num_nodes=_environment("GROUP_WORLD_SIZE"),
+        strategy=ddp if _environment("WORLD_SIZE") > 1 else "auto",
+        precision="bf16-mixed" if _multiplies_bfloat16(device) else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def _device(name: str) -> str:
+    if name not in DEVICES:
+        raise IrstdError(f"--device: {name!r} is not one of {', '.join(DEVICES)}; choose one")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise IrstdError("--device cuda: torch sees no CUDA GPU here; use --device cpu")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _multiplies_bfloat16(device: str) -> bool:
+    """Say whether bfloat16 pays: where the processor lacks it, it is emulated, and slow."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # The one source torch has for this is private and may go: then float32 is right anyhow.
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(supported())
+
+
+def _environment(name: str) -> int:
+    """Return a count that torchrun sets; 1 outside of it."""
+    return int(os.environ.get(name, "1"))

@@ -1,0 +1,141 @@
+"""A network that learns: its optimizer, and the running average of its weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from irstd_edge.edge.types import IrstdError
+from irstd_edge.models.batches import (
+    Crop,
+    Labelled,
+    epoch_crops,
+    mask_batch,
+    point_batch,
+    steps_per_epoch,
+)
+from irstd_edge.models.losses import multi_scale_loss, point_loss
+from irstd_edge.models.mshnet import MSHNet, normalise
+from irstd_edge.models.p2p import P2P
+from irstd_edge.models.recipes import Recipe
+from irstd_edge.models.run_files import State
+
+MAX_GRADIENT_NORM = 5.0
+
+
+class Learner:
+    """A network on its way through a recipe. `fine_tunes` says that its weights were given."""
+
+    def __init__(
+        self, net: MSHNet | P2P, recipe: Recipe, seed: int, fabric: Fabric, *, fine_tunes: bool
+    ) -> None:
+        self.recipe, self.seed, self.fabric = recipe, seed, fabric
+        self.fine_tunes = fine_tunes
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average = {key: value.clone() for key, value in net.state_dict().items()}
+        self.average = {key: fabric.to_device(value) for key, value in average.items()}
+        self.net, self.optimizer = fabric.setup(net, _optimizer(net, recipe))
+        if isinstance(net, MSHNet):
+            self.net.mark_forward_method("forward_all")
+
+    @property
+    def inner(self) -> MSHNet | P2P:
+        """The network itself, without Fabric's wrapper."""
+        module = self.net.module
+        if isinstance(module, nn.parallel.DistributedDataParallel):
+            module = module.module
+        assert isinstance(module, MSHNet | P2P)
+        return module
+
+    def go_on_from(self, state: State) -> None:
+        """Take the average and the optimizer of a run that was left; its network was given."""
+        self.average = {key: self.fabric.to_device(v) for key, v in state.average.items()}
+        self.optimizer.load_state_dict(state.optimizer)
+
+    def learn(self, frames: Sequence[Labelled], epoch: int) -> float:
+        """Go through one epoch, counted from 0, and return its loss. Raises IrstdError."""
+        self.net.train()
+        if isinstance(self.inner, P2P) and not self.fine_tunes:
+            self.inner.set_temperature(self.recipe.temperature_in(epoch))
+        batches = epoch_crops(
+            frames,
+            self.recipe.crops_in(epoch),
+            batch_size=self.recipe.batch_size,
+            seed=self.seed,
+            epoch=epoch,
+            rank=self.fabric.global_rank,
+            world_size=self.fabric.world_size,
+        )
+        steps = steps_per_epoch(len(frames), self.recipe.batch_size)
+        warm = epoch < self.recipe.warm
+        results = [
+            self._step(crops, epoch * steps + step, self.recipe.epochs * steps, warm)
+            for step, crops in enumerate(batches)
+        ]
+        return self._checked(results, epoch)
+
+    def _step(
+        self, crops: Sequence[Crop], step: int, steps: int, warm: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Take step number `step` of `steps`; return its loss and the norm of its gradient."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr_at((step + 1) / steps)
+        loss = self._loss(crops, warm)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        norm = self.fabric.clip_gradients(
+            self.net, self.optimizer, max_norm=MAX_GRADIENT_NORM, error_if_nonfinite=False
+        )
+        assert norm is not None
+        self.optimizer.step()
+        self._move_average(step)
+        return loss.detach(), norm
+
+    def _loss(self, crops: Sequence[Crop], warm: bool) -> Tensor:
+        if isinstance(self.inner, P2P):
+            frames, points = self.fabric.to_device(point_batch(crops))
+            return point_loss(*self.net(_channels_last(frames)), points)
+        frames, masks = self.fabric.to_device(mask_batch(crops))
+        outputs = self.net.forward_all(_channels_last(normalise(frames)))
+        return multi_scale_loss(outputs, masks, name=self.recipe.loss, warm=warm)
+
+    @torch.no_grad()
+    def _move_average(self, step: int) -> None:
+        """Move the averaged weights; faster in the first steps, when they say little."""
+        decay = min(self.recipe.ema, (1 + step) / (10 + step))
+        for key, value in self.inner.state_dict().items():
+            if value.is_floating_point():
+                self.average[key].lerp_(value, 1 - decay)
+            else:
+                self.average[key].copy_(value)
+
+    def _checked(self, results: Sequence[tuple[Tensor, Tensor]], epoch: int) -> float:
+        """Return the mean loss over steps and processes; it and every gradient are finite."""
+        means = torch.stack([torch.stack(pair) for pair in results]).mean(0)
+        loss, norm = self.fabric.all_reduce(means).tolist()  # type: ignore[union-attr]
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise IrstdError(
+                f"--lr: in epoch {epoch + 1} the loss is {loss:.4g}, its gradient {norm:.4g}; "
+                "give a lower --lr and another --out"
+            )
+        return float(loss)
+
+
+def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adagrad":
+        return torch.optim.Adagrad(net.parameters(), lr=recipe.lr)
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    rest = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": recipe.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.lr)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,74 @@
+"""The checkpoint of a training run: all that it needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from irstd_edge.edge.files import read_bytes, write_atomic
+from irstd_edge.edge.types import IrstdError, Sample
+from irstd_edge.models.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class State:
+    """A run after its last whole epoch."""
+
+    epoch: int
+    """Epochs done."""
+    best: float
+    """Score of the weights that are kept; -inf while none was scored."""
+    lines: list[str]
+    """Those of metrics.jsonl."""
+    net: dict[str, Tensor]
+    average: dict[str, Tensor]
+    """The averaged weights."""
+    optimizer: dict[str, Any]
+    fine_tunes: bool = False
+    """Whether the run started from given weights."""
+
+
+def identity_of(model: str, samples: Sequence[Sample], recipe: Recipe, seed: int) -> str:
+    """Name what decides a run, so that another one is not resumed by mistake."""
+    digest = hashlib.sha256(json.dumps([model, asdict(recipe), seed]).encode())
+    for sample in samples:
+        digest.update(sample.frame.name.encode())
+        digest.update(sample.points.tobytes())
+    return digest.hexdigest()
+
+
+def write_state(path: Path, identity: str, state: State) -> None:
+    """Write a checkpoint as a whole."""
+    buffer = io.BytesIO()
+    # Not asdict, which would copy every tensor.
+    torch.save({"identity": identity} | vars(state), buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_state(path: Path, identity: str, device: torch.device) -> State:
+    """Read a checkpoint. Raises IrstdError where it is absent, damaged or of another run."""
+    if not path.exists():
+        raise IrstdError(f"{path}: no such file, nothing to resume; leave --resume out to start")
+    raw = io.BytesIO(read_bytes(path))
+    try:
+        saved = torch.load(raw, map_location=device, weights_only=True)
+        found = saved.pop("identity")
+        state = State(**{f.name: saved[f.name] for f in fields(State) if f.name in saved})
+    except Exception as error:  # torch raises what the bytes made it raise
+        raise IrstdError(
+            f"{path}: is no checkpoint of ours; start again in another --out"
+        ) from error
+    if found != identity:
+        raise IrstdError(
+            f"{path}: is of another model, recipe, seed or list of frames; "
+            "give --resume the options of that run, or choose another --out"
+        )
+    return state

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from irstd_edge.edge.overlay import overlay
+from irstd_edge.edge.types import Detection, Frame
+
+
+def scene(height: int, width: int, bits: int = 8) -> Frame:
+    """Even noise in a small part of the scale, as thermal frames have it."""
+    low, high = (40, 60) if bits == 8 else (20_000, 20_400)
+    counts = np.random.default_rng(0).integers(low, high, (height, width))
+    return Frame("scene", counts.astype(np.uint8 if bits == 8 else np.uint16), bits)
+
+
+def painted(picture, channel, other):
+    """(rows, columns) of the pixels that have more of one colour than of another."""
+    signed = picture.astype(int)
+    return np.nonzero(signed[..., channel] - signed[..., other] > 60)
+
+
+def test_a_detection_has_a_green_circle_around_its_place() -> None:
+    # The circle is 4 px and the radius of its disc, 1 px; zoom 8 puts the centre of pixel (20, 40)
+    # at (163.5, 323.5).
+    picture = overlay(scene(64, 64), [Detection(20, 40, 0.93, np.pi)])
+    rows, cols = painted(picture, 1, 2)
+    left = cols <= 323  # the score stands on the right
+    assert abs(cols.min() - (323.5 - 40)) <= 1.5
+    assert abs(rows[left].min() - (163.5 - 40)) <= 1.5
+    assert abs(rows[left].max() - (163.5 + 40)) <= 1.5
+    radius = np.hypot(rows[left] - 163.5, cols[left] - 323.5)
+    assert np.all(abs(radius - 40) <= 2)
+
+
+def test_its_score_stands_beside_it() -> None:
+    one, other = (overlay(scene(64, 64), [Detection(20, 20, s, 4)]) for s in (0.11, 0.88))
+    changed = np.nonzero((one != other).any(axis=2))
+    assert changed[1].min() > 163 + 40  # right of the circle
+    assert abs(changed[0].mean() - 163) < 12
+
+
+def test_a_labelled_point_has_an_orange_square() -> None:
+    rows, cols = painted(overlay(scene(64, 64), (), [(20.0, 40.0)]), 2, 0)
+    edges = (rows.min(), rows.max(), cols.min(), cols.max())
+    expected = (163.5 - 56, 163.5 + 56, 323.5 - 56, 323.5 + 56)
+    assert np.all(np.abs(np.subtract(edges, expected)) <= 1.5)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_counts_in_use_fill_the_grey_scale(bits: int) -> None:
+    picture = overlay(scene(64, 48, bits), ())
+    assert picture.dtype == np.uint8
+    assert (picture.min(), picture.max()) == (0, 255)
+    assert 100 < picture.mean() < 155
+
+
+def test_without_detections_it_is_grey() -> None:
+    picture = overlay(scene(64, 64), ())
+    assert np.all(picture == picture[..., :1])
+
+
+def test_a_frame_without_contrast_is_black() -> None:
+    assert not overlay(Frame("flat", np.full((64, 64), 900, np.uint16), 16), ()).any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((64, 48), (512, 384)),
+        ((48, 256), (96, 512)),
+        ((300, 200), (600, 400)),
+        ((512, 640), (512, 640)),
+        ((1, 1), (512, 512)),
+    ],
+)
+def test_the_longer_side_has_at_least_512_px(
+    shape: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert overlay(scene(*shape), ()).shape == (*expected, 3)
+
+
+@pytest.mark.parametrize("longer", [205, 400])
+def test_it_is_enlarged_where_rounding_down_would_leave_it_smaller(longer: int) -> None:
+    assert max(overlay(scene(100, longer), ()).shape) >= 512
