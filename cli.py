@@ -396,13 +396,74 @@ def _quantize(weights: str, data: Path, out: Path, **options: Any) -> Bundle:
         return quantize_to_bundle(weights, data, out, progress=move, **options)
 
 
+@app.command("compile")
+def compile_bundle(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    variant: Annotated[str | None, typer.Option(help="The fastest there by default.")] = None,
+    target: Annotated[
+        str, typer.Option(metavar="this|sm_86|...", help="The GPU here, or a compute capability.")
+    ] = "this",
+    backend: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt",
+    size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HxW", help="Of the frames; several give a range. [256x256]"),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Most frames a call.")] = 1,
+    json_to: JsonOut = None,
+) -> None:
+    """Build an engine and keep it in this machine's store."""
+    from irstd_edge.edge.bundle import open_bundle
+    from irstd_edge.edge.compiler import best_variant, compile_engine
+    from irstd_edge.edge.engine_from_onnx import EnginePlan
+    from irstd_edge.edge.engine_store import open_store
+
+    sizes = tuple(_size(text) for text in size or ["256x256"])
+    plan = EnginePlan(backend, target, sizes, batch)
+    opened = open_bundle(bundle)
+    chosen = variant or best_variant(opened)
+    talk.print(f"building {chosen} with {backend}")
+    done = compile_engine(opened, chosen, plan, open_store())
+    made = f"{done.key.backend} {done.key.version}, {done.key.target}"
+    _results(json_to).print(
+        f"{done.path}: {chosen}, {made}, {done.size_bytes / 1e6:.2f} MB in {done.build_s:.1f} s",
+        soft_wrap=True,
+        markup=False,
+    )
+    _emit(done.record(), json_to)
+
+
+@app.command()
+def doctor(json_to: JsonOut = None) -> None:
+    """Say what this machine can do, and what is missing for the rest."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from irstd_edge.edge.doctor import examine
+
+    findings = examine()
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "what", "for", "found, or the command that brings it"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        answer = finding.found or finding.fix or "not on this machine"
+        cells = ("yes" if finding.ok else "no", finding.name, finding.what_for, answer)
+        table.add_row(*map(Text, cells))
+    _results(json_to).print(table)
+    _emit([finding.record() for finding in findings], json_to)
+
+
 @app.command()
 def bench(
     bundles: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[BUNDLE...]", help="Both shipped models by default."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(metavar="cpu|jetson|PROFILE", help="A Jetson not here is projected.")
+    ] = "cpu",
+    require_measured: Annotated[
+        bool, typer.Option("--require-measured", help="Exit 3 instead of projecting.")
+    ] = False,
     runtime: Annotated[
         list[str] | None, typer.Option(help="onnxruntime, openvino; all installed by default.")
     ] = None,
@@ -417,12 +478,13 @@ def bench(
 ) -> None:
     """Measure accuracy, drift, latency and cost of every variant, side by side."""
     from irstd_edge.benchmarks.bench import Plan
+    from irstd_edge.benchmarks.projection import devices_to_project
     from irstd_edge.benchmarks.table import print_table
     from irstd_edge.edge.bundle import open_bundle
     from irstd_edge.edge.dataset import open_dataset
+    from irstd_edge.edge.devices import this_machine
 
-    if device != "cpu":
-        raise MachineError(f"--device {device}: this version measures on cpu; run it on the device")
+    profiles = devices_to_project(device, this_machine(), require_measured)
     chosen = None if data is None else open_dataset(data, split)
     opened = [open_bundle(path) for path in bundles] if bundles else _shipped_bundles()
     plan = Plan(
@@ -434,9 +496,18 @@ def bench(
         size=None if size is None else _size(size),
         samples=samples,
     )
-    found = _bench(opened, plan)
+    found = _project(opened, plan, profiles) if profiles else _bench(opened, plan)
     print_table(found, _results(json_to))
     _emit(found, json_to)
+
+
+def _project(bundles: list[Bundle], plan: Any, profiles: tuple[Any, ...]) -> dict[str, Any]:
+    from irstd_edge.benchmarks.bench import frame_size
+    from irstd_edge.benchmarks.projection import project
+
+    talk.print("not measured: no such board here, so its speed is projected")
+    with _progress() as move:
+        return project(bundles, profiles, frame_size(plan), move)
 
 
 def _runtimes(names: list[str] | None) -> dict[str, Any]:
@@ -465,7 +536,8 @@ def _shipped_bundles() -> list[Bundle]:
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     bundles = []
     for model in MODELS:
-        path = caches / "irstd-edge" / f"{model}-{__version__}-{sha256_of(find_weights(model))[:12]}"
+        version = f"{__version__}-{sha256_of(find_weights(model))[:12]}"
+        path = caches / "irstd-edge" / f"{model}-{version}"
         if not path.exists():
             talk.print(f"{model}: quantizing the shipped weights once, into {path}")
             with tempfile.TemporaryDirectory() as folder:

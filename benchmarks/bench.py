@@ -91,6 +91,11 @@ def bench(
     return {"schema": SCHEMA, "machine": machine, "results": results}
 
 
+def frame_size(plan: Plan) -> Size:
+    """(height, width) of the frames that the plan would time."""
+    return _timed_on(plan).frames[0].shape
+
+
 def _bench_one(bundle: Bundle, plan: Plan, timed_on: TimedOn, progress: Progress) -> dict[str, Any]:
     model = bundle.manifest.model.name
     pairs = _pairs(bundle, plan)

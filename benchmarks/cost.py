@@ -90,12 +90,17 @@ def cost_of_graph(path: Path, input_shape: Sequence[int]) -> Cost:
     """
     shape = tuple(int(extent) for extent in input_shape)
     model = load_at(path, shape)
-    refused = sorted({node.op_type for node in model.graph.node} & REFUSED)
-    if refused:
-        raise IrstdError(f"{path}: {', '.join(refused)} cannot be counted, give the Q/DQ graph")
+    refuse_uncounted(model, path)
     nodes = _counted_nodes(model.graph)
     needed = {name for node in nodes for name in (*node.input, *node.output) if name}
     return Cost(shape, tuple(_layers(model.graph, nodes, tensors_of(model, needed, path))))
+
+
+def refuse_uncounted(model: Any, path: Path) -> None:
+    """Raise IrstdError where a graph holds an operator of `REFUSED`."""
+    refused = sorted({node.op_type for node in model.graph.node} & REFUSED)
+    if refused:
+        raise IrstdError(f"{path}: {', '.join(refused)} cannot be counted, give the Q/DQ graph")
 
 
 def _counted_nodes(graph: Any) -> list[Any]:
@@ -127,7 +132,7 @@ def _layers(graph: Any, nodes: list[Any], tensors: Mapping[str, Tensor]) -> list
         Layer(
             name=node.name or node.output[0],
             op=node.op_type,
-            macs=_macs(node, tensors),
+            macs=macs_of(node, tensors),
             params=sum(learned(name) for name in node.input if name),
             output_bytes=tensors[node.output[0]].size_bytes,
         )
@@ -142,7 +147,8 @@ def _source(name: str, producers: Mapping[str, Any]) -> str:
     return name
 
 
-def _macs(node: Any, tensors: Mapping[str, Tensor]) -> int:
+def macs_of(node: Any, tensors: Mapping[str, Tensor]) -> int:
+    """Multiply-accumulates of one node; 0 for one that is not `WEIGHTED`."""
     first, output = tensors[node.input[0]].shape, tensors[node.output[0]].shape
     weight = tensors[node.input[1]].shape
     if node.op_type == "Conv":  # weight (Cout, Cin / groups, *kernel)

@@ -65,7 +65,7 @@ _VARIANT = {
     "latency_ms": Maybe(_all(Maybe(NUMBER), "p50", "p90", "p99", "mean", "samples")),
     "stages_ms": Maybe(_all(Maybe(NUMBER), "read", "pre", "infer", "post")),
     "accuracy": Maybe(_ACCURACY),
-    "infer_ms": Maybe(NUMBERS, optional=True),
+    **_all(Maybe(NUMBERS, optional=True), "infer_ms", "range_ms"),
     "weak": Maybe([TEXT], optional=True),
 }
 

@@ -12,7 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from irstd_edge.benchmarks.comparison import Row, cost_of, fixed, percent, rows_of, size_of
+from irstd_edge.benchmarks.comparison import (
+    ABSENT,
+    Row,
+    cost_of,
+    fixed,
+    percent,
+    rows_of,
+    size_of,
+)
+from irstd_edge.benchmarks.projection import METHOD
 from irstd_edge.benchmarks.verdict import Verdict
 
 NO_LIMIT = 1000
@@ -51,6 +60,9 @@ def print_table(bench: Mapping[str, Any], console: Console) -> None:
     Narrow terminals get accuracy and speed in two tables; 80 columns are enough for each.
     """
     for result in bench["results"]:
+        if not any(variant["measured"] for variant in result["variants"]):
+            _print_projection(result, console)
+            continue
         whole = _table(result, _QUALITY + _SPEED)
         unlimited = console.options.update(max_width=NO_LIMIT)
         fits = console.measure(whole, options=unlimited).maximum <= console.width
@@ -74,6 +86,39 @@ def _table(result: Mapping[str, Any], columns: tuple[Column, ...]) -> Table:
         style = "" if row.variant["measured"] else "dim italic"
         table.add_row(*(Text(cell) for cell in cells), style=style)
     return table
+
+
+_PROJECTED = (
+    Column("p50 ms", lambda row: _between(row.variant.get("range_ms"))),
+    Column("FPS", lambda row: _between(_rates(row.variant.get("range_ms")))),
+)
+
+
+def _print_projection(result: Mapping[str, Any], console: Console) -> None:
+    """Ranges alone: a projection has no accuracy, and its speed is no more than that."""
+    console.print(Text(f"{result['model']}: projection, not measured", style="bold"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("device", "variant", "runtime"):
+        table.add_column(heading, no_wrap=True)
+    for column in _PROJECTED:
+        table.add_column(column.heading, justify="right", no_wrap=True)
+    for row in rows_of(result):
+        cells = [str(row.variant["device"]), row.name, str(row.variant["runtime"])]
+        cells += [column.text(row) for column in _PROJECTED]
+        table.add_row(*(Text(cell) for cell in cells), style="dim italic")
+    console.print(table)
+    notes = dict.fromkeys(row.variant["not_measured"] for row in rows_of(result))
+    for line in (cost_of(result["cost"]), *filter(None, notes), METHOD):
+        console.print(Text(line, style="dim"))
+    console.print()
+
+
+def _between(ends: Sequence[float] | None) -> str:
+    return ABSENT if ends is None else f"{fixed(ends[0], 1)} to {fixed(ends[1], 1)}"
+
+
+def _rates(ends_ms: Sequence[float] | None) -> list[float] | None:
+    return None if ends_ms is None else [1000 / ends_ms[1], 1000 / ends_ms[0]]
 
 
 def _notes(result: Mapping[str, Any]) -> Iterator[str]:

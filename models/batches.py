@@ -96,11 +96,11 @@ def _free_crop(source: Labelled, how: Augmentation, rng: np.random.Generator) ->
     shift = how.size_px / 2 - 0.5 - zoom * centre
     matrix = np.array([[zoom, 0, shift[1]], [0, zoom, shift[0]]])
     size = (how.size_px, how.size_px)
-    image = cv2.warpAffine(source.image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-    mask = cv2.warpAffine(source.mask, matrix, size)
+    view = cv2.warpAffine(source.image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    image = _relit(np.asarray(view, np.float32), how, rng)
+    mask = np.asarray(cv2.warpAffine(source.mask, matrix, size) > 0.5, np.float32)
     points = source.points * zoom + shift
-    mask = (mask > 0.5).astype(np.float32)
-    return _turned(_kept(_relit(image, how, rng), mask, points, source.radii * zoom), rng)
+    return _turned(_kept(image, mask, points, source.radii * zoom), rng)
 
 
 def _kept(image: FloatArray, mask: FloatArray, points: FloatArray, radii: FloatArray) -> Crop:
@@ -130,7 +130,8 @@ def _relit(image: FloatArray, how: Augmentation, rng: np.random.Generator) -> Fl
     image = _blurred(image, how.blur_px, rng)
     mean = image.mean()
     noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(0, how.noise)
-    return np.clip((image - mean) * gain + mean + offset + noise, 0, 1).astype(np.float32)
+    relit = np.clip((image - mean) * gain + mean + offset + noise, 0, 1)
+    return np.asarray(relit, np.float32)
 
 
 def _blurred(image: FloatArray, most_px: float, rng: np.random.Generator) -> FloatArray:

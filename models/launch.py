@@ -47,7 +47,7 @@ def _device(name: str) -> str:
 def _multiplies_bfloat16(device: str) -> bool:
     """Say whether bfloat16 pays: where the processor lacks it, it is emulated, and slow."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # The one source torch has for this is private and may go: then float32 is right anyhow.
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return bool(supported())

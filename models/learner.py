@@ -98,7 +98,8 @@ class Learner:
     def _loss(self, crops: Sequence[Crop], warm: bool) -> Tensor:
         if isinstance(self.inner, P2P):
             frames, points = self.fabric.to_device(point_batch(crops))
-            return point_loss(*self.net(_channels_last(frames)), points)
+            heatmap, geometry = self.net(_channels_last(frames))
+            return point_loss(heatmap, geometry, points)
         frames, masks = self.fabric.to_device(mask_batch(crops))
         outputs = self.net.forward_all(_channels_last(normalise(frames)))
         return multi_scale_loss(outputs, masks, name=self.recipe.loss, warm=warm)

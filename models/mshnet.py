@@ -162,7 +162,7 @@ class MSHNet(nn.Module):
             if isinstance(module, ResBlock):
                 module.fold()
         net.conv_init = _one_channel(net.conv_init)
-        return net
+        return net.eval()  # the identities that took the place of a module, too
 
 
 def normalise(frames: Tensor) -> Tensor:  # (N, 1, H, W) in 0..1 -> (N, 3, H, W)
@@ -183,4 +183,4 @@ def _one_channel(conv: nn.Conv2d) -> nn.Conv2d:
     assert grey.bias is not None
     grey.weight.data = scaled.sum(1, keepdim=True)
     grey.bias.data = conv.bias.detach() - (scaled * mean).sum((1, 2, 3))
-    return grey.eval()
+    return grey

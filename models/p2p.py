@@ -70,7 +70,7 @@ class Attention(nn.Module):
         """
         z = F.relu(self.reduce(x.mean((2, 3), keepdim=True)))
         weights = (self.expand(z) / self.temperature).sigmoid()
-        return weights.split(self.sizes, 1)
+        return weights.split(self.sizes, 1)  # type: ignore[no-any-return]
 
 
 class DynamicConv(nn.Module):
@@ -98,7 +98,7 @@ class DynamicConv(nn.Module):
         """Convolve (N, C, H, W), already scaled per input channel; taps are (N, 3, 1, 1)."""
         if self.spatial:
             copies = shifted_copies(x, self.vertical)
-            scaled = [copy * tap for copy, tap in zip(copies, taps.split(1, 1), strict=True)]
+            scaled = [copy * tap for copy, tap in zip(copies, taps.chunk(3, 1), strict=True)]
             x = torch.cat(scaled, 1)
         y: Tensor = self.conv(x)
         return y
@@ -314,7 +314,7 @@ class P2P(nn.Module):
             if isinstance(stage, DynamicStage):
                 stage.units = nn.ModuleList(StaticUnit(unit) for unit in stage.units)  # type: ignore[arg-type]
         fold_pairs(net)
-        return net
+        return net.eval()
 
     def set_temperature(self, temperature: float) -> None:
         """Soften every attention: training starts near uniform and ends at 1, the deployed value.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from irstd_edge.edge.types import IrstdError
 from irstd_edge.models import spec_of
@@ -113,7 +114,7 @@ def recipe_of(
         raise IrstdError(f"--loss: {model} cannot be trained with {loss!r}; leave --loss out")
     if loss is not None and loss != "points":
         mask_loss(loss)
-    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "loss": loss}
+    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "loss": loss}
     for option, value in given.items():
         if isinstance(value, int | float) and not 0 < value < math.inf:
             flag = option.replace("_", "-")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -24,10 +27,26 @@ SHIPPED = Path(__file__).parent / "weights"
 
 
 def save_weights(path: Path, model: str, net: nn.Module, card: Mapping[str, Any]) -> None:
-    """Write a network's weights as one safetensors file; `card` is kept as its metadata."""
+    """Write a network's weights as one safetensors file; `card` is kept as its metadata.
+
+    Equal weights and cards give equal bytes: a bundle names its weights by their sha256.
+    """
     state = {key: value.contiguous() for key, value in net.state_dict().items()}
     metadata = {"model": model, "card": json.dumps(card)}
-    write_atomic(path, save(state, metadata))
+    write_atomic(path, _in_order(save(state, metadata)))
+
+
+def _in_order(raw: bytes) -> bytes:
+    """Sort the metadata of a safetensors file, which the library writes in a random order.
+
+    The format: the header's length in 8 bytes, the header as JSON, filled up to 8, the tensors.
+    """
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + raw[end:]
 
 
 def find_weights(name: str | Path) -> Path:
@@ -83,13 +102,15 @@ def spec_with_threshold(model: str, card: Mapping[str, Any]) -> ModelSpec:
 def model_from_state(model: str, state: Mapping[str, Tensor], path: Path) -> MSHNet | P2P:
     """Return the network that these weights fit. Raises IrstdError naming what does not fit."""
     net: MSHNet | P2P = create_model(model)
-    if model == "mshnet" and "output_0.weight" in state:
+    head = state.get("output_0.weight")
+    if model == "mshnet" and head is not None and head.shape[2:] == (3, 3):
         # A variant with 3x3 heads exists; the file says which it is.
-        net = MSHNet(head_size=state["output_0.weight"].shape[-1])
+        net = MSHNet(head_size=3)
     try:
         net.load_state_dict(dict(state))
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
+        # Where all is foreign, torch lists every key.
+        reason = shorten(str(error).splitlines()[1], 200, placeholder=" ...")
         raise IrstdError(f"{path}: is not a {model}: {reason}; check --model") from error
     return net
 
@@ -111,16 +132,15 @@ def import_weights(path: Path, model: str) -> tuple[MSHNet | P2P, dict[str, Any]
 
 
 def _unpickled(path: Path) -> Any:
-    import numpy as np
-
-    # The authors' checkpoints keep their epoch and IoU as numpy scalars.
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
-    kinds = [np.dtype, scalar, *(type(np.dtype(c)) for c in ("f4", "f8", "i4", "i8", "?"))]
-    names = [(scalar, "numpy.core.multiarray.scalar")]
-    read_bytes(path)
+    raw = io.BytesIO(read_bytes(path))
+    # The authors' checkpoints keep their epoch and IoU as numpy scalars. What rebuilds one moved
+    # in numpy 2: a file of either age names it by the place of its time.
+    scalar = np.float64(0).__reduce__()[0]
+    homes = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    kinds = [np.dtype, *(type(np.dtype(code)) for code in ("f4", "f8", "i4", "i8", "?"))]
     try:
-        with torch.serialization.safe_globals([*kinds, *names]):  # type: ignore[arg-type]
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([*homes, *kinds]):  # type: ignore[list-item]
+            return torch.load(raw, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what the bytes made it raise
         raise IrstdError(
             f"{path}: refused: it is damaged, or holds more than tensors and would run code; "

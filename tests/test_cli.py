@@ -5,11 +5,13 @@ import os
 import pickle
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from irstd_edge.benchmarks.scenes import write_dataset
+from irstd_edge.edge.gpu import this_gpu
 
 
 def irstd_edge(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -162,9 +164,76 @@ def test_wrong_option_keeps_typers_message() -> None:
     assert run.returncode == 2 and "No such option" in run.stderr
 
 
-def test_device_that_is_not_here() -> None:
-    run = irstd_edge("bench", "--device", "jetson")
-    assert run.returncode == 3 and run.stderr.startswith("irstd-edge: --device jetson")
+@pytest.mark.parametrize("device", ["jetson", "orin-nano-8gb-super"])
+def test_device_that_is_not_here(device: str) -> None:
+    run = irstd_edge("bench", "--device", device, "--require-measured")
+    assert (run.returncode, run.stdout) == (3, "")
+    assert run.stderr.startswith(f"irstd-edge: --device {device}: would be projected")
+
+
+def test_unknown_device() -> None:
+    refused(irstd_edge("bench", "--device", "orin"), "orin-nano-8gb-super")
+
+
+@pytest.fixture(scope="module")
+def float_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped p2p without its integer graphs."""
+    from irstd_edge.edge.bundle import write_bundle
+    from irstd_edge.edge.types import Manifest, Quantization
+    from irstd_edge.models.onnx_from_torch import onnx_from_torch
+    from irstd_edge.models.weights import load_model, spec_with_threshold
+
+    net, model, card = load_model("p2p")
+    spec = spec_with_threshold(model, card)
+    manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+    graph = onnx_from_torch(net.deploy(), spec)
+    path = tmp_path_factory.mktemp("float") / "bundle"
+    return write_bundle(path, manifest, {"fp32.onnx": graph}).path
+
+
+def test_a_jetson_that_is_not_here_is_projected(float_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    run = irstd_edge("bench", float_bundle, "--device", "jetson", "--json", out)
+    assert run.returncode == 0, run.stderr
+    assert "p2p: projection, not measured" in run.stdout and "orin-nano-8gb-super" in run.stdout
+    variants = json.loads(out.read_text())["results"][0]["variants"]
+    assert len(variants) == 10 and not any(variant["measured"] for variant in variants)
+    assert irstd_edge("gate", out).returncode == 1
+    one = irstd_edge("bench", float_bundle, "--device", "agx-orin-64gb", "--json", "-")
+    assert [v["device"] for v in json.loads(one.stdout)["results"][0]["variants"]] == [
+        "agx-orin-64gb"
+    ]
+
+
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="needs irstd-edge[tensorrt-rtx]")
+def test_compile_puts_an_engine_into_the_store(
+    float_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    options = ("--backend", "tensorrt-rtx", "--target", "sm_86", "--size", "64x64")
+    run = irstd_edge("compile", float_bundle, *options, "--json", "-")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    engine = Path(found["engine"])
+    assert engine.is_relative_to(tmp_path / "irstd-edge" / "engines")
+    assert found["bytes"] == engine.stat().st_size and found["variant"] == "fp32"
+    assert "built" not in run.stdout and "MB in" in run.stderr
+
+
+@pytest.mark.skipif(this_gpu() is not None, reason="there is a GPU here")
+def test_compile_without_a_gpu_or_tensorrt_says_what_to_do(float_bundle: Path) -> None:
+    run = irstd_edge("compile", float_bundle)
+    assert (run.returncode, run.stdout) == (3, "")
+    assert run.stderr.splitlines()[-1].startswith("irstd-edge: tensorrt: ")
+
+
+def test_doctor_says_what_is_here_and_what_is_missing() -> None:
+    run = irstd_edge("doctor", "--json", "-")
+    assert run.returncode == 0, run.stderr
+    found = {item["name"]: item for item in json.loads(run.stdout)}
+    assert found["onnxruntime"]["ok"] and found["onnxruntime"]["fix"] is None
+    assert found["shipped weights"]["found"] == "mshnet, p2p"
+    assert "onnxruntime" in irstd_edge("doctor").stdout
 
 
 def test_a_fault_of_ours_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None:

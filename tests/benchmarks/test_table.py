@@ -63,6 +63,31 @@ def test_markup_in_a_name_is_text(bench_json: dict[str, Any]) -> None:
     assert "[red]p2p[/red][/nothing]" in printed(bench_json, 80)
 
 
+def test_a_projection_says_so_before_anything_else(bench_json: dict[str, Any]) -> None:
+    result = bench_json["results"][0]
+    note = "projected from fp32.onnx"
+    place = {"measured": False, "not_measured": note, "device": "agx-orin-64gb", "accuracy": None}
+    projected = {**result["variants"][0], **place, "range_ms": [4.0, 8.0]}
+    result |= {"variants": [projected], "drift": [], "timed_on": None}
+    lines = printed(bench_json, 80).splitlines()
+
+    assert lines[0] == "p2p: projection, not measured"
+    (row,) = [line.split() for line in lines if "agx-orin-64gb" in line]
+    assert row == ["agx-orin-64gb", "fp32", "onnxruntime", *"4.0 to 8.0 125.0 to 250.0".split()]
+    text = " ".join(" ".join(lines).split())
+    assert note in text and "fitted in two ways to 20 published YOLO11 figures" in text
+
+
+def test_a_projection_is_dim_and_italic(bench_json: dict[str, Any]) -> None:
+    for variant in bench_json["results"][0]["variants"]:
+        variant |= {"measured": False, "device": "xavier-nx", "range_ms": [1.0, 2.0]}
+    console = Console(file=io.StringIO(), width=80, color_system="standard", force_terminal=True)
+    print_table(bench_json, console)
+    assert isinstance(console.file, io.StringIO)
+    rows = [line for line in console.file.getvalue().splitlines() if "xavier-nx" in line]
+    assert len(rows) == 4 and all("\x1b[2;3m" in row for row in rows)
+
+
 def accuracy_printed(found: dict[str, Any], width: int = 80) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     print_accuracy({"model": "p2p", "variant": "int8", "runtime": "openvino", **found}, console)

@@ -1,0 +1,194 @@
+"""How fast a graph should run on a Jetson that is not here: a projection, never a measurement.
+
+Each kernel takes the longer of its arithmetic and its traffic, at the efficiency that real engines
+reach, plus its launch; each call adds what the host does:
+
+    t = call + sum over kernels of max(operations / (e peak), bytes / (b bandwidth)) + launch
+
+The constants were fitted (least squares of log t) to what Ultralytics published for YOLO11 n, s, m,
+l, x at 640x640 with TensorRT on Orin NX 16 GB and Orin Nano Super (guide "NVIDIA Jetson", version
+8.3.51), FP16 and INT8: twenty figures of 3.9 to 36 ms, on kernels counted by `kernels_of_graph`.
+They cannot tell what a call costs from what its launches cost, which decides for small networks:
+both extremes fit within 14 %, so both are kept, and what lies between them is the range.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irstd_edge.benchmarks.cost import cost_of_graph
+from irstd_edge.benchmarks.kernels import Kernel, kernels_of_graph
+from irstd_edge.benchmarks.schema import SCHEMA
+from irstd_edge.edge.bundle import Bundle
+from irstd_edge.edge.devices import Machine, this_machine
+from irstd_edge.edge.profiles import PROFILES, Profile, profile_of
+from irstd_edge.edge.types import IrstdError, MachineError
+
+RUNTIME = "tensorrt"
+FP16_BYTES, FP32_BYTES = 2, 4
+ERROR = 1.2
+"""Factor by which a network left out of the fit was missed at most (1.18), rounded up."""
+ERROR_ELSEWHERE = 1.5
+"""The same for other generations than Orin: an assumption, nothing was published to fit it to."""
+FITTED_SM = 87
+METHOD = (
+    "range: a roofline over the graph's kernels, fitted in two ways to 20 published YOLO11 figures "
+    f"on Orin and widened by {ERROR}; by {ERROR_ELSEWHERE} on Xavier and Thor, where none was found"
+)
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Constants of one explanation of the published figures."""
+
+    float_efficiency: float
+    """Share of the tensor cores' peak in FP16."""
+    int8_efficiency: float
+    bandwidth_efficiency: float
+    launch_us: float
+    """Of each kernel."""
+    call_ms: float
+    """Of each call: copies, synchronisation, the host's part."""
+
+    def time_ms(self, kernels: Sequence[Kernel], device: Profile, float_bytes: int) -> float:
+        """Of one call; float_bytes: 2 computes float values in FP16, 4 in TF32 or FP32."""
+        peak = device.fp16_tflops if float_bytes == FP16_BYTES else device.fp32_tflops
+        seconds = 0.0
+        for kernel in kernels:
+            arithmetic = 2 * kernel.macs / (self.float_efficiency * peak * 1e12)
+            arithmetic += 2 * kernel.macs_int8 / (self.int8_efficiency * device.int8_tops * 1e12)
+            moved = kernel.values * float_bytes + kernel.bytes_int8
+            traffic = moved / (self.bandwidth_efficiency * device.bandwidth_gb_s * 1e9)
+            seconds += max(arithmetic, traffic)
+        return 1e3 * seconds + 1e-3 * self.launch_us * len(kernels) + self.call_ms
+
+
+CALLS_COST = Roofline(0.444, 0.404, 0.442, launch_us=2.8, call_ms=1.4)
+LAUNCHES_COST = Roofline(0.451, 0.457, 0.8, launch_us=27.2, call_ms=0.0)
+"""The bandwidth's share was set, not fitted: at no cost per call it is no longer determined."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where the median latency of the inference alone should lie."""
+
+    low_ms: float
+    high_ms: float
+
+    @property
+    def middle_ms(self) -> float:
+        """The geometric mean: as far from either end by factor."""
+        return math.sqrt(self.low_ms * self.high_ms)
+
+
+def project_latency(kernels: Sequence[Kernel], device: Profile, float_bytes: int) -> Range:
+    """Project one call, with the error that the model has shown on published figures."""
+    both = [each.time_ms(kernels, device, float_bytes) for each in (CALLS_COST, LAUNCHES_COST)]
+    error = ERROR if device.sm == FITTED_SM else ERROR_ELSEWHERE
+    return Range(min(both) / error, max(both) * error)
+
+
+def devices_to_project(
+    device: str, machine: Machine, require_measured: bool = False
+) -> tuple[Profile, ...]:
+    """The profiles that `bench --device` asks for; empty where this machine is to be measured.
+
+    Raises MachineError where a projection is not allowed, IrstdError on an unknown name.
+    """
+    if device == "cpu" or (device == "jetson" and machine.is_jetson):
+        return ()
+    if device == "cuda":
+        raise MachineError("--device cuda: this version measures on cpu alone: leave it out")
+    profiles = tuple(PROFILES.values()) if device == "jetson" else (profile_of(device),)
+    if require_measured:
+        raise MachineError(
+            f"--device {device}: would be projected, which --require-measured forbids: run "
+            "`irstd-edge bench --device jetson` on the board"
+        )
+    return profiles
+
+
+def project(
+    bundles: Sequence[Bundle],
+    devices: Sequence[Profile],
+    size: tuple[int, int],
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """A bench.json in which nothing is measured: each bundle in FP16 and INT8 on each device.
+
+    size: (height, width) of the frames. Raises MachineError without onnx, IrstdError where a
+    bundle has no graph to project from.
+    """
+    results = []
+    for done, bundle in enumerate(bundles, start=1):
+        results.append(_result(bundle, devices, size))
+        progress("projection", done, len(bundles))
+    return {"schema": SCHEMA, "machine": this_machine().record(), "results": results}
+
+
+def _result(bundle: Bundle, devices: Sequence[Profile], size: tuple[int, int]) -> dict[str, Any]:
+    stride = bundle.manifest.model.input.stride
+    shape = (1, 1, *(-(-extent // stride) * stride for extent in size))
+    graphs = _graphs(bundle)
+    variants = []
+    for name, (path, float_bytes) in graphs.items():
+        kernels = kernels_of_graph(path, shape)
+        variants += [
+            _variant(name, path, device, project_latency(kernels, device, float_bytes))
+            for device in devices
+        ]
+    variants.sort(key=lambda variant: [device.name for device in devices].index(variant["device"]))
+    return {
+        "model": bundle.manifest.model.name,
+        "bundle": bundle.sha256,
+        "timed_on": None,
+        "cost": cost_of_graph(next(iter(graphs.values()))[0], shape).to_json(),
+        "variants": variants,
+        "drift": [],
+    }
+
+
+def _graphs(bundle: Bundle) -> dict[str, tuple[Path, int]]:
+    """Variant -> the graph that stands for it, and the bytes of a float value on the device.
+
+    FP16 moves and computes what the float graph does, at two bytes a value.
+    """
+    sources = (
+        ("fp16", "fp16", FP16_BYTES),
+        ("fp16", "fp32", FP16_BYTES),
+        ("int8", "int8", FP32_BYTES),
+        ("int8-fp16", "int8-fp16", FP16_BYTES),
+    )
+    there = bundle.variants(RUNTIME)
+    found = {
+        variant: (bundle.graph(source, RUNTIME), float_bytes)
+        for variant, source, float_bytes in sources
+        if source in there
+    }
+    if not found:
+        raise IrstdError(f"{bundle.path}: has no graph to project from: quantize again")
+    return found
+
+
+def _variant(name: str, path: Path, device: Profile, latency: Range) -> dict[str, Any]:
+    p50 = latency.middle_ms
+    nothing = ("bytes", "memory_mb", "fps_end_to_end", "power_w", "joule_per_frame", "accuracy")
+    return {
+        "name": name,
+        "runtime": RUNTIME,
+        "precision": name,
+        "device": device.name,
+        "measured": False,
+        "not_measured": f"projected from {path.name} and the figures of NVIDIA's data sheet"
+        + (", float32 where it is not INT8" if name == "int8" else ""),
+        "source": device.source,
+        **dict.fromkeys(nothing),
+        "latency_ms": {"p50": p50, "p90": None, "p99": None, "mean": None, "samples": None},
+        "range_ms": [latency.low_ms, latency.high_ms],
+        "stages_ms": None,
+        "fps": 1000 / p50,
+    }

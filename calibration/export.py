@@ -1,0 +1,58 @@
+"""A float network and its quantized twin -> the graphs of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from torch import nn
+
+from irstd_edge.calibration import half_layout
+from irstd_edge.calibration.cpu_layout import cpu_form, cpu_outputs
+from irstd_edge.calibration.half_layout import half_form
+from irstd_edge.calibration.layouts import store_int8_weights
+from irstd_edge.calibration.ranges import ranges_of
+from irstd_edge.edge.bundle import VARIANTS, graph_name
+from irstd_edge.edge.qdq import lint_int8
+from irstd_edge.edge.types import FloatArray, ModelSpec
+from irstd_edge.models.onnx_from_torch import OPSET, onnx_from_torch
+
+FP32, FP16 = VARIANTS["fp32"], VARIANTS["fp16"]
+INT8, INT8_FP16 = VARIANTS["int8"], VARIANTS["int8-fp16"]
+INT8_CPU = graph_name("int8", "onnxruntime")
+
+
+def graphs_of(
+    float_net: nn.Module, quantized: nn.Module, spec: ModelSpec, batches: Sequence[FloatArray]
+) -> dict[str, bytes]:
+    """File name -> ONNX graph, for every runtime. `batches` (1, 1, H, W) are to calibrate on.
+
+    Raises ValueError where a graph is not what the runtimes take, which is a fault of ours.
+    """
+    int8 = int8_graph(quantized, spec)
+    ranges = ranges_of(int8, cpu_outputs(int8), batches)
+    return {
+        FP32: onnx_from_torch(float_net, spec),
+        INT8: bytes_of(int8),
+        INT8_CPU: bytes_of(cpu_form(int8, ranges)),
+        FP16: bytes_of(half_form(_graph(float_net, spec, half_layout.OPSET))),
+        INT8_FP16: bytes_of(half_form(int8_graph(quantized, spec, half_layout.OPSET))),
+    }
+
+
+def int8_graph(quantized: nn.Module, spec: ModelSpec, opset: int = OPSET) -> onnx.ModelProto:
+    """The form of TensorRT and OpenVINO: signed, zero point 0, weights stored as int8."""
+    model = store_int8_weights(_graph(quantized, spec, opset))
+    findings = lint_int8(model)
+    if findings:
+        raise ValueError(f"{INT8}: {findings[0]}")
+    return model
+
+
+def _graph(module: nn.Module, spec: ModelSpec, opset: int) -> onnx.ModelProto:
+    return onnx.load_from_string(onnx_from_torch(module, spec, opset))
+
+
+def bytes_of(model: onnx.ModelProto) -> bytes:
+    """The file's bytes; equal graphs give equal bytes."""
+    return model.SerializeToString(deterministic=True)

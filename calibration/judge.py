@@ -1,0 +1,107 @@
+"""Graphs that are not in a bundle yet: how well they do, and what a device should see in them."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
+from irstd_edge.calibration.subset import Progress
+from irstd_edge.edge.golden import golden_files
+from irstd_edge.edge.runners import Runner, open_graph
+from irstd_edge.edge.types import IrstdError, ModelSpec, Sample, Skip
+
+GOLDEN_FRAMES = 3
+
+Runners = dict[str, Runner]
+"""File name of a graph -> it, open on ONNX Runtime."""
+
+
+@contextlib.contextmanager
+def opened(graphs: Mapping[str, bytes], spec: ModelSpec) -> Iterator[Runners]:
+    """Open every graph on ONNX Runtime, which runs each form, if not each one fast."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        runners = {}
+        for name, graph in graphs.items():
+            path = Path(folder, name)
+            path.write_bytes(graph)
+            runner = open_graph(path, spec, name.removesuffix(".onnx"))
+            runners[name] = stack.enter_context(runner)
+        yield runners
+
+
+def judge(
+    runners: Runners, samples: Sequence[Sample | Skip], progress: Progress
+) -> dict[str, Evaluation]:
+    """File name -> its results on the samples."""
+    return {
+        name: _evaluate(runner, samples, f"judging {runner.variant}", progress)
+        for name, runner in runners.items()
+    }
+
+
+def scores_of(
+    runner: Runner, samples: Sequence[Sample | Skip], what: str, progress: Progress
+) -> dict[str, float]:
+    """What counts, 0..1: F1 at 3 px, and IoU of masks; 0 where undefined."""
+    metrics = _evaluate(runner, samples, what, progress).metrics()
+    names = ("f1_3px", "iou") if runner.spec.decode.kind == "mask" else ("f1_3px",)
+    return {name: metrics[name] or 0.0 for name in names}
+
+
+def is_better(after: Mapping[str, float], before: Mapping[str, float]) -> bool:
+    """Whether one score rose and none fell."""
+    return after != before and all(after[name] >= before[name] for name in before)
+
+
+def _evaluate(
+    runner: Runner, samples: Sequence[Sample | Skip], what: str, progress: Progress
+) -> Evaluation:
+    def counted() -> Iterator[Sample | Skip]:
+        for done, sample in enumerate(samples, start=1):
+            yield sample
+            progress(what, done, len(samples))
+
+    return evaluate(counted(), runner.predict, "native")
+
+
+def refuse_drop(
+    judged: Mapping[str, Evaluation], reference: str, max_drop: float | None, fix: str
+) -> None:
+    """Raise IrstdError where a graph loses more points of F1 at 3 px than `max_drop`."""
+    if max_drop is None:
+        return
+    before = _f1(judged[reference])
+    for name, result in judged.items():
+        after = _f1(result)
+        if before is None or after is None:
+            raise IrstdError(
+                "--max-drop: the held-out frames have no targets to judge by: leave it out"
+            )
+        if 100 * (before - after) > max_drop:
+            raise IrstdError(
+                f"--max-drop: {name} loses {100 * (before - after):.2f} points of F1 on "
+                f"{len(result.images)} held-out frames, {max_drop:g} are allowed: {fix}"
+            )
+
+
+def _f1(result: Evaluation) -> float | None:
+    return result.metrics()["f1_3px"]
+
+
+def golden_of(runners: Runners, reference: str, samples: Sequence[Sample]) -> dict[str, Any]:
+    """The golden part of the bundle: the frames whose targets are clearest, and what is seen."""
+    ranked = sorted(samples, key=lambda s: _clarity(runners[reference], s), reverse=True)
+    frames = [sample.frame for sample in ranked[:GOLDEN_FRAMES]]
+    seen = {name: [runner.detect(f) for f in frames] for name, runner in runners.items()}
+    return golden_files(frames, seen)
+
+
+def _clarity(runner: Runner, sample: Sample) -> float:
+    """Lowest score of the targets; under 0 with a target missed, a false alarm, or no target."""
+    (image,) = evaluate([sample], runner.predict, "native").images
+    clean = image.targets and not image.false_alarms and all(t.matched for t in image.targets)
+    return min(t.score for t in image.targets) if clean else -1.0

@@ -1,0 +1,81 @@
+"""One set of scales, a graph per runtime: pure rewriting of ONNX, no numbers of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from irstd_edge.models.onnx_fold import drop_unused
+
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+
+Array = npt.NDArray[Any]
+
+
+class Graph:
+    """A graph to rewrite, indexed by tensor name. `finish` drops what is no longer used."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.nodes: list[Any] = list(model.graph.node)
+        self.constants: dict[str, Array] = {
+            item.name: numpy_helper.to_array(item) for item in model.graph.initializer
+        }
+        self.inputs = tuple(item.name for item in model.graph.input)
+        self.outputs = tuple(item.name for item in model.graph.output)
+        self.producer = {name: node for node in self.nodes for name in node.output}
+        self.readers: dict[str, list[Any]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+    def made_by(self, tensor: str, operator: str) -> Any | None:
+        """The node that makes a tensor where it is this operator, else None."""
+        node = self.producer.get(tensor)
+        return node if node is not None and node.op_type == operator else None
+
+    def add_constant(self, name: str, value: Array) -> str:
+        """Store a constant under that name and return it."""
+        self.constants[name] = value
+        self.model.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    def finish(self, nodes: Iterable[Any] | None = None) -> onnx.ModelProto:
+        """The model with these nodes, or its own, checked."""
+        graph = self.model.graph
+        nodes = list(self.nodes if nodes is None else nodes)
+        del graph.node[:]
+        graph.node.extend(nodes)
+        drop_unused(graph)
+        onnx.checker.check_model(self.model, full_check=True)
+        return self.model
+
+
+def store_int8_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights as int8 behind their DequantizeLinear, a quarter of the bytes, in place."""
+    graph = Graph(model)
+    for node in graph.nodes:
+        quantize = graph.made_by(node.input[0], QUANTIZE) if node.op_type == DEQUANTIZE else None
+        if quantize is None or quantize.input[0] not in graph.constants:
+            continue
+        weight, scale = (graph.constants[name] for name in quantize.input[:2])
+        steps = np.rint(weight / along(scale, weight.ndim, axis_of(quantize)))
+        node.input[0] = graph.add_constant(
+            f"{quantize.input[0]}.int8", np.clip(steps, -127, 127).astype(np.int8)
+        )
+    return graph.finish()
+
+
+def axis_of(node: Any) -> int:
+    """Along which a QuantizeLinear or DequantizeLinear has its scales."""
+    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+
+
+def along(scale: Array, ndim: int, axis: int) -> Array:
+    """A scale, or (C,) scales ready to multiply a tensor."""
+    return scale.reshape([-1 if i == axis else 1 for i in range(ndim)]) if scale.ndim else scale

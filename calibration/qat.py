@@ -1,0 +1,136 @@
+"""Quantization-aware training: the weights learn to live with their rounding.
+
+A short one, on crops around targets, towards two goals: the labels, and what the float network
+says of the same crop, near targets as much as far from them. The ranges stay as calibrated, so
+that a few steps on mild frames cannot cut off the brightest targets.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from irstd_edge.calibration.subset import Progress
+from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
+from irstd_edge.models.batches import (
+    Crop,
+    epoch_crops,
+    labelled,
+    mask_batch,
+    point_batch,
+    steps_per_epoch,
+)
+from irstd_edge.models.losses import mask_loss, point_loss
+from irstd_edge.models.recipes import recipe_of
+
+NEAR_CELLS = 4
+"""Of the output, around a target: there the float network is followed closely."""
+
+
+@dataclass(frozen=True)
+class QatRecipe:
+    """One way to train on."""
+
+    epochs: int = 3
+    """Passes over the frames; each gives one crop."""
+    batch_size: int = 8
+    lr: float = 5e-5
+    """Highest learning rate; it falls to 0 along a cosine."""
+    distillation: float = 1.0
+    """Weight of following the float network, against that of the labels."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise IrstdError(f"--epochs: {self.epochs} is not positive; give 1 or more")
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+
+def train_quantized(
+    quantized: nn.Module,
+    float_net: nn.Module,
+    spec: ModelSpec,
+    samples: Sequence[Sample],
+    recipe: QatRecipe,
+    *,
+    seed: int = 0,
+    progress: Progress = lambda *_: None,
+) -> nn.Module:
+    """A trained copy of a quantized network, on the CPU in evaluation mode.
+
+    The same arguments give the same weights on the same machine. It runs on a CUDA GPU where torch
+    sees one.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    student = copy.deepcopy(quantized).to(device).requires_grad_(True)
+    teacher = copy.deepcopy(float_net).to(device).requires_grad_(False)
+    frames = [labelled(sample, spec.input) for sample in samples]
+    crops = recipe_of(spec.name).crops
+    total = recipe.epochs * steps_per_epoch(len(frames), recipe.batch_size)
+    optimizer = torch.optim.AdamW(student.parameters(), recipe.lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
+    torch.manual_seed(seed)
+    done = 0
+    for epoch in range(recipe.epochs):
+        for batch in epoch_crops(
+            frames, crops, batch_size=recipe.batch_size, seed=seed, epoch=epoch
+        ):
+            loss = _loss(student, teacher, spec.decode.kind, batch, recipe.distillation, device)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            done += 1
+            progress("training on", done, total)
+    return student.cpu().requires_grad_(False)
+
+
+def _loss(
+    student: nn.Module,
+    teacher: nn.Module,
+    kind: str,
+    crops: Sequence[Crop],
+    distillation: float,
+    device: torch.device,
+) -> Tensor:
+    """Both goals of one step."""
+    images, target = (point_batch if kind == "heatmap" else mask_batch)(crops)
+    images, target = images.to(device), target.to(device)
+    with torch.no_grad():
+        wanted = _logits(teacher(images))
+    outputs = student(images)
+    task = _task_loss(outputs, target)
+    return task + distillation * follow_loss(_logits(outputs), wanted, target[:, :1])
+
+
+def _task_loss(outputs: Tensor | tuple[Tensor, Tensor], target: Tensor) -> Tensor:
+    if isinstance(outputs, Tensor):
+        return mask_loss("soft-iou-bce")(outputs, target)
+    return point_loss(*outputs, target)
+
+
+def _logits(outputs: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    return outputs if isinstance(outputs, Tensor) else outputs[0]
+
+
+def follow_loss(logits: Tensor, wanted: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy to the float network's probabilities, near and far from targets alike.
+
+    All are (N, 1, h, w); `target` is 1 on targets. Near is a hundredth of the cells: in a plain
+    mean the background would drown it.
+    """
+    error = F.binary_cross_entropy_with_logits(logits, wanted.sigmoid(), reduction="none")
+    near = F.max_pool2d((target == 1).float(), 2 * NEAR_CELLS + 1, 1, NEAR_CELLS)
+    return _mean(error, near) + _mean(error, 1 - near)
+
+
+def _mean(error: Tensor, where: Tensor) -> Tensor:
+    return (error * where).sum() / where.sum().clamp_min(1)

@@ -1,0 +1,87 @@
+"""Which frames to calibrate on: those that hold the extremes, and some of the rest.
+
+A range that is taken from average frames clips the brightest targets and rounds off the faintest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+
+import numpy as np
+
+from irstd_edge.edge.dataset import DataSet
+from irstd_edge.edge.frames import normalise
+from irstd_edge.edge.types import FloatArray, Frame, InputSpec, IrstdError, Sample
+
+PEAK_PX = 2
+"""A target's peak is the highest value within so many rows and columns of its centre."""
+SURROUND_PX = 8
+"""Its surroundings are all within so many rows and columns."""
+
+Progress = Callable[[str, float, float], None]
+"""Called with what is done, how much of it, and of how much."""
+
+
+def calibration_samples(
+    data: DataSet, count: int, seed: int, progress: Progress = lambda *_: None
+) -> tuple[Sample, ...]:
+    """Choose frames of a data set; the same arguments give the same frames, in the list's order.
+
+    A quarter of them hold the highest peaks, a quarter the faintest targets, the rest is drawn.
+    A set smaller than `count` is taken whole. Raises IrstdError for the test list, and where no
+    frame can be used.
+    """
+    if data.split not in ("train", "trainval"):
+        raise IrstdError(f"{data.root}: calibrate on its train part, {data.split} is to judge by")
+    figures = {}
+    for done, sample in enumerate(data.samples(), start=1):
+        if isinstance(sample, Sample):
+            figures[sample.frame.name] = (_peak(sample), _faintest(sample))
+        progress("choosing frames", done, len(data.names))
+    if not figures:
+        raise IrstdError(f"{data.root}: none of its frames can be used: check the masks")
+    chosen = _chosen(figures, min(count, len(figures)), seed)
+    return tuple(data.sample(name) for name in figures if name in chosen)
+
+
+def fingerprint(frame: Frame) -> tuple[str, str]:
+    """The frame's name, and the sha256 of its counts, row by row, as little-endian integers."""
+    little = frame.counts.astype(frame.counts.dtype.newbyteorder("<"))
+    return frame.name, sha256(little.tobytes()).hexdigest()
+
+
+def _chosen(figures: dict[str, tuple[float, float]], count: int, seed: int) -> set[str]:
+    names = list(figures)
+    quarter = count // 4
+    by_peak = sorted(names, key=lambda name: -figures[name][0])
+    by_contrast = sorted(names, key=lambda name: figures[name][1])
+    chosen = {*by_peak[:quarter], *by_contrast[:quarter]}
+    rest = [name for name in names if name not in chosen]
+    random = np.random.default_rng(seed)
+    drawn = random.choice(len(rest), count - len(chosen), replace=False)
+    return chosen | {rest[index] for index in drawn}
+
+
+def _peak(sample: Sample) -> float:
+    """Highest value of a target in 0..1; below any other where there is none."""
+    return max((float(patch.max()) for patch in _patches(sample, PEAK_PX)), default=-1.0)
+
+
+def _faintest(sample: Sample) -> float:
+    """Lowest contrast of a target to its surroundings; above any other where there is none."""
+    peaks = _patches(sample, PEAK_PX)
+    around = _patches(sample, SURROUND_PX)
+    contrasts = (
+        float(abs(peak - np.median(surround)).max())
+        for peak, surround in zip(peaks, around, strict=True)
+    )
+    return min(contrasts, default=2.0)
+
+
+def _patches(sample: Sample, radius_px: int) -> Iterator[FloatArray]:
+    """The square around each target, cut at the frame's border."""
+    image = normalise(sample.frame, InputSpec(stride=1))
+    for row, col in np.rint(sample.points).astype(int):
+        top, left = max(0, row - radius_px), max(0, col - radius_px)
+        yield image[top : row + radius_px + 1, left : col + radius_px + 1]

@@ -1,0 +1,154 @@
+"""Weights and frames -> a bundle: calibrate, train on, judge, write."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from irstd_edge.calibration.export import FP32, graphs_of
+from irstd_edge.calibration.float_layers import FLOAT_OPERATORS
+from irstd_edge.calibration.judge import golden_of, is_better, judge, opened, refuse_drop, scores_of
+from irstd_edge.calibration.qat import QatRecipe, train_quantized
+from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
+from irstd_edge.calibration.subset import Progress, calibration_samples, fingerprint
+from irstd_edge.edge.bundle import MANIFEST, Bundle, write_bundle
+from irstd_edge.edge.dataset import DataSet, open_dataset
+from irstd_edge.edge.files import sha256_of
+from irstd_edge.edge.manifest import METHODS
+from irstd_edge.edge.runners import torch_runner
+from irstd_edge.edge.types import (
+    FloatArray,
+    IrstdError,
+    Manifest,
+    ModelSpec,
+    Quantization,
+    Sample,
+    Skip,
+)
+from irstd_edge.models.weights import find_weights, load_model, spec_with_threshold
+
+PACKAGES = ("irstd-edge", "torch", "nncf", "onnx", "onnxruntime", "numpy")
+REMEDY = {
+    "ptq": "try --method qat, or --keep-float PATTERN",
+    "qat": "try more --epochs, or --keep-float PATTERN",
+}
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is quantized, and the frames for it."""
+
+    weights: Path
+    float_net: nn.Module
+    spec: ModelSpec
+    train: DataSet
+    held_out: tuple[Sample | Skip, ...]
+    samples: tuple[Sample, ...]
+    """To calibrate on."""
+
+    def batches(self) -> list[FloatArray]:
+        """The calibration frames as the network takes them, (1, 1, H, W) each."""
+        runner = torch_runner(self.float_net, self.spec)
+        return [runner.batch_of(sample.frame) for sample in self.samples]
+
+
+def quantize_to_bundle(
+    weights: str | Path,
+    data: Path,
+    out: Path,
+    *,
+    method: str = "qat",
+    epochs: int | None = None,
+    max_drop: float | None = None,
+    keep_float: Sequence[str] = (),
+    frames: int = 64,
+    seed: int = 0,
+    progress: Progress = lambda *_: None,
+) -> Bundle:
+    """Quantize weights (a file, or the name of shipped ones) and write the bundle `out`.
+
+    Calibrates, and for `qat` trains, on the train part of `data`; judges FP32 and INT8 on its val
+    part; never opens its test list. Where training gains nothing the calibrated network is kept,
+    and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001) that INT8 may lose.
+    Raises IrstdError where it loses more, and writes nothing then.
+    """
+    _check(method, out)
+    how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
+    case = _case(weights, data, frames, seed, progress)
+    recipe = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
+    quantized = _calibrated(case, keep_float, progress)
+    made_by = "ptq"
+    if method == "qat":
+        quantized, recipe["qat"] = _trained(case, quantized, how, seed, progress)
+        made_by = "qat" if recipe["qat"]["kept"] else "ptq"
+    graphs = graphs_of(case.float_net, quantized.module, case.spec, case.batches())
+    with opened(graphs, case.spec) as runners:
+        judged = judge(runners, case.held_out, progress)
+        golden = golden_of(runners, FP32, case.samples)
+    refuse_drop(judged, FP32, max_drop, REMEDY[method])
+    calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
+    manifest = Manifest(
+        model=case.spec,
+        parent_sha256=sha256_of(case.weights),
+        files={},
+        quantization=Quantization(made_by, recipe, calibration, quantized.float_layers),
+        versions=_versions(),
+        accuracy={name.removesuffix(".onnx"): result.accuracy() for name, result in judged.items()},
+    )
+    return write_bundle(out, manifest, {**graphs, **golden})
+
+
+def _check(method: str, out: Path) -> None:
+    if method not in METHODS:
+        raise IrstdError(f"--method: {method!r} is not one of {', '.join(METHODS)}")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        # write_bundle refuses it too, but only after minutes of work.
+        raise IrstdError(f"{out}: the folder is not empty: remove it or choose another name")
+
+
+def _case(weights: str | Path, data: Path, frames: int, seed: int, progress: Progress) -> _Case:
+    path = find_weights(weights)
+    net, model, card = load_model(path)
+    train, held_out = open_dataset(data, "train"), open_dataset(data, "val")
+    samples = calibration_samples(train, frames, seed, progress)
+    spec = spec_with_threshold(model, card)
+    entry = replace(spec.input, bit_depth=samples[0].frame.bit_depth)
+    spec = replace(spec, input=entry)
+    return _Case(path, net.deploy(), spec, train, tuple(held_out.samples()), samples)
+
+
+def _calibrated(case: _Case, keep_float: Sequence[str], progress: Progress) -> Quantized:
+    progress("calibrating", 0, 1)
+    batches = [torch.from_numpy(batch) for batch in case.batches()]
+    quantized = quantize(case.float_net, case.spec.name, batches, keep_float)
+    progress("calibrating", 1, 1)
+    return quantized
+
+
+def _trained(
+    case: _Case, quantized: Quantized, how: QatRecipe, seed: int, progress: Progress
+) -> tuple[Quantized, dict[str, Any]]:
+    """The better of both on the held-out frames, and what the manifest says of it."""
+    fit = [sample for sample in case.train.samples() if isinstance(sample, Sample)]
+    module = train_quantized(
+        quantized.module, case.float_net, case.spec, fit, how, seed=seed, progress=progress
+    )
+    before, after = (
+        scores_of(torch_runner(net, case.spec), case.held_out, f"judging {name}", progress)
+        for name, net in (("ptq", quantized.module), ("qat", module))
+    )
+    kept = is_better(after, before)
+    record = {**how.record(), "kept": kept, "held_out": {"ptq": before, "qat": after}}
+    return (replace(quantized, module=module) if kept else quantized), record
+
+
+def _versions() -> dict[str, str]:
+    installed = {name: metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **installed}

@@ -1,0 +1,127 @@
+"""What this machine can do, what is missing for the rest, and the command that brings it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from irstd_edge.edge.devices import Machine, this_machine
+from irstd_edge.edge.engine_from_onnx import BACKENDS, INSTALLS
+from irstd_edge.edge.gpu import Gpu, this_gpu
+
+WEIGHTS = Path(__file__).parent.parent / "models" / "weights"
+PACKAGES = (
+    ("onnxruntime", "onnxruntime", "runs bundles", "pip install irstd-edge"),
+    ("openvino", "openvino", "fast INT8 on x86", "pip install 'irstd-edge[openvino]'"),
+    ("torch", "torch", "train, eval of weights", "pip install 'irstd-edge[train]'"),
+    ("nncf", "nncf", "quantize", "pip install 'irstd-edge[train]'"),
+    ("onnx", "onnx", "GFLOPs, projections", "pip install 'irstd-edge[train]'"),
+    ("polygraphy", "polygraphy", "compile", "pip install polygraphy"),
+)
+"""Distribution, module, what for, how to get it."""
+INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+COMPILERS = ("c++", "g++", "clang++")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that this machine has or lacks."""
+
+    name: str
+    what_for: str
+    found: str | None
+    """Version, model or path; None where it is missing."""
+    fix: str | None
+    """What brings it, where it is missing and can be brought."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is there."""
+        return self.found is not None
+
+    def record(self) -> dict[str, Any]:
+        """For `doctor --json`."""
+        return {**asdict(self), "ok": self.ok}
+
+
+def examine(
+    machine: Machine | None = None,
+    gpu: Callable[[], Gpu | None] = this_gpu,
+    which: Callable[[str], str | None] = shutil.which,
+    installed: Callable[[str, str], str | None] | None = None,
+    weights: Path = WEIGHTS,
+) -> tuple[Finding, ...]:
+    """Look at everything; nothing heavy is imported and nothing is changed.
+
+    The arguments stand in for this machine in tests. `installed` takes distribution and module.
+    """
+    here = machine or this_machine()
+    version_of = installed or _version
+    return (
+        Finding("python", "this program", ".".join(map(str, sys.version_info[:3])), None),
+        _int8(here),
+        *_packages(version_of),
+        _compiler(which),
+        _gpu(gpu()),
+        *_backends(version_of),
+        Finding("jetson", "bench --device jetson", here.board if here.is_jetson else None, None),
+        _weights(weights),
+    )
+
+
+def _version(distribution: str, module: str) -> str | None:
+    """Of an importable module; JetPack's TensorRT is one without a distribution."""
+    if find_spec(module) is None:
+        return None
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "of unknown version"
+
+
+def _packages(version_of: Callable[[str, str], str | None]) -> list[Finding]:
+    findings = []
+    for distribution, module, what_for, install in PACKAGES:
+        found = version_of(distribution, module)
+        findings.append(Finding(distribution, what_for, found, None if found else install))
+    return findings
+
+
+def _backends(version_of: Callable[[str, str], str | None]) -> list[Finding]:
+    findings = []
+    for name, module in BACKENDS.items():
+        found = version_of(name, module)
+        fix = None if found else INSTALLS[name]
+        findings.append(Finding(name, f"compile --backend {name}", found, fix))
+    return findings
+
+
+def _int8(machine: Machine) -> Finding:
+    there = [name for name in INT8_FEATURES if name in machine.isa.split("+")]
+    return Finding("cpu", "INT8 faster than FP32 on the CPU", ", ".join(there) or None, None)
+
+
+def _compiler(which: Callable[[str], str | None]) -> Finding:
+    names = (os.environ.get("CXX", ""), *COMPILERS)
+    found = next((path for name in names if name and (path := which(name))), None)
+    fix = None if found else "sudo apt install g++"
+    return Finding("c++ compiler", "quantize: NNCF builds an extension", found, fix)
+
+
+def _gpu(gpu: Gpu | None) -> Finding:
+    found = None if gpu is None else f"{gpu.name}, sm_{gpu.sm}"
+    fix = None if gpu else "an NVIDIA GPU with its driver; TensorRT-RTX compiles without one"
+    return Finding("gpu", "train --device cuda, compile --target this", found, fix)
+
+
+def _weights(folder: Path) -> Finding:
+    names = sorted(path.stem for path in folder.glob("*.safetensors"))
+    fix = None if names else "install the released package: this copy lacks its weights"
+    return Finding("shipped weights", "demo, eval p2p", ", ".join(names) or None, fix)

@@ -1,0 +1,96 @@
+"""What NVIDIA's data sheets say of each Jetson: the figures that a projection is made from.
+
+Only what the GPU does without structured sparsity counts here. The sheets' headline figures are
+sparse, twice the dense rate from Orin on, and add the DLA's share where a module has one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from irstd_edge.edge.types import IrstdError
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One module in one power mode, clocks at their highest."""
+
+    name: str
+    """As in `bench --device NAME`."""
+    sm: int
+    """Compute capability: 87 is 8.7."""
+    sms: int
+    """Streaming multiprocessors."""
+    cores: int
+    """CUDA cores of all of them."""
+    gpu_mhz: int
+    int8_tops: float
+    """Dense, GPU alone, 10^12 operations a second; a multiply-accumulate is two."""
+    fp16_tflops: float
+    """Dense, tensor cores."""
+    bandwidth_gb_s: float
+    """Of the DRAM, which the CPU shares."""
+    power_w: tuple[float, float]
+    """Of the module, lowest and highest power mode."""
+    source: str
+    """The data sheet."""
+    derived: str
+    """Which of the figures do not stand in it as they are, and how they were found."""
+
+    @property
+    def fp32_tflops(self) -> float:
+        """Of convolutions on float32: TF32 on tensor cores from Ampere on, else CUDA cores."""
+        if self.sm >= 80:
+            return self.fp16_tflops / 2
+        return 2 * self.cores * self.gpu_mhz / 1e6
+
+
+_ORIN_NANO = "NVIDIA Jetson Orin Nano Series Modules Data Sheet"
+_ORIN_NX = "NVIDIA Jetson Orin NX Series Modules Data Sheet, DS-10712-001"
+_AGX_ORIN = "NVIDIA Jetson AGX Orin Series Modules Data Sheet"
+_XAVIER_NX = "NVIDIA Jetson Xavier NX System-on-Module Data Sheet, DA-09366-001"
+_AGX_XAVIER = "NVIDIA Jetson AGX Xavier Series System-on-Module Data Sheet"
+_THOR = "NVIDIA Jetson Thor Series Modules Data Sheet"
+
+_HALVES = "FP16: half the INT8 rate"
+_DENSE = f"INT8: half of the sheet's sparse figure; {_HALVES}"
+_LESS_DLA = "INT8: half of the sheet's sparse figure less the DLA's {} TOPS; " + _HALVES
+
+_ALL = (
+    Profile("orin-nano-4gb", 87, 4, 512, 625, 10, 5, 34, (7, 10), _ORIN_NANO, _HALVES),
+    Profile("orin-nano-8gb", 87, 8, 1024, 625, 20, 10, 68, (7, 15), _ORIN_NANO, _DENSE),
+    Profile("orin-nano-8gb-super", 87, 8, 1024, 1020, 33.5, 16.7, 102, (7, 25), _ORIN_NANO, _DENSE),
+    Profile(
+        *("orin-nx-8gb", 87, 8, 1024, 765, 25, 12.5, 102.4, (10, 20), _ORIN_NX),
+        _LESS_DLA.format(20),
+    ),
+    Profile(
+        *("orin-nx-16gb", 87, 8, 1024, 918, 30, 15, 102.4, (10, 25), _ORIN_NX),
+        _LESS_DLA.format(40),
+    ),
+    Profile(
+        *("agx-orin-32gb", 87, 14, 1792, 930, 54, 27, 204.8, (15, 40), _AGX_ORIN),
+        _LESS_DLA.format(92),
+    ),
+    Profile("agx-orin-64gb", 87, 16, 2048, 1300, 85, 42.5, 204.8, (15, 60), _AGX_ORIN, _DENSE),
+    Profile(
+        *("xavier-nx", 72, 6, 384, 1100, 12, 6, 59.7, (10, 20), _XAVIER_NX),
+        f"INT8: the sheet's 21 TOPS less the DLAs' 9; {_HALVES}",
+    ),
+    Profile(
+        *("agx-xavier", 72, 8, 512, 1377, 22, 11, 136.5, (10, 30), _AGX_XAVIER),
+        f"INT8: the sheet's 32 TOPS less the DLAs' 10; {_HALVES}",
+    ),
+    Profile(
+        *("thor-t5000", 110, 20, 2560, 1570, 517, 258.7, 273, (40, 130), _THOR),
+        "FP16: an eighth of the sheet's 2070 sparse FP4 TFLOPS; INT8: taken as dense FP8, twice it",
+    ),
+)
+PROFILES = {profile.name: profile for profile in _ALL}
+
+
+def profile_of(name: str) -> Profile:
+    """The profile of a module. Raises IrstdError listing the names."""
+    if name not in PROFILES:
+        raise IrstdError(f"--device: {name!r} is not one of cpu, jetson, {', '.join(PROFILES)}")
+    return PROFILES[name]

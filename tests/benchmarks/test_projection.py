@@ -1,0 +1,218 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irstd_edge.benchmarks.gate import judge, load_limits
+from irstd_edge.benchmarks.kernels import Kernel
+from irstd_edge.benchmarks.limits import Limits
+from irstd_edge.benchmarks.projection import (
+    CALLS_COST,
+    FP16_BYTES,
+    FP32_BYTES,
+    LAUNCHES_COST,
+    Roofline,
+    devices_to_project,
+    project,
+    project_latency,
+)
+from irstd_edge.benchmarks.report import write_report
+from irstd_edge.benchmarks.schema import check_bench
+from irstd_edge.edge.bundle import Bundle, write_bundle
+from irstd_edge.edge.devices import Machine
+from irstd_edge.edge.profiles import PROFILES, profile_of
+from irstd_edge.edge.types import (
+    DecodeSpec,
+    InputSpec,
+    IrstdError,
+    MachineError,
+    Manifest,
+    ModelSpec,
+    Quantization,
+)
+
+FIXTURE = json.loads((Path(__file__).parent / "yolo11_kernels.json").read_text())
+PUBLISHED = [
+    (device, f"{size} {precision}", ms)
+    for device, precisions in FIXTURE["published_ms"].items()
+    for precision, figures in precisions.items()
+    for size, ms in figures.items()
+]
+EVEN = Roofline(0.5, 0.5, 0.5, launch_us=10, call_ms=1)
+
+
+def yolo11(name: str) -> tuple[list[Kernel], int]:
+    kernels = [Kernel("", *row) for row in FIXTURE["kernels"][name]]
+    return kernels, FP16_BYTES if name.endswith("fp16") else FP32_BYTES
+
+
+@pytest.mark.parametrize(("device", "name", "ms"), PUBLISHED)
+@pytest.mark.parametrize("roofline", [CALLS_COST, LAUNCHES_COST], ids=["calls", "launches"])
+def test_both_fits_give_the_published_figures(
+    roofline: Roofline, device: str, name: str, ms: float
+) -> None:
+    kernels, float_bytes = yolo11(name)
+    assert roofline.time_ms(kernels, profile_of(device), float_bytes) == pytest.approx(ms, rel=0.15)
+
+
+@pytest.mark.parametrize(("device", "name", "ms"), PUBLISHED)
+def test_the_range_holds_the_published_figures(device: str, name: str, ms: float) -> None:
+    kernels, float_bytes = yolo11(name)
+    found = project_latency(kernels, profile_of(device), float_bytes)
+    assert found.low_ms < ms < found.high_ms
+    assert found.high_ms / found.low_ms < 1.8
+
+
+@pytest.mark.parametrize(("precision", "fps"), [("fp16", 140), ("int8", 207)])
+def test_a_figure_of_another_board_that_no_fit_has_seen(precision: str, fps: float) -> None:
+    """YOLOv7 at 640x640 on AGX Orin: 52.35 GMACs in about a hundred launches, bound by them."""
+    work = {"macs" if precision == "fp16" else "macs_int8": 523_500_000}
+    kernels = [Kernel("", **work)] * 100
+    found = project_latency(kernels, profile_of("agx-orin-64gb"), FP16_BYTES)
+    assert found.low_ms < 1000 / fps < found.high_ms
+
+
+def test_a_kernel_takes_the_longer_of_arithmetic_and_traffic() -> None:
+    device = profile_of("orin-nano-8gb")  # 10 TFLOPS in FP16, 20 TOPS in INT8, 68 GB/s
+    fixed_ms = 1 + 10e-3
+
+    def time_ms(float_bytes: int = FP16_BYTES, **work: int) -> float:
+        return EVEN.time_ms([Kernel("", **work)], device, float_bytes) - fixed_ms
+
+    assert time_ms(macs=5 * 10**9) == pytest.approx(2.0)
+    assert time_ms(macs=5 * 10**9, float_bytes=FP32_BYTES) == pytest.approx(4.0)
+    assert time_ms(macs_int8=5 * 10**9) == pytest.approx(1.0)
+    assert time_ms(values=34 * 10**6) == pytest.approx(2.0)
+    assert time_ms(bytes_int8=34 * 10**6) == pytest.approx(1.0)
+    assert time_ms(macs=5 * 10**9, values=17 * 10**6) == pytest.approx(2.0)
+
+
+def test_other_generations_get_a_wider_range() -> None:
+    kernels, _ = yolo11("m fp16")
+    ratios = {}
+    for name in ("agx-orin-32gb", "agx-xavier", "thor-t5000"):
+        found = project_latency(kernels, profile_of(name), FP16_BYTES)
+        ratios[name] = found.high_ms / found.low_ms
+        assert found.middle_ms**2 == pytest.approx(found.low_ms * found.high_ms)
+    assert ratios["agx-orin-32gb"] < min(ratios["agx-xavier"], ratios["thor-t5000"])
+
+
+def two_layers(quantized: bool) -> bytes:
+    """frame -> conv -> conv -> logits; with Q/DQ around the second."""
+    onnx = pytest.importorskip("onnx", reason="counting a graph needs the train extra")
+    tensors = {
+        "w1": np.ones((8, 1, 3, 3), np.float32),
+        "w2": np.ones((1, 8, 3, 3), np.int8 if quantized else np.float32),
+        "scale": np.float32(0.1),
+        "zero": np.int8(0),
+    }
+    node = onnx.helper.make_node
+    nodes = [node("Conv", ["frame", "w1"], ["a"], pads=[1] * 4)]
+    activation, weight = "a", "w2"
+    if quantized:
+        nodes.append(node("QuantizeLinear", ["a", "scale", "zero"], ["q"]))
+        for source, name in (("q", "activation"), ("w2", "weight")):
+            nodes.append(node("DequantizeLinear", [source, "scale", "zero"], [name]))
+        activation, weight = "activation", "weight"
+    nodes.append(node("Conv", [activation, weight], ["logits"], pads=[1] * 4))
+    free = ["n", 1, "h", "w"]
+    frame, logits = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, free)
+        for name in ("frame", "logits")
+    )
+    constants = [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in tensors.items()]
+    graph = onnx.helper.make_graph(nodes, "net", [frame], [logits], constants)
+    opset = onnx.helper.make_opsetid("", 17)
+    data: bytes = onnx.helper.make_model(
+        graph, opset_imports=[opset], ir_version=8
+    ).SerializeToString()
+    return data
+
+
+def write(path: Path, **graphs: bytes) -> Bundle:
+    spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
+    manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+    return write_bundle(path, manifest, {f"{name}.onnx": data for name, data in graphs.items()})
+
+
+@pytest.fixture
+def graph_bundle(tmp_path: Path) -> Bundle:
+    integer = two_layers(True)
+    graphs = {"fp32": two_layers(False), "int8": integer, "int8-fp16": integer}
+    return write(tmp_path / "bundle", **graphs)
+
+
+@pytest.fixture
+def projected(graph_bundle: Bundle) -> dict[str, Any]:
+    return project([graph_bundle], tuple(PROFILES.values()), (60, 64))
+
+
+def test_nothing_in_it_passes_for_measured(projected: dict[str, Any]) -> None:
+    check_bench(json.loads(json.dumps(projected, allow_nan=False)))
+    (result,) = projected["results"]
+    assert result["cost"]["input"] == [1, 1, 64, 64]  # padded to the stride
+    assert [(v["device"], v["name"]) for v in result["variants"]] == [
+        (device, variant) for device in PROFILES for variant in ("fp16", "int8", "int8-fp16")
+    ]
+    for variant in result["variants"]:
+        low, high = variant["range_ms"]
+        assert variant["measured"] is False and "projected from" in variant["not_measured"]
+        assert low < variant["latency_ms"]["p50"] < high
+        assert variant["fps"] == pytest.approx(1000 / variant["latency_ms"]["p50"])
+        missing = ("p90", "p99", "mean", "samples")
+        assert all(variant["latency_ms"][name] is None for name in missing)
+        assert variant["accuracy"] is None and variant["power_w"] is None
+
+
+def test_each_variant_is_projected_from_its_graph(projected: dict[str, Any]) -> None:
+    first = {v["name"]: v for v in projected["results"][0]["variants"][:3]}
+    assert "fp32.onnx" in first["fp16"]["not_measured"]
+    assert "int8.onnx" in first["int8"]["not_measured"]
+    assert "float32 where it is not INT8" in first["int8"]["not_measured"]
+    assert "int8-fp16.onnx" in first["int8-fp16"]["not_measured"]
+    p50 = {name: variant["latency_ms"]["p50"] for name, variant in first.items()}
+    assert p50["int8-fp16"] < p50["int8"]  # its float values are half as wide
+
+
+def test_the_gate_never_judges_a_projection(projected: dict[str, Any]) -> None:
+    limits = load_limits(None)
+    verdict = judge(projected, Limits(limits.drift, {"fps": 1e9}, limits.baseline))
+    assert not verdict.passed  # a gate that checks nothing is not green
+    assert [check.name for check in verdict.checks] == ["gate.empty"]
+
+
+def test_the_report_marks_it(projected: dict[str, Any], tmp_path: Path) -> None:
+    write_report([projected], tmp_path / "report.html")
+    assert '<span class="pill">projected</span>' in (tmp_path / "report.html").read_text()
+
+
+def test_a_bundle_without_a_graph_for_the_device_is_refused(tmp_path: Path) -> None:
+    lone = write(tmp_path / "lone", **{"int8.cpu": two_layers(False)})
+    with pytest.raises(IrstdError, match="no graph to project from: quantize again"):
+        project([lone], [profile_of("xavier-nx")], (64, 64))
+
+
+JETSON = Machine("Cortex", "aarch64", 6, None, "NVIDIA Jetson AGX Orin", None, 0.1)
+PC = Machine("CPU", "x86_64", 2, None, None, None, 0.1)
+
+
+def test_what_is_here_is_measured_and_what_is_not_is_projected() -> None:
+    assert devices_to_project("cpu", PC) == devices_to_project("jetson", JETSON) == ()
+    assert devices_to_project("jetson", JETSON, require_measured=True) == ()
+    assert devices_to_project("jetson", PC) == tuple(PROFILES.values())
+    assert devices_to_project("xavier-nx", JETSON) == (profile_of("xavier-nx"),)
+
+
+@pytest.mark.parametrize("device", ["jetson", "thor-t5000"])
+def test_a_projection_can_be_forbidden(device: str) -> None:
+    with pytest.raises(MachineError, match=f"--device {device}: would be projected"):
+        devices_to_project(device, PC, require_measured=True)
+
+
+def test_a_device_that_this_version_does_not_measure() -> None:
+    with pytest.raises(MachineError, match="--device cuda"):
+        devices_to_project("cuda", PC)
+    with pytest.raises(IrstdError, match="'tpu' is not one of cpu, jetson, orin-nano-4gb"):
+        devices_to_project("tpu", PC)

@@ -1,0 +1,72 @@
+"""A p2p with random weights, quantized once for all tests that only look at it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is in the train extra")
+
+from irstd_edge.benchmarks.scenes import write_dataset  # noqa: E402
+from irstd_edge.calibration.export import graphs_of  # noqa: E402
+from irstd_edge.calibration.quantize import Quantized, quantize  # noqa: E402
+from irstd_edge.edge.types import ModelSpec  # noqa: E402
+from irstd_edge.models import create_model, spec_of  # noqa: E402
+from irstd_edge.models.weights import save_weights  # noqa: E402
+
+
+def lively_model(name):
+    """Random weights whose normalisations have seen frames, so that signals neither die nor grow."""
+    torch.manual_seed(0)
+    net = create_model(name).train()
+    generator = torch.Generator().manual_seed(1)
+    channels = 3 if name == "mshnet" else 1
+    with torch.no_grad():
+        for _ in range(30):
+            net(torch.rand(2, channels, 64, 64, generator=generator))
+    return net.eval()
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything that comes of one network."""
+
+    float_net: torch.nn.Module
+    spec: ModelSpec
+    batches: list[np.ndarray]
+    """To calibrate on, (1, 1, H, W) in 0..1, of two sizes."""
+    quantized: Quantized
+    graphs: dict[str, bytes]
+
+
+@pytest.fixture(scope="session")
+def p2p_net():
+    return lively_model("p2p")
+
+
+@pytest.fixture(scope="session")
+def case(p2p_net):
+    float_net, spec = p2p_net.deploy(), spec_of("p2p")
+    rng = np.random.default_rng(0)
+    sizes = [(64, 64), (64, 64), (48, 72)]
+    batches = [rng.random((1, 1, *size), np.float32) for size in sizes]
+    quantized = quantize(float_net, "p2p", [torch.from_numpy(b) for b in batches])
+    graphs = graphs_of(float_net, quantized.module, spec, batches)
+    return Case(float_net, spec, batches, quantized, graphs)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory) -> Path:
+    """40 synthetic frames of 64x64, half of them trainval."""
+    root = tmp_path_factory.mktemp("data") / "scenes"
+    write_dataset(root, frames=40, size=(64, 64), seed=3)
+    return root
+
+
+@pytest.fixture(scope="session")
+def p2p_weights(p2p_net, tmp_path_factory) -> Path:
+    """The network as a file; its threshold is where random weights see something."""
+    path = tmp_path_factory.mktemp("weights") / "p2p.safetensors"
+    save_weights(path, "p2p", p2p_net, {"threshold": 0.02})
+    return path

@@ -1,0 +1,86 @@
+"""What NNCF makes of a network, with its quantizers replaced."""
+
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is in the train extra")
+pytest.importorskip("nncf", reason="nncf is in the train extra")
+
+from irstd_edge.calibration.fake_quantize import FakeQuantize  # noqa: E402
+from irstd_edge.calibration.quantize import quantize  # noqa: E402
+from irstd_edge.edge.types import IrstdError  # noqa: E402
+
+
+def quantizers_of(module):
+    return [m for m in module.modules() if isinstance(m, FakeQuantize)]
+
+
+def outputs_of(module, batch):
+    with torch.inference_mode():
+        return module(torch.from_numpy(batch))
+
+
+def test_every_quantizer_is_signed_and_ours(case):
+    names = {type(m).__module__ for m in case.quantized.module.modules()}
+    assert not any(name.startswith("nncf.torch.quantization") for name in names)
+    quantizers = quantizers_of(case.quantized.module)
+    assert any(q.axis is None for q in quantizers) and any(q.axis == 0 for q in quantizers)
+    assert all((q.zero_point == 0).all() for q in quantizers)
+    assert all(q.scale.ndim == 0 for q in quantizers if q.axis is None)
+
+
+def test_rounds_a_little_and_leaves_the_network_given_as_it_was(case):
+    before = outputs_of(case.float_net, case.batches[0])
+    after = outputs_of(case.quantized.module, case.batches[0])
+    for one, other in zip(before, after, strict=True):
+        error = (one - other).pow(2).mean() / one.var()
+        assert 0 < error < 0.1
+    assert quantizers_of(case.float_net) == []
+
+
+def test_keep_float_is_honoured_and_said(case):
+    batches = [torch.from_numpy(case.batches[0])]
+    kept = quantize(case.float_net, "p2p", batches, ["high1.*", "low.units.2.conv1.*"])
+    new = set(kept.float_layers) - set(case.quantized.float_layers)
+    assert new == {
+        (name, "--keep-float")
+        for name in ("high1.conv1", "high1.conv2", "low.units.2.conv1.conv")
+    }
+    weights = [len([q for q in quantizers_of(m) if q.axis == 0])
+               for m in (case.quantized.module, kept.module)]  # fmt: skip
+    assert weights[1] == weights[0] - 3
+
+
+def test_a_wrong_pattern_is_the_users_to_mend(case):
+    with pytest.raises(IrstdError, match="--keep-float: 'nothing' fits no layer"):
+        quantize(case.float_net, "p2p", [torch.from_numpy(case.batches[0])], ["nothing"])
+
+
+def test_is_deterministic(case):
+    batches = [torch.from_numpy(b) for b in case.batches]
+    again = quantize(case.float_net, "p2p", batches)
+    first = case.quantized.module.state_dict()
+    assert all(torch.equal(value, first[key]) for key, value in again.module.state_dict().items())
+
+
+def test_needs_no_compiler_and_leaves_stdout_alone(case, monkeypatch, capfd):
+    def refused(*args, **kwargs):
+        raise AssertionError("compiles")
+
+    monkeypatch.setattr("torch.utils.cpp_extension.load", refused)
+    monkeypatch.setattr("torch.compile", refused)
+    quantize(case.float_net, "p2p", [torch.from_numpy(case.batches[0])])
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the network is cut off by seccomp")
+def test_is_silent_in_a_plain_process(cut_off, tmp_path):
+    code = """
+import torch
+from irstd_edge.calibration.quantize import quantize
+from irstd_edge.models import create_model
+quantize(create_model("p2p").deploy(), "p2p", [torch.rand(1, 1, 32, 32)])
+"""
+    assert cut_off(code, tmp_path) == (0, [])

@@ -1,0 +1,79 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from irstd_edge.edge import compiler
+from irstd_edge.edge.bundle import Bundle, write_bundle
+from irstd_edge.edge.compiler import best_variant, compile_engine, engine_key
+from irstd_edge.edge.devices import Machine
+from irstd_edge.edge.engine_from_onnx import Engine, EnginePlan
+from irstd_edge.edge.engine_store import open_store
+from irstd_edge.edge.gpu import Gpu
+from irstd_edge.edge.types import IrstdError, Manifest, ModelSpec, Quantization
+
+PLAN = EnginePlan("tensorrt-rtx", "sm_86", ((250, 300),), batch=2)
+JETSON = Machine("Cortex", "aarch64", 6, None, "NVIDIA Jetson Orin Nano", "nvpmodel 2", 0.1)
+
+
+def bundle_of(path: Path, spec: ModelSpec, **graphs: bytes) -> Bundle:
+    manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+    files = {f"{name.replace('_', '-')}.onnx": data for name, data in graphs.items()}
+    return write_bundle(path, manifest, files)
+
+
+def test_the_fastest_variant_there_is_chosen(tmp_path: Path, mask_spec: ModelSpec) -> None:
+    both = bundle_of(tmp_path / "a", mask_spec, fp32=b"f", int8=b"i")
+    assert best_variant(both) == "int8"
+    assert best_variant(bundle_of(tmp_path / "b", mask_spec, fp32=b"f", int8_fp16=b"h")) == (
+        "int8-fp16"
+    )
+    assert best_variant(bundle_of(tmp_path / "c", mask_spec, fp32=b"f")) == "fp32"
+    with pytest.raises(IrstdError, match="has no graph for TensorRT"):
+        best_variant(bundle_of(tmp_path / "d", mask_spec, **{"int8.cpu": b"c"}))
+
+
+def test_the_engine_is_stored_under_what_it_depends_on(
+    tmp_path: Path, mask_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_of(tmp_path / "bundle", mask_spec, fp32=b"f", int8=b"i")
+    seen: list[Any] = []
+
+    def build(*arguments: Any) -> Engine:
+        seen.append(arguments)
+        return Engine(b"engine", "1.7", 2.5)
+
+    monkeypatch.setattr(compiler, "engine_from_onnx", build)
+    store = open_store(tmp_path / "engines")
+    done = compile_engine(bundle, "int8", PLAN, store)
+
+    assert seen == [(bundle.path / "int8.onnx", mask_spec, PLAN)]
+    assert store.load(engine_key(bundle, "int8", PLAN, "1.7")) == b"engine"
+    assert done.record() == {
+        "engine": str(store.path(done.key)),
+        "variant": "int8",
+        "backend": "tensorrt-rtx",
+        "version": "1.7",
+        "target": "sm_86",
+        "gpu": None,
+        "flags": ["min=1x1x252x300", "opt=2x1x252x300", "max=2x1x252x300"],
+        "bytes": 6,
+        "build_s": 2.5,
+    }
+    assert done.key.graph_sha256 == bundle.manifest.files["int8.onnx"]
+
+
+def test_on_a_jetson_the_power_mode_is_part_of_it(
+    tmp_path: Path, mask_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "this_machine", lambda: JETSON)
+    monkeypatch.setattr(compiler, "this_gpu", lambda: Gpu("Orin", 87))
+    bundle = bundle_of(tmp_path / "bundle", mask_spec, fp32=b"f")
+    key = engine_key(bundle, "fp32", EnginePlan("tensorrt"), "10.3")
+    assert (key.gpu, key.target, key.flags[-1]) == ("Orin", "sm_87", "power=nvpmodel 2")
+
+
+def test_a_variant_that_is_not_there(tmp_path: Path, mask_spec: ModelSpec) -> None:
+    bundle = bundle_of(tmp_path / "bundle", mask_spec, fp32=b"f")
+    with pytest.raises(IrstdError, match=r"variants for tensorrt are: fp32"):
+        compile_engine(bundle, "int8", PLAN, open_store(tmp_path / "engines"))

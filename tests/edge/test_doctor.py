@@ -1,0 +1,77 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from irstd_edge.edge.devices import Machine
+from irstd_edge.edge.doctor import Finding, examine
+from irstd_edge.edge.gpu import Gpu
+
+BARE = Machine("Old CPU", "x86_64+avx2", 2, None, None, None, 0.1)
+JETSON = Machine(
+    *("Cortex", "aarch64+asimd+asimddp", 6, "integrated, tegra234"),
+    *("NVIDIA Jetson Orin Nano Developer Kit", "nvpmodel 0", 0.2),
+)
+
+
+def found(machine: Machine, weights: Path, has_all: bool) -> dict[str, Finding]:
+    findings = examine(
+        machine,
+        gpu=lambda: Gpu("Orin", 87) if has_all else None,
+        which=lambda name: f"/usr/bin/{name}" if has_all and name == "g++" else None,
+        installed=lambda distribution, module: "1.2.3" if has_all else None,
+        weights=weights,
+    )
+    return {finding.name: finding for finding in findings}
+
+
+@pytest.fixture(autouse=True)
+def no_compiler_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+
+
+def test_a_bare_machine_lacks_everything_and_is_told_how_to_get_it(tmp_path: Path) -> None:
+    items = found(BARE, tmp_path, has_all=False)
+    missing = [name for name, finding in items.items() if not finding.ok]
+    assert missing == [name for name in items if name != "python"]
+    cures = {
+        "onnxruntime": "pip install irstd-edge",
+        "openvino": "pip install 'irstd-edge[openvino]'",
+        "nncf": "pip install 'irstd-edge[train]'",
+        "c++ compiler": "sudo apt install g++",
+        "tensorrt-rtx": "pip install 'irstd-edge[tensorrt-rtx]'",
+    }
+    assert {name: items[name].fix for name in cures} == cures
+    assert "JetPack" in str(items["tensorrt"].fix)
+
+
+def test_a_machine_with_everything(tmp_path: Path) -> None:
+    for name in ("p2p", "mshnet"):
+        (tmp_path / f"{name}.safetensors").touch()
+    items = found(JETSON, tmp_path, has_all=True)
+    assert all(finding.ok and finding.fix is None for finding in items.values())
+    assert items["cpu"].found == "asimddp"
+    assert items["gpu"].found == "Orin, sm_87"
+    assert items["jetson"].found == "NVIDIA Jetson Orin Nano Developer Kit"
+    assert items["shipped weights"].found == "mshnet, p2p"
+    assert items["c++ compiler"].found == "/usr/bin/g++"
+    assert items["openvino"].record() == {
+        "name": "openvino",
+        "what_for": "fast INT8 on x86",
+        "found": "1.2.3",
+        "fix": None,
+        "ok": True,
+    }
+
+
+def test_the_compiler_that_the_user_chose_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "g++-14")
+    chosen: Any = examine(BARE, lambda: None, lambda name: name, lambda d, m: None, tmp_path)
+    assert next(item.found for item in chosen if item.name == "c++ compiler") == "g++-14"
+
+
+def test_this_machine_has_what_these_tests_run_on() -> None:
+    items = {finding.name: finding for finding in examine()}
+    assert items["python"].ok and items["onnxruntime"].ok

@@ -1,0 +1,38 @@
+import ctypes
+from typing import Any
+
+from irstd_edge.edge.gpu import Gpu, this_gpu
+
+
+class Driver:
+    """Answers as libcuda does."""
+
+    def __init__(self, init: int = 0, device: int = 0) -> None:
+        self.init, self.device = init, device
+
+    def cuInit(self, flags: int) -> int:
+        return self.init
+
+    def cuDeviceGet(self, device: Any, ordinal: int) -> int:
+        return self.device
+
+    def cuDeviceGetAttribute(self, value: Any, which: int, device: ctypes.c_int) -> int:
+        value._obj.value = {75: 8, 76: 7}[which]
+        return 0
+
+    def cuDeviceGetName(self, name: Any, size: int, device: ctypes.c_int) -> int:
+        name.value = b"Orin"
+        return 0
+
+
+def test_the_driver_tells_name_and_capability() -> None:
+    assert this_gpu(lambda name: Driver()) == Gpu("Orin", 87)
+
+
+def test_no_driver_no_device_no_gpu() -> None:
+    def missing(name: str) -> Any:
+        raise OSError(name)
+
+    assert this_gpu(missing) is None
+    assert this_gpu(lambda name: Driver(init=100)) is None
+    assert this_gpu(lambda name: Driver(device=101)) is None

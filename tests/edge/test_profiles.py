@@ -1,0 +1,49 @@
+import dataclasses
+
+import pytest
+
+from irstd_edge.edge.profiles import PROFILES, Profile, profile_of
+from irstd_edge.edge.types import IrstdError
+
+NAMES = (
+    *("orin-nano-4gb", "orin-nano-8gb", "orin-nano-8gb-super", "orin-nx-8gb", "orin-nx-16gb"),
+    *("agx-orin-32gb", "agx-orin-64gb", "xavier-nx", "agx-xavier", "thor-t5000"),
+)
+INT8_PER_CLOCK = {72: 2048, 87: 4096, 110: 16384}
+"""Dense operations of one streaming multiprocessor: Volta, Ampere, Blackwell of Thor."""
+
+
+def test_the_names_that_users_rely_on() -> None:
+    assert tuple(PROFILES) == NAMES
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=str)
+def test_the_figures_agree_with_each_other(profile: Profile) -> None:
+    """A sparse, a rounded or a mistyped figure would not fit cores and clock."""
+    expected = profile.sms * profile.gpu_mhz * 1e6 * INT8_PER_CLOCK[profile.sm] / 1e12
+    assert profile.int8_tops == pytest.approx(expected, rel=0.12)
+    assert profile.fp16_tflops == pytest.approx(profile.int8_tops / 2, rel=0.01)
+    assert profile.cores == profile.sms * (64 if profile.sm == 72 else 128)
+    assert profile.power_w[0] < profile.power_w[1]
+    assert profile.source.startswith("NVIDIA Jetson") and profile.derived
+
+
+def test_float32_runs_on_tensor_cores_from_ampere_on() -> None:
+    assert profile_of("agx-orin-64gb").fp32_tflops == pytest.approx(21.25)
+    assert profile_of("agx-xavier").fp32_tflops == pytest.approx(1.41, abs=0.01)  # CUDA cores
+
+
+def test_the_super_mode_is_the_same_chip_at_other_clocks() -> None:
+    plain, raised = profile_of("orin-nano-8gb"), profile_of("orin-nano-8gb-super")
+    assert (plain.sms, plain.sm) == (raised.sms, raised.sm)
+    assert raised.int8_tops / plain.int8_tops == pytest.approx(1020 / 625, rel=0.03)
+
+
+def test_a_wrong_name_lists_the_right_ones() -> None:
+    with pytest.raises(IrstdError, match="--device: 'orin' is not one of cpu, jetson, orin-nano"):
+        profile_of("orin")
+
+
+def test_a_profile_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        profile_of("xavier-nx").int8_tops = 99  # type: ignore[misc]

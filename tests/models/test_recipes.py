@@ -1,0 +1,96 @@
+from dataclasses import replace
+
+import pytest
+
+from irstd_edge.edge.types import IrstdError
+from irstd_edge.models.batches import Augmentation, PaperAugmentation
+from irstd_edge.models.losses import MASK_LOSSES
+from irstd_edge.models.recipes import RECIPES, START_TEMPERATURE, Recipe, recipe_of
+
+MASK = Recipe("dice", epochs=10, batch_size=4, lr=1.0)
+
+
+def refusal(*arguments, **options) -> str:
+    with pytest.raises(IrstdError) as error:
+        recipe_of(*arguments, **options)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_papers_recipe() -> None:
+    recipe = recipe_of("mshnet", "paper")
+    assert (recipe.loss, recipe.epochs, recipe.batch_size) == ("sls", 400, 4)
+    assert (recipe.optimizer, recipe.lr, recipe.ema) == ("adagrad", 0.05, 0.0)
+    assert recipe.warm == 6, "epochs 0 to 5"
+    assert recipe.crops_in(0) == recipe.crops_in(399) == PaperAugmentation(256, (128, 512), 1.0)
+
+
+@pytest.mark.parametrize("model", ["mshnet", "p2p"])
+def test_the_default_recipe_ends_on_whole_frames(model: str) -> None:
+    recipe = recipe_of(model)
+    assert recipe == RECIPES[model, "default"]
+    assert recipe.crops_in(0) == Augmentation(128)
+    assert recipe.crops_in(recipe.epochs - 1) == Augmentation(256)
+
+
+@pytest.mark.parametrize(
+    "given", [{"epochs": 3}, {"batch_size": 2}, {"lr": 0.5}, {"loss": "dice"}, {}]
+)
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_given_figures_take_the_place_of_the_recipes(name: str, given) -> None:
+    assert recipe_of("mshnet", name, **given) == replace(RECIPES["mshnet", name], **given)
+
+
+@pytest.mark.parametrize("loss", MASK_LOSSES)
+def test_mshnet_takes_every_mask_loss_and_p2p_none(loss: str) -> None:
+    assert recipe_of("mshnet", loss=loss).loss == loss
+    assert "--loss" in refusal("p2p", loss=loss)
+
+
+def test_wrong_names_list_the_right_ones() -> None:
+    assert refusal("yolo") == "yolo: no model has this name; choose one of mshnet, p2p"
+    message = refusal("mshnet", "fast")
+    assert message == "--recipe: mshnet has no recipe 'fast'; choose default or paper"
+    assert refusal("p2p", "paper").endswith("choose default")
+    assert all(name in refusal("mshnet", loss="tversky") for name in MASK_LOSSES)
+    assert refusal("mshnet", loss="points").startswith("--loss: mshnet")
+
+
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
+@pytest.mark.parametrize("option", ["epochs", "batch_size", "lr"])
+def test_figures_are_positive(option: str, value: float) -> None:
+    message = refusal("p2p", **{option: value})
+    assert message.startswith(f"--{option.replace('_', '-')}: {value} ")
+
+
+def test_last_crops_come_in_the_last_epochs() -> None:
+    recipe = replace(MASK, last_share=0.2)
+    sizes = [recipe.crops_in(epoch).size_px for epoch in range(10)]
+    assert sizes == [128] * 8 + [256] * 2
+
+
+def test_one_cycle_rises_for_a_twentieth_and_falls_to_a_hundredth() -> None:
+    rates = [MASK.lr_at((step + 1) / 100) for step in range(100)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert all(later < earlier for earlier, later in zip(rates[4:], rates[5:], strict=False))
+    assert rates[-1] == pytest.approx(0.01)
+    assert MASK.lr_at(0.05 + 0.95 / 2) == pytest.approx(0.01 + 0.99 / 2)
+
+
+def test_adagrad_has_a_constant_rate() -> None:
+    recipe = replace(MASK, optimizer="adagrad")
+    assert {recipe.lr_at(done) for done in (0.01, 0.5, 1.0)} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "asked", "warm"),
+    [(300, 10, 10), (50, 10, 10), (49, 10, 9), (5, 10, 1), (4, 10, 0), (100, 0, 0)],
+)
+def test_warm_up_leaves_four_fifths_of_a_run(epochs: int, asked: int, warm: int) -> None:
+    recipe = replace(MASK, epochs=epochs, warm_epochs=asked)
+    assert recipe.warm == warm
+    temperatures = [recipe.temperature_in(epoch) for epoch in range(epochs)]
+    assert temperatures[warm:] == [1.0] * (epochs - warm)
+    expected = [START_TEMPERATURE + (1 - START_TEMPERATURE) * e / warm for e in range(warm)]
+    assert temperatures[:warm] == pytest.approx(expected)

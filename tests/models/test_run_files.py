@@ -1,0 +1,94 @@
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from irstd_edge.edge.types import IrstdError
+from irstd_edge.models.recipes import Recipe
+from irstd_edge.models.run_files import State, identity_of, read_state, write_state
+
+RECIPE = Recipe("points", epochs=3, batch_size=4, lr=1e-3)
+CPU = torch.device("cpu")
+
+
+def state(**changes) -> State:
+    weights = {"w": torch.arange(6.0).view(2, 3), "n": torch.tensor(3)}
+    settled = State(
+        epoch=2,
+        best=-math.inf,
+        lines=['{"epoch": 0}', '{"epoch": 1}'],
+        net=weights,
+        average={"w": torch.ones(2, 3)},
+        optimizer={"state": {0: {"step": torch.tensor(4.0)}}, "param_groups": [{"lr": 0.1}]},
+    )
+    return replace(settled, **changes)
+
+
+def refusal(*arguments) -> str:
+    with pytest.raises(IrstdError) as error:
+        read_state(*arguments)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("fine_tunes", [False, True])
+def test_a_state_comes_back(tmp_path: Path, fine_tunes: bool) -> None:
+    path, kept = tmp_path / "new" / "last.ckpt", state(fine_tunes=fine_tunes)
+    write_state(path, "id", kept)
+    found = read_state(path, "id", CPU)
+    assert torch.equal(found.net["w"], kept.net["w"])
+    assert torch.equal(found.average["w"], kept.average["w"])
+    assert (found.epoch, found.best, found.lines) == (2, -math.inf, kept.lines)
+    assert (found.optimizer, found.fine_tunes) == (kept.optimizer, fine_tunes)
+    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_state_that_does_not_say_how_it_started_was_started_afresh(tmp_path: Path) -> None:
+    saved = {"identity": "id"} | vars(state())
+    del saved["fine_tunes"]
+    torch.save(saved, tmp_path / "last.ckpt")
+    assert read_state(tmp_path / "last.ckpt", "id", CPU).fine_tunes is False
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    message = refusal(tmp_path / "last.ckpt", "id", CPU)
+    assert message.startswith(f"{tmp_path / 'last.ckpt'}: no such file")
+    assert "--resume" in message
+
+
+def test_another_run(tmp_path: Path) -> None:
+    write_state(tmp_path / "last.ckpt", "id", state())
+    message = refusal(tmp_path / "last.ckpt", "other", CPU)
+    assert "another model, recipe, seed or list of frames" in message
+
+
+@pytest.mark.parametrize("fault", ["empty", "cut off", "no state", "a field is missing"])
+def test_a_damaged_checkpoint(tmp_path: Path, fault: str) -> None:
+    path, buffer = tmp_path / "last.ckpt", io.BytesIO()
+    saved = {"identity": "id"} | vars(state())
+    if fault == "a field is missing":
+        del saved["average"]
+    torch.save([1] if fault == "no state" else saved, buffer)
+    raw = buffer.getvalue()
+    path.write_bytes({"empty": b"", "cut off": raw[: len(raw) // 2]}.get(fault, raw))
+    assert refusal(path, "id", CPU).startswith(f"{path}: is no checkpoint of ours")
+
+
+def test_identity_changes_with_all_that_decides_a_run(samples) -> None:
+    frames = samples[:3]
+    moved = replace(frames[0], points=frames[0].points + 1)
+    ways = [
+        identity_of("p2p", frames, RECIPE, 0),
+        identity_of("mshnet", frames, RECIPE, 0),
+        identity_of("p2p", frames[:2], RECIPE, 0),
+        identity_of("p2p", frames[::-1], RECIPE, 0),
+        identity_of("p2p", [moved, *frames[1:]], RECIPE, 0),
+        identity_of("p2p", frames, replace(RECIPE, lr=2e-3), 0),
+        identity_of("p2p", frames, RECIPE, 1),
+    ]
+    assert len(set(ways)) == len(ways)
+    assert identity_of("p2p", list(frames), replace(RECIPE), 0) == ways[0]

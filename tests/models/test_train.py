@@ -1,0 +1,256 @@
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from irstd_edge.edge.types import IrstdError
+from irstd_edge.models import create_model, learner
+from irstd_edge.models.batches import PaperAugmentation
+from irstd_edge.models.losses import multi_scale_loss
+from irstd_edge.models.mshnet import MSHNet
+from irstd_edge.models.p2p import P2P
+from irstd_edge.models.recipes import recipe_of
+from irstd_edge.models.train import Epoch, train
+from irstd_edge.models.weights import load_model, load_state, read_card, save_weights
+
+MODELS = ("mshnet", "p2p")
+
+
+def refusal(call: Callable[..., Any], *arguments: Any, **options: Any) -> str:
+    with pytest.raises(IrstdError) as error:
+        call(*arguments, **options)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_handful_of_frames_is_learnt(tiny, run, samples, tmp_path: Path, model: str) -> None:
+    losses: list[float] = []
+    recipe = tiny(model, epochs=5, lr=3e-3)
+    run(model, 3 * samples, tmp_path, recipe, progress=lambda done: losses.append(done.loss))
+    assert len(losses) == 5
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_leaves_weights_metrics_and_a_checkpoint(
+    tiny, run, metrics, samples, tmp_path: Path, model: str
+) -> None:
+    seen: list[Epoch] = []
+    recipe = tiny(model, epochs=3)
+    path = run(
+        model,
+        samples,
+        tmp_path / "new" / "run",
+        recipe,
+        seed=5,
+        validate=lambda net: {"score": 0.5, "threshold": 0.25, "odd": None},
+        validate_every=2,
+        progress=seen.append,
+    )
+    out = tmp_path / "new" / "run"
+    assert path == out / "model.safetensors"
+    assert sorted(p.name for p in out.iterdir()) == [
+        "last.ckpt",
+        "metrics.jsonl",
+        "model.safetensors",
+    ]
+    lines = metrics(out)
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert [bool(line["scores"]) for line in lines] == [False, True, True], "every other, the last"
+    assert [line["loss"] for line in lines] == [done.loss for done in seen]
+    assert lines[-1]["lr"] == pytest.approx(0.01 * recipe.lr)
+    assert all(line["frames_per_s"] > 0 for line in lines)
+    name, card = read_card(path)
+    assert name == model
+    assert (card["epoch"], card["seed"], card["threshold"]) == (2, 5, 0.25)
+    assert card["scores"]["score"] == 0.5
+    assert card["recipe"]["loss"] == recipe.loss
+
+
+def test_the_averaged_weights_are_kept(run, samples, tmp_path: Path) -> None:
+    run("p2p", samples, tmp_path)
+    kept, state = (
+        load_state(tmp_path / "model.safetensors", "p2p"),
+        torch.load(tmp_path / "last.ckpt"),
+    )
+    assert all(torch.equal(kept[key], state["average"][key]) for key in kept)
+    assert not all(torch.equal(kept[key], state["net"][key]) for key in kept)
+
+
+def test_without_averaging_the_last_weights_are_kept(tiny, run, samples, tmp_path: Path) -> None:
+    run("p2p", samples, tmp_path, tiny("p2p", ema=0.0))
+    state = torch.load(tmp_path / "last.ckpt")
+    assert all(torch.equal(state["average"][key], value) for key, value in state["net"].items())
+
+
+def test_the_papers_recipe_runs_through_its_warm_up(
+    run, metrics, samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm_steps: list[bool] = []
+
+    def spy(*arguments: Any, name: str, warm: bool) -> torch.Tensor:
+        assert name == "sls"
+        warm_steps.append(warm)
+        return multi_scale_loss(*arguments, name=name, warm=warm)
+
+    monkeypatch.setattr(learner, "multi_scale_loss", spy)
+    crops = PaperAugmentation(32, (24, 64))
+    recipe = recipe_of("mshnet", "paper", epochs=5)
+    run("mshnet", samples, tmp_path, replace(recipe, crops=crops, last_crops=crops))
+    assert warm_steps == [True] * 2 + [False] * 8
+    assert {line["lr"] for line in metrics(tmp_path)} == {0.05}
+
+
+# ------------------------------------------------------------------- which epoch is kept
+
+
+def scripted(scores: list[float | None]) -> Callable[[Any], dict[str, float | None]]:
+    left = iter(scores)
+    return lambda net: {"score": next(left)}
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ([0.1, 0.9, 0.3], 1),
+        ([0.5, 0.5, 0.4], 1),
+        ([None, 0.2, None], 1),
+        ([None, None, None], 2),
+        ([math.nan, 0.0, math.nan], 1),
+        ([0.3, math.nan, -math.inf], 0),
+    ],
+)
+def test_the_best_epoch_is_kept(
+    tiny, run, metrics, samples, tmp_path: Path, scores, kept: int
+) -> None:
+    recipe, options = tiny("p2p", epochs=3), {"validate": scripted(scores), "validate_every": 1}
+    path = run("p2p", samples, tmp_path, recipe, **options)
+    assert read_card(path)[1]["epoch"] == kept
+    finite = [s if s is not None and math.isfinite(s) else None for s in scores]
+    assert [line["scores"]["score"] for line in metrics(tmp_path)] == finite
+
+
+def test_the_best_epoch_is_remembered_over_a_resume(
+    tiny, run, metrics, samples, tmp_path: Path
+) -> None:
+    recipe = tiny("p2p", epochs=4)
+
+    def interrupt(done: Epoch) -> None:
+        if done.epoch == 1:
+            raise KeyboardInterrupt
+
+    options = {"validate": scripted([0.9, 0.1, 0.8, 0.7]), "validate_every": 1}
+    with pytest.raises(KeyboardInterrupt):
+        run("p2p", samples, tmp_path, recipe, progress=interrupt, **options)
+    path = run("p2p", samples, tmp_path, recipe, resume=True, **options)
+    assert read_card(path)[1]["epoch"] == 0
+    assert [line["scores"]["score"] for line in metrics(tmp_path)] == [0.9, 0.1, 0.8, 0.7]
+
+
+@pytest.mark.parametrize(("model", "epochs"), [("mshnet", 1), ("p2p", 5)])
+def test_what_is_validated_is_what_is_deployed(
+    tiny, run, samples, tmp_path: Path, model: str, epochs: int
+) -> None:
+    """In evaluation mode, the averaged weights, at temperature 1 also while it is warm."""
+    frame = torch.rand(1, 1, 32, 32)
+    answers = []
+
+    def validate(net: torch.nn.Module) -> dict[str, float | None]:
+        assert not any(module.training for module in net.modules())
+        with torch.no_grad():
+            answers.append(net.deploy()(frame))
+        return {"score": float(len(answers))}
+
+    recipe = tiny(model, epochs=epochs, warm_epochs=1)
+    path = run(model, samples, tmp_path, recipe, validate=validate, validate_every=1)
+    loaded, _, card = load_model(path)
+    assert card["epoch"] == epochs - 1
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.deploy()(frame), answers[-1])
+
+
+# ------------------------------------------------------------------------- given weights
+
+
+@pytest.mark.parametrize("start", ["mshnet", "mshnet with 3x3 heads", "p2p"])
+def test_training_starts_from_given_weights(
+    tiny, run, samples, tmp_path: Path, lived_in, start: str
+) -> None:
+    model = start.split()[0]
+    net = lived_in(MSHNet(3) if "3x3" in start else create_model(model))
+    given = tmp_path / "w.safetensors"
+    save_weights(given, model, net, {})
+    recipe = tiny(model, epochs=2, lr=1e-12, batch_size=8)
+    # A second run goes on without being told the weights again.
+    with pytest.raises(KeyboardInterrupt):
+        run(model, samples, tmp_path / "run", recipe, weights=given, progress=interrupted)
+    path = run(model, samples, tmp_path / "run", recipe, resume=True)
+    for key, value in load_state(path, model).items():
+        if not key.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            torch.testing.assert_close(value, net.state_dict()[key], rtol=0, atol=1e-6)
+
+
+def interrupted(done: Epoch) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_given_weights_are_not_softened_again(
+    tiny, run, samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, "p2p", create_model("p2p"), {})
+    softened: list[float] = []
+    monkeypatch.setattr(P2P, "set_temperature", lambda net, t: softened.append(t))
+    recipe = tiny("p2p", epochs=5, warm_epochs=1, batch_size=8)
+    with pytest.raises(KeyboardInterrupt):
+        weights = path if given else None
+        run("p2p", samples, tmp_path, recipe, weights=weights, progress=interrupted)
+    run("p2p", samples, tmp_path, recipe, resume=True)
+    assert softened == ([] if given else [30.0, 1.0, 1.0, 1.0, 1.0])
+
+
+def test_weights_of_another_model_are_refused(run, samples, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, "p2p", create_model("p2p"), {})
+    message = refusal(run, "mshnet", samples, tmp_path / "run", weights=path)
+    assert "holds p2p, not mshnet" in message
+    assert not (tmp_path / "run").exists()
+
+
+# --------------------------------------------------------------------------- what is wrong
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_loss_that_is_no_number_stops_the_run(
+    tiny, run, samples, tmp_path: Path, model: str
+) -> None:
+    message = refusal(run, model, samples, tmp_path, tiny(model, lr=1e30))
+    assert message.startswith("--lr: in epoch ")
+    assert "lower --lr" in message
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [({"samples": []}, "--data"), ({"seed": -1}, "--seed"), ({"model": "yolo"}, "yolo")],
+)
+def test_what_cannot_be_trained_is_said_at_once(
+    tiny, samples, tmp_path: Path, options, flag
+) -> None:
+    settled = {"model": "p2p", "samples": samples, "seed": 0} | options
+    message = refusal(train, out=tmp_path, recipe=tiny("p2p"), device="cpu", **settled)
+    assert message.startswith(f"{flag}: ")
+    assert not any(tmp_path.iterdir())
+
+
+def test_one_crop_is_too_few_for_p2p_but_not_for_mshnet(tiny, run, samples, tmp_path: Path) -> None:
+    message = refusal(run, "p2p", samples, tmp_path, tiny("p2p", batch_size=1))
+    assert message.startswith("--batch-size: ")
+    run("mshnet", samples[:2], tmp_path, tiny("mshnet", epochs=1, batch_size=1))
