@@ -172,7 +172,9 @@ def train(
     chosen = recipe_of(model, recipe, epochs=epochs, batch_size=batch_size, lr=lr, loss=loss)
     start = None if weights is None else find_weights(weights)
     fit, held_out = _samples(data, "train"), _samples(data, "val")
-    talk.print(f"{len(fit)} frames to train on, {len(held_out)} held out")
+    first = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun
+    if first:
+        talk.print(f"{len(fit)} frames to train on, {len(held_out)} held out")
     with _progress() as move:
 
         def show(done: Epoch) -> None:
@@ -193,7 +195,8 @@ def train(
             validate=_validation(model, held_out),
             progress=show,
         )
-    print(path)
+    if first:
+        print(path)
 
 
 def _samples(folders: list[Path], split: str) -> list[Any]:

@@ -1,8 +1,7 @@
 """Seeded synthetic infrared scenes, with targets of known place, size and contrast.
 
 Optics blur the scenery, a target is the optics' Gaussian spread of a small hot body, and the sensor
-adds noise and its column pattern. Brightness, contrast and target sizes follow the frames of
-NUDT-SIRST.
+adds noise and its column pattern. Brightness and contrast follow the frames of NUDT-SIRST.
 """
 
 from __future__ import annotations
@@ -175,8 +174,8 @@ def _target(
     rng: np.random.Generator, view: Scenery, place: npt.NDArray[np.float64], kind: str
 ) -> tuple[Target, Scenery, BoolArray]:
     """A target, what it adds to the view (H, W), and its mask (H, W)."""
-    sigma = rng.uniform(0.5, 2.0)
-    length = rng.uniform(4, 16) if rng.random() < 0.75 else 0.0
+    sigma = rng.uniform(0.5, 1.2)
+    length = rng.uniform(3, 9) if rng.random() < 0.6 else 0.0
     width = length * rng.uniform(0.5, 1.0)
     stamp = _stamp(view.shape, place, sigma, (length, width), rng.uniform(0, np.pi))
     row, col = (round(float(x)) for x in place)

@@ -10,7 +10,7 @@ from torch import nn
 from irstd_edge.calibration import half_layout
 from irstd_edge.calibration.cpu_layout import cpu_form, cpu_outputs
 from irstd_edge.calibration.half_layout import half_form
-from irstd_edge.calibration.layouts import store_int8_weights
+from irstd_edge.calibration.layouts import guard_concats, share_pairs, store_int8_weights
 from irstd_edge.calibration.ranges import ranges_of
 from irstd_edge.edge.bundle import VARIANTS, graph_name
 from irstd_edge.edge.qdq import lint_int8
@@ -29,12 +29,12 @@ def graphs_of(
 
     Raises ValueError where a graph is not what the runtimes take, which is a fault of ours.
     """
-    int8 = int8_graph(quantized, spec)
-    ranges = ranges_of(int8, cpu_outputs(int8), batches)
+    rounded = _rounded(quantized, spec)
+    ranges = ranges_of(rounded, cpu_outputs(rounded), batches)
     return {
         FP32: onnx_from_torch(float_net, spec),
-        INT8: bytes_of(int8),
-        INT8_CPU: bytes_of(cpu_form(int8, ranges)),
+        INT8: bytes_of(int8_graph(quantized, spec)),
+        INT8_CPU: bytes_of(cpu_form(rounded, ranges)),
         FP16: bytes_of(half_form(_graph(float_net, spec, half_layout.OPSET))),
         INT8_FP16: bytes_of(half_form(int8_graph(quantized, spec, half_layout.OPSET))),
     }
@@ -42,11 +42,15 @@ def graphs_of(
 
 def int8_graph(quantized: nn.Module, spec: ModelSpec, opset: int = OPSET) -> onnx.ModelProto:
     """The form of TensorRT and OpenVINO: signed, zero point 0, weights stored as int8."""
-    model = store_int8_weights(_graph(quantized, spec, opset))
+    model = guard_concats(_rounded(quantized, spec, opset))
     findings = lint_int8(model)
     if findings:
         raise ValueError(f"{INT8}: {findings[0]}")
     return model
+
+
+def _rounded(quantized: nn.Module, spec: ModelSpec, opset: int = OPSET) -> onnx.ModelProto:
+    return share_pairs(store_int8_weights(_graph(quantized, spec, opset)))
 
 
 def _graph(module: nn.Module, spec: ModelSpec, opset: int) -> onnx.ModelProto:

@@ -12,17 +12,18 @@ import pytest
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-def block(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    assert found is not None
-    return found.group(1)
+def blocks(before: str) -> str:
+    """What stands in the blocks that open with these lines, one after the other."""
+    found = re.findall(rf"{before}\n(.*?)```", README, re.DOTALL)
+    assert found
+    return "".join(found)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_tour(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path)}
-    for line in block("sh").splitlines():
+    for line in blocks("<!-- tested.*?-->\n```sh").splitlines():
         words = shlex.split(line)
         assert words[0] == "irstd-edge"
         run = subprocess.run(
@@ -37,7 +38,7 @@ def test_tour(tmp_path: Path) -> None:
         assert run.returncode in allowed, f"{line}\n{run.stderr}"
     made = {"bundle", "found", "frames", "run", "bench.json", "found.jsonl", "report.html"}
     assert made <= {path.name for path in tmp_path.iterdir()}
-    code = block("python")
+    code = blocks("```python")
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
@@ -53,5 +54,5 @@ def test_limits_are_the_gates() -> None:
         import tomllib
     else:
         import tomli as tomllib
-    stated = tomllib.loads(block("toml"))
+    stated = tomllib.loads(blocks("```toml"))
     assert stated["drift"] == dict(load_limits(None).drift)

@@ -77,9 +77,10 @@ def test_scenes_look_like_the_frames_that_networks_are_trained_on() -> None:
     scenes = [one for kind in KINDS for one in drawn(kind)]
     counts = np.array([(one.frame.counts.mean(), one.frame.counts.std()) for one in scenes])
     areas = [one.mask.sum() / len(one.targets) for one in scenes if one.targets]
-    # NUDT-SIRST trainval: brightness 114, contrast 31, target area 21 (medians over frames)
+    # NUDT-SIRST trainval: brightness 114, contrast 31 (medians over frames)
     np.testing.assert_allclose(np.median(counts, axis=0), [114, 31], rtol=0.25)
-    assert 14 < np.median(areas) < 30
+    # Its median target has 21 pixels; these masks end at half of the peak, and are smaller.
+    assert 6 < np.median(areas) < 21
 
 
 def test_clutter_is_smooth_on_a_large_scale_and_drawn_out_along_the_sea() -> None:

@@ -5,19 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="torch is in the train extra")
-
-from irstd_edge.benchmarks.scenes import write_dataset  # noqa: E402
-from irstd_edge.calibration.export import graphs_of  # noqa: E402
-from irstd_edge.calibration.quantize import Quantized, quantize  # noqa: E402
-from irstd_edge.edge.types import ModelSpec  # noqa: E402
-from irstd_edge.models import create_model, spec_of  # noqa: E402
-from irstd_edge.models.weights import save_weights  # noqa: E402
+from irstd_edge.benchmarks.scenes import write_dataset
+from irstd_edge.calibration.export import graphs_of
+from irstd_edge.calibration.quantize import Quantized, quantize
+from irstd_edge.edge.types import ModelSpec
+from irstd_edge.models import create_model, spec_of
+from irstd_edge.models.weights import save_weights
 
 
 def lively_model(name):
-    """Random weights whose normalisations have seen frames, so that signals neither die nor grow."""
+    """Random weights whose normalisations have seen frames, so that signals live."""
     torch.manual_seed(0)
     net = create_model(name).train()
     generator = torch.Generator().manual_seed(1)

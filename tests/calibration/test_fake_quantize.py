@@ -1,10 +1,9 @@
 """The rounding, worked out by hand."""
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="torch is in the train extra")
-
-from irstd_edge.calibration.fake_quantize import FakeQuantize  # noqa: E402
+from irstd_edge.calibration.fake_quantize import FakeQuantize
 
 
 def test_rounds_a_tensor_to_127_steps_of_its_range():

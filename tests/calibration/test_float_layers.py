@@ -1,12 +1,11 @@
 """Policy, the user's patterns, and their reasons."""
 
 import pytest
+import torch
 
 from irstd_edge.calibration.float_layers import FLOAT_LAYERS, float_layers_of
 from irstd_edge.edge.types import IrstdError
 from irstd_edge.models import MODELS, create_model
-
-torch = pytest.importorskip("torch", reason="torch is in the train extra")
 
 
 def layers_of(model):

@@ -3,13 +3,11 @@
 import sys
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="torch is in the train extra")
-pytest.importorskip("nncf", reason="nncf is in the train extra")
-
-from irstd_edge.calibration.fake_quantize import FakeQuantize  # noqa: E402
-from irstd_edge.calibration.quantize import quantize  # noqa: E402
-from irstd_edge.edge.types import IrstdError  # noqa: E402
+from irstd_edge.calibration.fake_quantize import FakeQuantize
+from irstd_edge.calibration.quantize import quantize
+from irstd_edge.edge.types import IrstdError
 
 
 def quantizers_of(module):
@@ -44,8 +42,7 @@ def test_keep_float_is_honoured_and_said(case):
     kept = quantize(case.float_net, "p2p", batches, ["high1.*", "low.units.2.conv1.*"])
     new = set(kept.float_layers) - set(case.quantized.float_layers)
     assert new == {
-        (name, "--keep-float")
-        for name in ("high1.conv1", "high1.conv2", "low.units.2.conv1.conv")
+        (name, "--keep-float") for name in ("high1.conv1", "high1.conv2", "low.units.2.conv1.conv")
     }
     weights = [len([q for q in quantizers_of(m) if q.axis == 0])
                for m in (case.quantized.module, kept.module)]  # fmt: skip
@@ -74,7 +71,6 @@ def test_needs_no_compiler_and_leaves_stdout_alone(case, monkeypatch, capfd):
     assert capfd.readouterr().out == ""
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the network is cut off by seccomp")
 def test_is_silent_in_a_plain_process(cut_off, tmp_path):
     code = """

@@ -1,0 +1,118 @@
+"""The graphs of one network: what each runtime takes, and that all of them see the same."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from irstd_edge.calibration.export import graphs_of, int8_graph
+from irstd_edge.calibration.judge import opened
+from irstd_edge.edge.bundle import VARIANTS, graph_name
+from irstd_edge.edge.qdq import MAX_IR_VERSION, MAX_OPSET, lint_int8
+from irstd_edge.edge.runners import installed_runtimes, open_graph, torch_runner
+
+SIZES = [(64, 64), (48, 72)]
+
+
+def run_graph(case, name, batch, folder, runtime="onnxruntime"):
+    if runtime == "as written":
+        with opened({name: case.graphs[name]}, case.spec) as runners:
+            return runners[name].infer(batch)
+    path = folder / name
+    path.write_bytes(case.graphs[name])
+    with open_graph(path, case.spec, name, runtime, threads=1) as runner:
+        return runner.infer(batch)
+
+
+def relative_error(outputs, reference):
+    """Root of the mean squared error, over the reference's deviation; the worse output's."""
+    return max(
+        float(np.sqrt(np.mean((a - b) ** 2)) / b.std())
+        for a, b in zip(outputs, reference, strict=True)
+    )
+
+
+def test_there_is_a_graph_for_every_variant_and_runtime(case):
+    wanted = {graph_name(v, r) for v in VARIANTS for r in ("onnxruntime", "openvino")}
+    assert set(case.graphs) == wanted
+
+
+@pytest.mark.parametrize("name", sorted({*VARIANTS.values(), "int8.cpu.onnx"}))
+def test_every_graph_is_one_that_old_runtimes_read(case, name):
+    model = onnx.load_from_string(case.graphs[name])
+    onnx.checker.check_model(model, full_check=True)
+    assert model.ir_version <= MAX_IR_VERSION
+    assert [(o.domain, o.version <= MAX_OPSET) for o in model.opset_import] == [("", True)]
+
+
+def test_int8_is_pure_and_signed(case):
+    assert lint_int8(onnx.load_from_string(case.graphs["int8.onnx"])) == []
+
+
+def test_int8_fp16_is_pure_and_signed(case):
+    assert lint_int8(onnx.load_from_string(case.graphs["int8-fp16.onnx"])) == []
+
+
+def test_int8_is_small(case):
+    size = {name: len(graph) for name, graph in case.graphs.items()}
+    assert size["int8.onnx"] <= 0.65 * size["fp32.onnx"]
+    assert size["int8.cpu.onnx"] <= 0.65 * size["fp32.onnx"]
+    assert size["fp16.onnx"] <= 0.6 * size["fp32.onnx"]
+    assert size["int8-fp16.onnx"] <= 0.5 * size["fp32.onnx"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "runtime, limit",
+    # ONNX Runtime rounds biases as well, OpenVINO and the file itself do what torch does but where
+    # a value lies halfway between two steps.
+    [("as written", 0.02), ("openvino", 0.02), ("onnxruntime", 0.1)],
+)
+def test_int8_computes_what_torch_rounds(case, runtime, limit, size, tmp_path):
+    if runtime == "openvino" and runtime not in installed_runtimes():
+        pytest.skip("openvino is not installed")
+    batch = np.random.default_rng(5).random((2, 1, *size), np.float32)
+    expected = torch_runner(case.quantized.module, case.spec).infer(batch)
+    found = run_graph(case, "int8.onnx", batch, tmp_path, runtime)
+    assert relative_error(found, expected) < limit
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name, limit", [("fp32.onnx", 1e-4), ("int8.cpu.onnx", 0.2)])
+def test_its_own_forms_on_onnx_runtime_stay_close_to_the_network(case, name, limit, size, tmp_path):
+    batch = np.random.default_rng(5).random((2, 1, *size), np.float32)
+    expected = torch_runner(case.float_net, case.spec).infer(batch)
+    assert relative_error(run_graph(case, name, batch, tmp_path), expected) < limit
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "name, other", [("fp16.onnx", "fp32.onnx"), ("int8-fp16.onnx", "int8.onnx")]
+)
+@pytest.mark.parametrize("runtime", ["as written", "openvino"])
+def test_float16_stays_close_to_float32(case, name, other, runtime, size, tmp_path):
+    if runtime == "openvino" and runtime not in installed_runtimes():
+        pytest.skip("openvino is not installed")
+    batch = np.random.default_rng(5).random((2, 1, *size), np.float32)
+    expected = run_graph(case, other, batch, tmp_path, "as written")
+    assert relative_error(run_graph(case, name, batch, tmp_path, runtime), expected) < 0.1
+
+
+def test_equal_networks_give_equal_bytes(case):
+    again = graphs_of(case.float_net, case.quantized.module, case.spec, case.batches)
+    assert again == case.graphs
+
+
+def test_a_graph_that_the_linter_refuses_is_not_written(case):
+    broken = torch.nn.Conv2d(1, 1, 3)
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = broken
+
+        def forward(self, x):
+            return self.conv(x), self.conv(x)
+
+    with pytest.raises(ValueError, match=r"int8\.onnx: graph: has no QuantizeLinear"):
+        int8_graph(Net().eval(), case.spec)
