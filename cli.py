@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from irstd_edge import __version__
-from irstd_edge.edge.types import IrstdError, MachineError
+from irstd_edge.edge.errors import IrstdError, MachineError
 
 if TYPE_CHECKING:
     from irstd_edge.edge.bundle import Bundle

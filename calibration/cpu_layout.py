@@ -100,6 +100,7 @@ def _end(graph: Graph, conv: Any) -> str:
 def _source(graph: Graph, conv: Any) -> str:
     """The float tensor that it reads, rounded."""
     dequantize = graph.made_by(conv.input[0], DEQUANTIZE)
+    assert dequantize is not None
     return str(graph.producer[dequantize.input[0]].input[0])
 
 

@@ -59,4 +59,4 @@ def _graph(module: nn.Module, spec: ModelSpec, opset: int) -> onnx.ModelProto:
 
 def bytes_of(model: onnx.ModelProto) -> bytes:
     """The file's bytes; equal graphs give equal bytes."""
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))

@@ -85,7 +85,7 @@ def train_quantized(
         ):
             loss = _loss(student, teacher, spec.decode.kind, batch, recipe.distillation, device)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             done += 1

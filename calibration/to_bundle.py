@@ -82,7 +82,7 @@ def quantize_to_bundle(
     _check(method, out)
     how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
     case = _case(weights, data, frames, seed, progress)
-    recipe = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
+    recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
     quantized = _calibrated(case, keep_float, progress)
     made_by = "ptq"
     if method == "qat":

@@ -1,4 +1,4 @@
-"""The nouns that every part shares, and the two errors that are not faults of ours.
+"""The nouns that every part shares, with the two errors that are not faults of ours.
 
 Positions are (row, col) in pixels of the frame as read, counted from the centre of the top-left
 pixel. Ratios are fractions in 0..1. Everything is frozen: a stage makes new values.
@@ -12,19 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from irstd_edge.edge.errors import IrstdError as IrstdError
+from irstd_edge.edge.errors import MachineError as MachineError
+
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 CountArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)
-
-
-class IrstdError(Exception):
-    """Something the user can fix. The message reads `FILE-OR-FLAG: what is wrong, and the fix`."""
-
-
-class MachineError(IrstdError):
-    """Something this machine cannot do: what is missing, and how to get it."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -36,14 +36,14 @@ def onnx_from_torch(module: nn.Module, spec: ModelSpec, opset: int = OPSET) -> b
     _strip(model)
     fold_constants(model)
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _exported(module: nn.Module, spec: ModelSpec, opset: int) -> bytes:
     outputs = OUTPUTS[spec.decode.kind]
     device = next(module.parameters()).device
     example = torch.zeros(1, 1, 4 * spec.input.stride, 4 * spec.input.stride, device=device)
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # which it takes, and its signature does not say
     with warnings.catch_warnings(), torch.no_grad():
         # The newer exporter writes more than the runtimes on a device read; this one says that
         # it will go, and what it does not fold (`fold_constants` does).
@@ -59,7 +59,7 @@ def _exported(module: nn.Module, spec: ModelSpec, opset: int) -> bytes:
             output_names=list(outputs),
             dynamic_axes={INPUT: _free(""), **{name: _free(f"_{name}") for name in outputs}},
         )
-    return file.getvalue()
+    return bytes(file.getvalue())
 
 
 def _free(suffix: str) -> dict[int, str]:

@@ -1,0 +1,11 @@
+"""The two errors that are not faults of ours; here because they need nothing to be imported."""
+
+from __future__ import annotations
+
+
+class IrstdError(Exception):
+    """Something the user can fix. The message reads `FILE-OR-FLAG: what is wrong, and the fix`."""
+
+
+class MachineError(IrstdError):
+    """Something this machine cannot do: what is missing, and how to get it."""
