@@ -1,0 +1,113 @@
+"""Quantization-aware training: seeded, teaches, and leaves what it was given alone."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from irstd_edge.calibration.fake_quantize import FakeQuantize
+from irstd_edge.calibration.qat import QatRecipe, follow_loss, train_quantized
+from irstd_edge.calibration.quantize import quantize
+from irstd_edge.edge.dataset import open_dataset
+from irstd_edge.edge.types import IrstdError
+from irstd_edge.models import create_model, spec_of
+
+TINY = QatRecipe(epochs=1, batch_size=2, lr=1e-3)
+
+
+@pytest.fixture(scope="module")
+def samples(scenes):
+    return list(open_dataset(scenes, "train").samples())[:4]
+
+
+@pytest.fixture(scope="module")
+def train(case, samples):
+    def trained(seed):
+        return train_quantized(
+            case.quantized.module, case.float_net, case.spec, samples, TINY, seed=seed
+        )
+
+    return trained
+
+
+@pytest.fixture(scope="module")
+def trained(train):
+    return train(seed=0)
+
+
+def weights_of(module):
+    return {name: value.clone() for name, value in module.named_parameters()}
+
+
+def same(one, other):
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_the_same_seed_gives_the_same_weights(train, trained):
+    assert same(weights_of(train(seed=0)), weights_of(trained))
+    assert not same(weights_of(train(seed=1)), weights_of(trained))
+
+
+def test_weights_move_and_ranges_stay(case, trained):
+    assert not same(weights_of(trained), weights_of(case.quantized.module))
+    scales = [
+        {n: m.scale for n, m in module.named_modules() if isinstance(m, FakeQuantize)}
+        for module in (case.quantized.module, trained)
+    ]
+    assert scales[0] and same(*scales)
+
+
+def test_what_it_was_given_is_left_alone(case, samples):
+    before = weights_of(case.quantized.module), weights_of(case.float_net)
+    train_quantized(case.quantized.module, case.float_net, case.spec, samples[:2], TINY)
+    assert same(before[0], weights_of(case.quantized.module))
+    assert same(before[1], weights_of(case.float_net))
+
+
+def test_the_result_is_ready_to_be_exported(trained):
+    assert not trained.training
+    assert not any(parameter.requires_grad for parameter in trained.parameters())
+
+
+def test_it_counts_its_steps(case, samples):
+    seen = []
+    train_quantized(
+        case.quantized.module, case.float_net, case.spec, samples, replace(TINY, epochs=2),
+        progress=lambda *step: seen.append(step),
+    )  # fmt: skip
+    assert seen == [("training on", step, 4) for step in (1, 2, 3, 4)]
+
+
+def test_masks_are_trained_too(samples):
+    torch.manual_seed(0)
+    float_net, spec = create_model("mshnet").deploy(), spec_of("mshnet")
+    batch = torch.rand(1, 1, 32, 32)
+    quantized = quantize(float_net, "mshnet", [batch])
+    how = replace(TINY, batch_size=1)
+    trained = train_quantized(quantized.module, float_net, spec, samples[:1], how)
+    assert not same(weights_of(trained), weights_of(quantized.module))
+    assert torch.isfinite(trained(batch)).all()
+
+
+def test_following_is_cheapest_where_the_float_network_is():
+    wanted = torch.tensor([-3.0, 0.5, 4.0, -6.0]).reshape(1, 1, 2, 2)
+    target = torch.tensor([1.0, 0.0, 0.0, 0.0]).reshape(1, 1, 2, 2)
+    exact = follow_loss(wanted, wanted, target)
+    assert all(follow_loss(wanted + shift, wanted, target) > exact for shift in (-1.0, 1.0))
+
+
+def test_an_error_near_a_target_weighs_as_much_as_all_far_from_it():
+    wanted = torch.zeros(1, 1, 64, 64)
+    target = torch.zeros(1, 1, 64, 64)
+    target[..., 10, 10] = 1
+    exact = follow_loss(wanted, wanted, target)
+    near, far = wanted.clone(), wanted.clone()
+    near[..., 6:15, 6:15] = 2  # 4 cells around
+    far[..., :, 32:] = 2
+    rise = [float(follow_loss(moved, wanted, target) - exact) for moved in (near, far)]
+    assert rise[0] > 1.5 * rise[1]  # 81 cells against 2048
+
+
+def test_no_epochs_is_refused():
+    with pytest.raises(IrstdError, match="--epochs: 0 is not positive"):
+        QatRecipe(epochs=0)

@@ -1,0 +1,142 @@
+"""Weights and frames to a bundle, end to end on synthetic scenes."""
+
+import json
+import os
+
+import pytest
+
+from irstd_edge.calibration import to_bundle
+from irstd_edge.calibration.qat import QatRecipe
+from irstd_edge.calibration.to_bundle import quantize_to_bundle
+from irstd_edge.edge.bundle import VARIANTS, graph_name, open_bundle
+from irstd_edge.edge.dataset import open_dataset
+from irstd_edge.edge.files import sha256_of
+from irstd_edge.edge.golden import self_test
+from irstd_edge.edge.runners import installed_runtimes, open_runner
+from irstd_edge.edge.types import IrstdError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("bundles")
+
+
+@pytest.fixture(scope="module")
+def ptq(p2p_weights, scenes, folder):
+    quantize_to_bundle(
+        p2p_weights, scenes, folder / "ptq", method="ptq", frames=6, keep_float=["high2.*"]
+    )
+    return open_bundle(folder / "ptq")
+
+
+def test_it_holds_every_form(ptq):
+    runtimes = ("onnxruntime", "openvino", "tensorrt")
+    assert {graph_name(v, r) for v in VARIANTS for r in runtimes} <= set(ptq.manifest.files)
+
+
+def test_its_manifest_says_where_it_comes_from(ptq, p2p_weights, scenes):
+    manifest = ptq.manifest
+    assert manifest.parent_sha256 == sha256_of(p2p_weights)
+    assert manifest.model.name == "p2p"
+    assert manifest.model.decode.threshold == 0.02
+    assert manifest.quantization.method == "ptq"
+    assert manifest.quantization.recipe["seed"] == 0
+    assert ("high2.conv1", "--keep-float") in manifest.quantization.float_layers
+    assert {"irstd-edge", "torch", "nncf", "onnx", "python"} <= set(manifest.versions)
+    names = [name for name, _ in manifest.quantization.calibration]
+    assert len(names) == 6
+    assert set(names) <= set(open_dataset(scenes, "train").names)
+
+
+def test_it_was_judged_on_the_held_out_part_alone(ptq, scenes):
+    held_out = open_dataset(scenes, "val").names
+    accuracy = ptq.manifest.accuracy
+    assert set(accuracy) == {"fp32", "fp16", "int8", "int8-fp16", "int8.cpu"}
+    assert all(result["images"] == len(held_out) for result in accuracy.values())
+
+
+def test_the_test_list_is_never_read(p2p_weights, scenes, folder, monkeypatch):
+    opened = []
+
+    def spy(root, split="test"):
+        opened.append(split)
+        return open_dataset(root, split)
+
+    monkeypatch.setattr(to_bundle, "open_dataset", spy)
+    quantize_to_bundle(p2p_weights, scenes, folder / "spied", method="ptq", frames=2)
+    assert sorted(opened) == ["train", "val"]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_device_sees_in_it_what_it_should(ptq, runtime, variant):
+    if runtime not in installed_runtimes():
+        pytest.skip(f"{runtime} is not installed")
+    if (runtime, variant) == ("onnxruntime", "int8-fp16"):
+        pytest.skip("ONNX Runtime's optimizer overflows a bias of float16")
+    with open_runner(ptq, variant, runtime, threads=1) as runner:
+        self_test(runner, ptq)
+
+
+def test_the_same_arguments_give_the_same_graphs(ptq, p2p_weights, scenes, folder):
+    again = quantize_to_bundle(
+        p2p_weights, scenes, folder / "again", method="ptq", frames=6, keep_float=["high2.*"]
+    )
+    assert again.manifest.files == ptq.manifest.files
+
+
+@pytest.fixture
+def quick_training(monkeypatch):
+    """One pass of large steps, in place of the default's several of small ones."""
+    monkeypatch.setattr(to_bundle, "QatRecipe", lambda: QatRecipe(epochs=1, lr=1e-3))
+
+
+@pytest.mark.parametrize("gains", [True, False])
+def test_training_is_kept_where_it_gains(
+    gains, p2p_weights, scenes, folder, ptq, quick_training, monkeypatch
+):
+    monkeypatch.setattr(to_bundle, "is_better", lambda after, before: gains)
+    bundle = quantize_to_bundle(
+        p2p_weights, scenes, folder / f"qat{gains}", frames=6, keep_float=["high2.*"]
+    )
+    record = bundle.manifest.quantization.recipe["qat"]
+    assert bundle.manifest.quantization.method == ("qat" if gains else "ptq")
+    assert record["kept"] is gains
+    assert set(record["held_out"]) == {"ptq", "qat"}
+    same = bundle.manifest.files["int8.onnx"] == ptq.manifest.files["int8.onnx"]
+    assert same is not gains
+    json.dumps(bundle.manifest.quantization.recipe, allow_nan=False)
+
+
+def test_what_loses_too_much_is_not_written(p2p_weights, scenes, folder, monkeypatch):
+    def refuse(judged, reference, max_drop, fix):
+        raise IrstdError(f"--max-drop: {reference} {max_drop} {fix}")
+
+    monkeypatch.setattr(to_bundle, "refuse_drop", refuse)
+    with pytest.raises(IrstdError, match=r"fp32\.onnx 0\.1 try --method qat, or --keep-float"):
+        quantize_to_bundle(
+            p2p_weights, scenes, folder / "lossy", method="ptq", frames=2, max_drop=0.1
+        )
+    assert not (folder / "lossy").exists()
+
+
+def test_a_wrong_method_is_refused_at_once(p2p_weights, scenes, folder):
+    with pytest.raises(IrstdError, match="--method: 'qta' is not one of ptq, qat"):
+        quantize_to_bundle(p2p_weights, scenes, folder / "x", method="qta")
+
+
+def test_a_folder_that_is_not_a_bundle_is_refused_at_once(p2p_weights, scenes, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(IrstdError, match="the folder is not empty"):
+        quantize_to_bundle(p2p_weights, scenes, tmp_path)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("data", ["NUDT-SIRST", "NUAA-SIRST"])
+def test_real_frames_of_every_size_and_mode(data, real_data, p2p_weights, folder):
+    bundle = quantize_to_bundle(
+        p2p_weights, real_data / data, folder / data, method="ptq", frames=4
+    )
+    assert bundle.manifest.accuracy["int8"]["targets"] > 20
