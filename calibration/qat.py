@@ -39,11 +39,11 @@ class QatRecipe:
 
     epochs: int = 3
     """Passes over the frames; each gives one crop."""
-    batch_size: int = 8
-    lr: float = 5e-5
+    batch_size: int = 4
+    lr: float = 2e-5
     """Highest learning rate; it falls to 0 along a cosine."""
-    distillation: float = 1.0
-    """Weight of following the float network, against that of the labels."""
+    labels: float = 0.1
+    """Weight of the labels, against that of following the float network."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -73,7 +73,7 @@ def train_quantized(
     student = copy.deepcopy(quantized).to(device).requires_grad_(True)
     teacher = copy.deepcopy(float_net).to(device).requires_grad_(False)
     frames = [labelled(sample, spec.input) for sample in samples]
-    crops = recipe_of(spec.name).crops
+    crops = recipe_of(spec.name).last_crops  # whole frames: both networks pool over all they see
     total = recipe.epochs * steps_per_epoch(len(frames), recipe.batch_size)
     optimizer = torch.optim.AdamW(student.parameters(), recipe.lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
@@ -83,7 +83,7 @@ def train_quantized(
         for batch in epoch_crops(
             frames, crops, batch_size=recipe.batch_size, seed=seed, epoch=epoch
         ):
-            loss = _loss(student, teacher, spec.decode.kind, batch, recipe.distillation, device)
+            loss = _loss(student, teacher, spec.decode.kind, batch, recipe.labels, device)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -98,7 +98,7 @@ def _loss(
     teacher: nn.Module,
     kind: str,
     crops: Sequence[Crop],
-    distillation: float,
+    labels: float,
     device: torch.device,
 ) -> Tensor:
     """Both goals of one step."""
@@ -107,8 +107,8 @@ def _loss(
     with torch.no_grad():
         wanted = _logits(teacher(images))
     outputs = student(images)
-    task = _task_loss(outputs, target)
-    return task + distillation * follow_loss(_logits(outputs), wanted, target[:, :1])
+    following = follow_loss(_logits(outputs), wanted, target[:, :1])
+    return following + labels * _task_loss(outputs, target)
 
 
 def _task_loss(outputs: Tensor | tuple[Tensor, Tensor], target: Tensor) -> Tensor:

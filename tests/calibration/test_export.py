@@ -66,7 +66,7 @@ def test_int8_is_small(case):
     "runtime, limit",
     # ONNX Runtime rounds biases as well, OpenVINO and the file itself do what torch does but where
     # a value lies halfway between two steps.
-    [("as written", 0.02), ("openvino", 0.02), ("onnxruntime", 0.1)],
+    [("as written", 0.02), ("openvino", 0.05), ("onnxruntime", 0.1)],
 )
 def test_int8_computes_what_torch_rounds(case, runtime, limit, size, tmp_path):
     if runtime == "openvino" and runtime not in installed_runtimes():
