@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from irstd_edge.edge.types import FloatArray, IrstdError, ModelSpec, Sample, Ski
 GOLDEN_FRAMES = 3
 OWN_FORMS = tuple(graph_name(variant, "onnxruntime") for variant in ("fp32", "int8"))
 """Of ONNX Runtime."""
+
+SCORE_ERROR = "score_error"
 
 Runners = dict[str, Runner]
 """File name of a graph -> it, open on ONNX Runtime."""
@@ -72,18 +75,35 @@ def judge(
     }
 
 
-def scores_of(
-    runner: Runner, samples: Sequence[Sample | Skip], what: str, progress: Progress
+def standing_of(
+    runner: Runner,
+    reference: Runner,
+    samples: Sequence[Sample | Skip],
+    progress: Progress,
 ) -> dict[str, float]:
-    """What counts, 0..1: F1 at 3 px, and IoU of masks; 0 where undefined."""
-    metrics = _evaluate(runner, samples, what, progress).metrics()
+    """What counts, 0..1: F1 at 3 px, IoU of masks, and how far the targets' scores went.
+
+    `score_error` is the root of the mean squared change of a target's score from the reference.
+    """
+    result, before = (
+        _evaluate(each, samples, f"judging {each.variant}", progress)
+        for each in (runner, reference)
+    )
+    metrics = result.metrics()
     names = ("f1_3px", "iou") if runner.spec.decode.kind == "mask" else ("f1_3px",)
-    return {name: metrics[name] or 0.0 for name in names}
+    scores = [
+        [target.score for image in each.images for target in image.targets]
+        for each in (result, before)
+    ]
+    error = math.dist(*scores) / math.sqrt(max(1, len(scores[0])))
+    return {**{name: metrics[name] or 0.0 for name in names}, SCORE_ERROR: error}
 
 
 def is_better(after: Mapping[str, float], before: Mapping[str, float]) -> bool:
-    """Whether one score rose and none fell."""
-    return after != before and all(after[name] >= before[name] for name in before)
+    """Whether no score fell, and one rose or the targets' scores came closer to the reference."""
+    rises = [after[name] - before[name] for name in before if name != SCORE_ERROR]
+    closer = after[SCORE_ERROR] < before[SCORE_ERROR]
+    return min(rises) >= 0 and (max(rises) > 0 or closer)
 
 
 def _evaluate(

@@ -42,7 +42,7 @@ class QatRecipe:
     batch_size: int = 4
     lr: float = 2e-5
     """Highest learning rate; it falls to 0 along a cosine."""
-    labels: float = 0.1
+    labels: float = 0.02
     """Weight of the labels, against that of following the float network."""
 
     def __post_init__(self) -> None:

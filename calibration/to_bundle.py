@@ -14,7 +14,14 @@ from torch import nn
 
 from irstd_edge.calibration.export import FP32, graphs_of
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS
-from irstd_edge.calibration.judge import golden_of, is_better, judge, opened, refuse_drop, scores_of
+from irstd_edge.calibration.judge import (
+    golden_of,
+    is_better,
+    judge,
+    opened,
+    refuse_drop,
+    standing_of,
+)
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
 from irstd_edge.calibration.subset import Progress, calibration_samples, fingerprint
@@ -140,8 +147,9 @@ def _trained(
     module = train_quantized(
         quantized.module, case.float_net, case.spec, fit, how, seed=seed, progress=progress
     )
+    reference = torch_runner(case.float_net, case.spec, "fp32")
     before, after = (
-        scores_of(torch_runner(net, case.spec), case.held_out, f"judging {name}", progress)
+        standing_of(torch_runner(net, case.spec, name), reference, case.held_out, progress)
         for name, net in (("ptq", quantized.module), ("qat", module))
     )
     kept = is_better(after, before)

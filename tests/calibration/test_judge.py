@@ -1,6 +1,7 @@
 """Judging graphs that are not in a bundle yet."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from irstd_edge.calibration.judge import (
     judge,
     opened,
     refuse_drop,
-    scores_of,
+    standing_of,
 )
 from irstd_edge.edge.types import Detection, Frame, IrstdError, Prediction, Sample
 
@@ -81,21 +82,35 @@ def test_a_drop_cannot_be_judged_without_targets(case):
         refuse_drop(results, "fp32.onnx", 1.0, "")
 
 
-def test_scores_are_those_that_count(case):
-    scores = scores_of(Seer(case.spec, {"a": ONE}), [sample("a")], "", lambda *_: None)
-    assert scores == {"f1_3px": pytest.approx(2 / 3)}
-    nothing = scores_of(Seer(case.spec, {"a": []}), [sample("a", [])], "", lambda *_: None)
-    assert nothing == {"f1_3px": 0.0}
+def standing(case, seen, points=TRUTH):
+    """Of a network that sees this, against one that sees BOTH."""
+    runner, reference = (Seer(case.spec, {"a": each}) for each in (seen, BOTH))
+    return standing_of(runner, reference, [sample("a", points)], lambda *_: None)
+
+
+def test_a_standing_is_what_counts(case):
+    assert standing(case, BOTH) == {"f1_3px": 1.0, "score_error": 0.0}
+    fainter = [(4, 4, 0.5), (12, 12, 0.5)]  # by 0.4 and 0.3
+    assert standing(case, fainter) == {
+        "f1_3px": 1.0, "score_error": pytest.approx(math.sqrt((0.16 + 0.09) / 2)),
+    }  # fmt: skip
+    assert standing(case, ONE)["f1_3px"] == pytest.approx(2 / 3)
+    assert standing(case, [], []) == {"f1_3px": 0.0, "score_error": 0.0}
 
 
 @pytest.mark.parametrize(
-    "after, better",
-    [((0.9, 0.8), False), ((0.91, 0.8), True), ((0.9, 0.81), True), ((0.95, 0.79), False)],
+    "f1, iou, error, better",
+    [
+        (0.9, 0.8, 0.1, False),
+        (0.91, 0.8, 0.2, True),
+        (0.9, 0.81, 0.1, True),
+        (0.95, 0.79, 0.0, False),
+        (0.9, 0.8, 0.09, True),
+    ],
 )
-def test_better_is_a_rise_without_a_fall(after, better):
-    names = ("f1_3px", "iou")
-    before = dict(zip(names, (0.9, 0.8), strict=True))
-    assert is_better(dict(zip(names, after, strict=True)), before) is better
+def test_better_is_a_rise_or_fidelity_without_a_fall(f1, iou, error, better):
+    before = {"f1_3px": 0.9, "iou": 0.8, "score_error": 0.1}
+    assert is_better({"f1_3px": f1, "iou": iou, "score_error": error}, before) is better
 
 
 def test_golden_frames_are_those_with_the_clearest_targets(case):
