@@ -7,7 +7,7 @@ Liu et al., "Infrared Small Target Detection with Scale and Location Sensitivity
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,54 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class _Gate(torch.autograd.Function):
+    """x * weight, for a weight of one channel or of one pixel, with a backward pass that is fast.
+
+    Autograd sums bfloat16 on the CPU by way of a copy in float32; a product with ones does not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """Multiply (N, C, H, W) by (N, C, 1, 1) or (N, 1, H, W)."""
+        weight = weight.to(x.dtype)
+        ctx.save_for_backward(x, weight)
+        return x * weight
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of both."""
+        x, weight = ctx.saved_tensors
+        n, channels, height, width = x.shape
+        product = (grad * x).permute(0, 2, 3, 1).reshape(n, height * width, channels)
+        if weight.shape[1] == 1:
+            summed = (product @ product.new_ones(channels, 1)).view(n, 1, height, width)
+        else:
+            summed = (product.new_ones(n, 1, height * width) @ product).view(n, channels, 1, 1)
+        return grad * weight, summed
+
+
+class _MeanAndPeak(torch.autograd.Function):
+    """Mean and maximum over the channels, with a backward pass that touches them once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, 2, H, W)."""
+        peak, index = x.max(1, keepdim=True)
+        ctx.save_for_backward(index)
+        ctx.channels = x.shape[1]
+        ones = x.new_full((ctx.channels, 1), 1 / ctx.channels)
+        mean = (x.permute(0, 2, 3, 1) @ ones).permute(0, 3, 1, 2)
+        return torch.cat((mean.to(peak.dtype), peak), 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """Share the mean's gradient among all channels, and give the maximum's to its own."""
+        (index,) = ctx.saved_tensors
+        shared = (grad[:, :1] / ctx.channels).expand(-1, ctx.channels, -1, -1)
+        shared = shared.contiguous(memory_format=torch.channels_last)
+        return shared.scatter_add_(1, index, grad[:, 1:].contiguous())
+
+
 class ChannelAttention(nn.Module):
     """A weight in 0..1 for every channel, from its mean and its maximum over the frame."""
 
@@ -33,8 +81,9 @@ class ChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, 1, 1)
         """Return the weights."""
         mean = x.mean((2, 3), keepdim=True)
-        # amax, not a pooling layer: the export of one bakes the size of the frame into the graph.
-        peak = x.amax((2, 3), keepdim=True)
+        # amax for deployment: the export of a pooling layer bakes the frame's size into the graph.
+        # Its backward pass looks for ties in the whole frame; that of the layer does not.
+        peak = F.adaptive_max_pool2d(x, 1) if self.training else x.amax((2, 3), keepdim=True)
         score: Tensor = self.fc2(F.relu(self.fc1(mean))) + self.fc2(F.relu(self.fc1(peak)))
         return score.sigmoid()
 
@@ -48,9 +97,11 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, 1, H, W)
         """Return the weights."""
-        mean = x.mean(1, keepdim=True)
-        peak = x.amax(1, keepdim=True)
-        score: Tensor = self.conv1(torch.cat((mean, peak), 1))
+        if self.training:
+            both = _MeanAndPeak.apply(x)  # type: ignore[no-untyped-call]
+        else:
+            both = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)
+        score: Tensor = self.conv1(both)
         return score.sigmoid()
 
 
@@ -73,8 +124,9 @@ class ResBlock(nn.Module):
         """Apply the block."""
         y: Tensor = F.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        y = self.ca(y) * y
-        y = self.sa(y) * y
+        gate = _Gate.apply if self.training else torch.mul
+        y = gate(y, self.ca(y))
+        y = gate(y, self.sa(y))
         return F.relu(y + self.shortcut(x))
 
     def fold(self) -> None:

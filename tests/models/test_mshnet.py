@@ -10,7 +10,7 @@ from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.frames import normalise as normalise_frame
 from irstd_edge.edge.types import InputSpec
 from irstd_edge.models import create_model
-from irstd_edge.models.mshnet import IMAGENET_MEAN, IMAGENET_STD, MSHNet, normalise
+from irstd_edge.models.mshnet import IMAGENET_MEAN, IMAGENET_STD, MSHNet, ResBlock, normalise
 
 CLOSE = 1e-5
 
@@ -134,3 +134,44 @@ def test_every_head_has_its_scale() -> None:
         (2, 1, 8, 16),
         (2, 1, 4, 8),
     ]
+
+
+class PlainBlock(ResBlock):
+    """The block as the paper has it, differentiated by autograd alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        means, peaks = y.mean((2, 3), keepdim=True), y.amax((2, 3), keepdim=True)
+        fc1, fc2 = self.ca.fc1, self.ca.fc2
+        y = (fc2(torch.relu(fc1(means))) + fc2(torch.relu(fc1(peaks)))).sigmoid() * y
+        both = torch.cat((y.mean(1, keepdim=True), y.amax(1, keepdim=True)), 1)
+        y = self.sa.conv1(both).sigmoid() * y
+        return torch.relu(y + self.shortcut(x))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("inputs", [16, 32])
+def test_the_fast_backward_pass_gives_the_gradients_of_autograd(inputs, layout) -> None:
+    torch.manual_seed(3)
+    block = ResBlock(inputs, 32).double().train()
+    plain = PlainBlock(inputs, 32).double().train()
+    plain.load_state_dict(block.state_dict())
+    x = torch.randn(3, inputs, 12, 8, dtype=torch.float64).to(memory_format=layout)
+    gradients = []
+    for net in (block, plain):
+        frames = x.clone().requires_grad_(True)
+        (net(frames) ** 2).sum().backward()
+        gradients.append([frames.grad, *(p.grad for p in net.parameters())])
+    for fast, slow in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_block_computes_the_same_in_training_and_in_evaluation(lived_in) -> None:
+    block = lived_in(ResBlock(16, 32))
+    x = torch.randn(2, 16, 16, 16, generator=torch.Generator().manual_seed(4))
+    expected = block(x)
+    block.train()
+    for norm in (m for m in block.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.eval()
+    torch.testing.assert_close(block(x), expected)
