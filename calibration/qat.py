@@ -73,7 +73,7 @@ def train_quantized(
     student = copy.deepcopy(quantized).to(device).requires_grad_(True)
     teacher = copy.deepcopy(float_net).to(device).requires_grad_(False)
     frames = [labelled(sample, spec.input) for sample in samples]
-    crops = recipe_of(spec.name).last_crops  # whole frames: both networks pool over all they see
+    crops = recipe_of(spec.name).crops[-1]  # whole frames: both networks pool over all they see
     total = recipe.epochs * steps_per_epoch(len(frames), recipe.batch_size)
     optimizer = torch.optim.AdamW(student.parameters(), recipe.lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)

@@ -35,12 +35,11 @@ class Recipe:
     """Highest learning rate."""
     optimizer: str = "adamw"
     """adamw with a one-cycle schedule, or adagrad at a constant rate."""
-    crops: Augmentation | PaperAugmentation = Augmentation(128)
-    """In the first epochs."""
-    last_crops: Augmentation | PaperAugmentation = Augmentation(256)
-    """In the last epochs: whole frames, for both networks pool over all they see."""
-    last_share: float = 0.2
-    """Share of the epochs with `last_crops`."""
+    crops: tuple[Augmentation | PaperAugmentation, ...] = (Augmentation(128), Augmentation(256))
+    """One after the other: small ones, which are cheap and full of targets, then larger ones; in
+    the end whole frames, for both networks pool over all they see."""
+    until: tuple[float, ...] = (0.8,)
+    """Share of the epochs after which each but the last of `crops` gives way to the next."""
     warm_epochs: int = 0
     """Epochs of the SLS loss's warm-up, and of p2p's falling attention temperature."""
     ema: float = 0.999
@@ -50,8 +49,7 @@ class Recipe:
 
     def crops_in(self, epoch: int) -> Augmentation | PaperAugmentation:
         """Return the augmentation of an epoch, counted from 0."""
-        last = epoch >= round(self.epochs * (1 - self.last_share))
-        return self.last_crops if last else self.crops
+        return self.crops[sum(epoch >= round(self.epochs * share) for share in self.until)]
 
     @property
     def warm(self) -> int:
@@ -78,7 +76,14 @@ class Recipe:
 PAPER = PaperAugmentation()
 
 RECIPES = {
-    ("mshnet", "default"): Recipe("soft-iou-bce", 200, 16, 1e-3),
+    ("mshnet", "default"): Recipe(
+        "soft-iou-bce",
+        400,
+        16,
+        1e-3,
+        crops=(Augmentation(64), Augmentation(128), Augmentation(256)),
+        until=(0.8, 0.93),
+    ),
     ("mshnet", "paper"): Recipe(
         # The authors' code takes the full loss where `epoch > 5`: six epochs are warm.
         "sls",
@@ -86,8 +91,8 @@ RECIPES = {
         4,
         0.05,
         "adagrad",
-        PAPER,
-        PAPER,
+        (PAPER,),
+        (),
         warm_epochs=6,
         ema=0.0,
     ),

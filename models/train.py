@@ -58,13 +58,14 @@ def train(
     weights: Path | None = None,
     resume: bool = False,
     validate: Validate | None = None,
-    validate_every: int = 5,
+    validate_every: int | None = None,
     progress: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Path:
     """Train a network and return the path of the weights that were best on held-out frames.
 
     Writes OUT/model.safetensors, OUT/metrics.jsonl and OUT/last.ckpt. `weights` is where it
     starts from; `resume` goes on from OUT/last.ckpt. Without `validate` the last epoch is kept.
+    It validates after the last epoch, and every `validate_every`: by default a dozen times.
     Of several processes the first alone validates, writes and reports progress.
     Raises IrstdError where OUT holds another run, or nothing to resume, and where the loss is
     not finite.
@@ -77,10 +78,11 @@ def train(
     learner = _learner(model, recipe, seed, fabric, weights, state)
     frames = [labelled(sample, spec_of(model).input) for sample in samples]
     run = _Run(model, out, identity, learner, state)
+    every = validate_every or max(5, recipe.epochs // 12)
     for epoch in range(run.epoch, recipe.epochs):
         loss, frames_per_s = _timed(learner, frames, epoch)
         if fabric.is_global_zero:
-            due = (epoch + 1) % validate_every == 0 or epoch + 1 == recipe.epochs
+            due = (epoch + 1) % every == 0 or epoch + 1 == recipe.epochs
             scores = run.scores(validate) if validate and due else {}
             lr = recipe.lr_at((epoch + 1) / recipe.epochs)
             done = Epoch(epoch, loss, lr, frames_per_s, scores)

@@ -68,7 +68,7 @@ def tiny() -> Callable[..., Recipe]:
 
     def recipe(model: str, epochs: int = 2, **changes: Any) -> Recipe:
         chosen = recipe_of(model, epochs=epochs, batch_size=4)
-        return replace(chosen, **{"crops": crops[model], "last_crops": crops[model], **changes})
+        return replace(chosen, **{"crops": (crops[model],), "until": (), **changes})
 
     return recipe
 

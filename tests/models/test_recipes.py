@@ -30,7 +30,7 @@ def test_the_papers_recipe() -> None:
 def test_the_default_recipe_ends_on_whole_frames(model: str) -> None:
     recipe = recipe_of(model)
     assert recipe == RECIPES[model, "default"]
-    assert recipe.crops_in(0) == Augmentation(128)
+    assert recipe.crops_in(0) == Augmentation(64 if model == "mshnet" else 128)
     assert recipe.crops_in(recipe.epochs - 1) == Augmentation(256)
 
 
@@ -64,10 +64,18 @@ def test_figures_are_positive(option: str, value: float) -> None:
     assert message.startswith(f"--{option.replace('_', '-')}: {value} ")
 
 
-def test_last_crops_come_in_the_last_epochs() -> None:
-    recipe = replace(MASK, last_share=0.2)
+@pytest.mark.parametrize("recipe", RECIPES.values())
+def test_every_kind_of_crop_but_the_last_has_an_end(recipe: Recipe) -> None:
+    assert len(recipe.until) == len(recipe.crops) - 1
+    assert list(recipe.until) == sorted(recipe.until)
+
+
+def test_crops_follow_each_other_at_their_shares() -> None:
+    crops = (Augmentation(64), Augmentation(128), Augmentation(256))
+    recipe = replace(MASK, crops=crops, until=(0.5, 0.8))
     sizes = [recipe.crops_in(epoch).size_px for epoch in range(10)]
-    assert sizes == [128] * 8 + [256] * 2
+    assert sizes == [64] * 5 + [128] * 3 + [256] * 2
+    assert replace(MASK, crops=crops[:1], until=()).crops_in(9).size_px == 64
 
 
 def test_one_cycle_rises_for_a_twentieth_and_falls_to_a_hundredth() -> None:

@@ -102,7 +102,7 @@ def test_the_papers_recipe_runs_through_its_warm_up(
     monkeypatch.setattr(learner, "multi_scale_loss", spy)
     crops = PaperAugmentation(32, (24, 64))
     recipe = recipe_of("mshnet", "paper", epochs=5)
-    run("mshnet", samples, tmp_path, replace(recipe, crops=crops, last_crops=crops))
+    run("mshnet", samples, tmp_path, replace(recipe, crops=(crops,), until=()))
     assert warm_steps == [True] * 2 + [False] * 8
     assert {line["lr"] for line in metrics(tmp_path)} == {0.05}
 

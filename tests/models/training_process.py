@@ -25,7 +25,7 @@ def main(
 ) -> Path:
     """Train on the training list of a data set, with small crops on the CPU."""
     samples = [s for s in open_dataset(Path(data), "trainval").samples() if isinstance(s, Sample)]
-    small = {"crops": SMALL[model], "last_crops": SMALL[model]}
+    small = {"crops": (SMALL[model],), "until": ()}
     chosen = replace(recipe_of(model), **small, **recipe)
     return train(
         model,
