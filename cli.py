@@ -45,6 +45,10 @@ Source = Annotated[str, typer.Argument(metavar="W|BUNDLE", help="mshnet, p2p, a 
 Threshold = Annotated[
     float | None, typer.Option(help="Lowest probability of a detection, instead of the model's.")
 ]
+MaxFa = Annotated[
+    float | None,
+    typer.Option(min=0, help="The threshold that kept false alarms per Mpx to this, held out."),
+]
 
 
 def main() -> None:
@@ -179,7 +183,8 @@ def train(
 
         def show(done: Epoch) -> None:
             move(f"training {model}", done.epoch + 1, chosen.epochs)
-            scores = "".join(f", {k} {v:.4f}" for k, v in done.scores.items() if v is not None)
+            known = {k: v for k, v in done.scores.items() if isinstance(v, float)}
+            scores = "".join(f", {k} {v:.4f}" for k, v in known.items())
             speed = f"{done.frames_per_s:.0f} frames/s"
             talk.print(f"epoch {done.epoch + 1}: loss {done.loss:.4f}, {speed}{scores}")
 
@@ -214,12 +219,12 @@ def _samples(folders: list[Path], split: str) -> list[Any]:
     return samples
 
 
-def _validation(model: str, held_out: list[Any]) -> Callable[[Any], dict[str, float | None]]:
+def _validation(model: str, held_out: list[Any]) -> Callable[[Any], dict[str, Any]]:
     from irstd_edge.benchmarks.operating_point import held_out_scores
     from irstd_edge.edge.runners import torch_runner
     from irstd_edge.models import spec_of
 
-    def validate(net: Any) -> dict[str, float | None]:
+    def validate(net: Any) -> dict[str, Any]:
         with torch_runner(net.deploy(), spec_of(model)) as run:
             return held_out_scores(run.predict, held_out)
 
@@ -283,21 +288,40 @@ def evaluate(
     runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino; torch for W.")] = None,
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
+    max_fa: MaxFa = None,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
     json_to: JsonOut = None,
 ) -> None:
     """Measure the accuracy of weights or a bundle on labelled frames."""
     from irstd_edge.benchmarks.accuracy import evaluate as run_evaluation
+    from irstd_edge.benchmarks.buckets import buckets
     from irstd_edge.benchmarks.table import print_accuracy
     from irstd_edge.edge.dataset import open_dataset
 
     chosen = open_dataset(data, split)
     with _progress() as move, _runner(source, runtime, variant) as run:
+        threshold = _threshold(run, threshold, max_fa)
         samples = _counted(chosen.samples(strict, protocol), len(chosen.names), run.name, move)
-        result = run_evaluation(samples, lambda f: run.predict(f, threshold), protocol).accuracy()
-    found = {"model": run.spec.name, "variant": run.variant, "runtime": run.runtime, **result}
+        result = run_evaluation(samples, lambda f: run.predict(f, threshold), protocol)
+    found = {
+        "model": run.spec.name,
+        "variant": run.variant,
+        "runtime": run.runtime,
+        "threshold": threshold,
+        **result.accuracy(),
+        **buckets(result),
+    }
     print_accuracy(found, _results(json_to))
     _emit(found, json_to)
+
+
+def _threshold(run: Runner, given: float | None, max_fa: float | None) -> float:
+    """The threshold asked for in either way, else the model's own."""
+    if max_fa is None:
+        return run.spec.decode.threshold if given is None else given
+    if given is not None:
+        raise IrstdError("--max-fa: chooses a threshold, and --threshold is one; give one of them")
+    return run.spec.decode.threshold_at(max_fa)
 
 
 def _counted(samples: Iterator[Any], total: int, what: str, move: Any) -> Iterator[Any]:
@@ -318,6 +342,7 @@ def predict(
     runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino; torch for W.")] = None,
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
+    max_fa: MaxFa = None,
     json_to: JsonOut = None,
 ) -> None:
     """Detect targets in frames: one JSON object a line."""
@@ -332,6 +357,7 @@ def predict(
     files = frames_in(paths)
     lines = []
     with _progress() as move, _runner(source, runtime, variant) as run:
+        threshold = _threshold(run, threshold, max_fa)
         for done, file in enumerate(files, start=1):
             for frame in read_pages(file, bits):
                 detections = run.predict(frame, threshold).detections

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from irstd_edge.benchmarks.accuracy import NEAR_PX, WIDE_PX, score_masks, score_points
+from irstd_edge.benchmarks.counts import MaskCounts, PointCounts
 from irstd_edge.edge.types import FloatArray, Frame, IrstdError, Prediction, Sample
 
 THRESHOLDS = tuple(np.round(np.arange(0.05, 0.96, 0.05), 2).tolist())
@@ -16,12 +18,12 @@ Predict = Callable[[Frame, float], Prediction]
 """(frame, threshold) -> what the network says of it."""
 
 
-def held_out_scores(predict: Predict, samples: Sequence[Sample]) -> dict[str, float | None]:
+def held_out_scores(predict: Predict, samples: Sequence[Sample]) -> dict[str, Any]:
     """Score a network on held-out frames; `score` is what training maximises.
 
     Masks: IoU at probability 0.5, as the field reports it. Points: F1 at 3 px, at the threshold
-    of `THRESHOLDS` where it is highest, which is returned with it. Raises IrstdError without
-    samples.
+    of `THRESHOLDS` where it is highest, which is returned with it. `operating_points` holds
+    [threshold, Pd, Fa per Mpx] of every threshold. Raises IrstdError without samples.
     """
     if not samples:
         raise IrstdError("--data: no frame is held out; list more frames in trainval.txt")
@@ -30,8 +32,8 @@ def held_out_scores(predict: Predict, samples: Sequence[Sample]) -> dict[str, fl
     found = [_rows(predict(sample.frame, THRESHOLDS[0])) for sample in samples]
     truth = [sample.points for sample in samples]
     threshold = best_threshold(found, truth)
-    kept = [rows[rows[:, 2] > threshold] for rows in found]
-    near, wide = score_points(kept, truth, NEAR_PX), score_points(kept, truth, WIDE_PX)
+    near, wide = (_at(threshold, found, truth, radius) for radius in (NEAR_PX, WIDE_PX))
+    pixels = sum(sample.frame.counts.size for sample in samples)
     return {
         "score": near.f1,
         "f1_3px": near.f1,
@@ -39,6 +41,11 @@ def held_out_scores(predict: Predict, samples: Sequence[Sample]) -> dict[str, fl
         "precision_3px": near.precision,
         "recall_3px": near.recall,
         "threshold": threshold,
+        "operating_points": [
+            [t, c.recall, 1e6 * (c.predicted - c.matched) / pixels]
+            for t in THRESHOLDS
+            if (c := _at(t, found, truth)).recall is not None
+        ],
     }
 
 
@@ -48,18 +55,28 @@ def best_threshold(found: Sequence[FloatArray], truth: Sequence[FloatArray]) -> 
     `found` holds (K, 3) row, col, score of each frame, `truth` (M, 2) row, col. A detector leaves
     out the weakest detections first, so those of a higher threshold are a part of these.
     """
-    scores = [
-        score_points([rows[rows[:, 2] > t] for rows in found], truth, NEAR_PX).f1 or 0.0
-        for t in THRESHOLDS
-    ]
+    scores = [_at(t, found, truth).f1 or 0.0 for t in THRESHOLDS]
     best = [t for t, score in zip(THRESHOLDS, scores, strict=True) if score == max(scores)]
     return float(best[len(best) // 2])
 
 
-def _mask_scores(predict: Predict, samples: Sequence[Sample]) -> dict[str, float | None]:
-    pairs = [(predict(s.frame, 0.5).mask, s.mask) for s in samples]
-    known = [(p, t) for p, t in pairs if p is not None and t is not None]
-    counts = score_masks([p for p, _ in known], [t for _, t in known])
+def _at(
+    threshold: float,
+    found: Sequence[FloatArray],
+    truth: Sequence[FloatArray],
+    radius_px: float = NEAR_PX,
+) -> PointCounts:
+    return score_points([rows[rows[:, 2] > threshold] for rows in found], truth, radius_px)
+
+
+def _mask_scores(predict: Predict, samples: Sequence[Sample]) -> dict[str, Any]:
+    known = [(predict(s.frame, 0.5).probability, s.mask) for s in samples if s.mask is not None]
+    truth = [mask for _, mask in known]
+
+    def at(threshold: float) -> MaskCounts:
+        return score_masks([p > threshold for p, _ in known], truth)
+
+    counts = at(0.5)
     return {
         "score": counts.iou,
         "iou": counts.iou,
@@ -67,6 +84,9 @@ def _mask_scores(predict: Predict, samples: Sequence[Sample]) -> dict[str, float
         "pd": counts.pd,
         "fa_per_mpx": counts.fa_per_mpx,
         "threshold": 0.5,
+        "operating_points": [
+            [t, c.pd, c.fa_per_mpx] for t in THRESHOLDS if (c := at(t)).pd is not None
+        ],
     }
 
 

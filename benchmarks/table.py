@@ -148,9 +148,10 @@ _SHARES = ("iou", "niou", "pd", "precision_3px", "recall_3px", "f1_3px", "f1_5px
 
 
 def print_accuracy(found: Mapping[str, Any], console: Console) -> None:
-    """Print an `accuracy` object with its model, variant and runtime."""
+    """Print what `irstd-edge eval` found: an `accuracy` object, what was run, and the ranges."""
     title = f"{found['model']} {found['variant']} on {found['runtime']}"
     scope = f"{found['images']} frames, {found['targets']} targets, {found['protocol']}"
+    scope += f", threshold {found['threshold']:g}"
     console.print(Text(f"{title}: {scope}", style="bold"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric")
@@ -160,10 +161,23 @@ def print_accuracy(found: Mapping[str, Any], console: Console) -> None:
             value = found[name]
             table.add_row(words, f"{percent(value)} %" if name in _SHARES else fixed(value, 2))
     console.print(table)
+    for words, ranges in (("area, px", found["by_area"]), ("SCR", found["by_scr"])):
+        console.print(_found_by(words, ranges))
     for name in found["undefined"]:
         console.print(Text(f"{_METRIC_WORDS[name]}: undefined on these frames", style="dim"))
     for skip in found["skipped"]:
         console.print(Text(f"skipped {skip['name']}: {skip['reason']}", style="dim"))
+
+
+def _found_by(words: str, ranges: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in (f"targets by {words}", "found", "of", "Pd %"):
+        table.add_column(heading, justify="right")
+    for each in ranges:
+        above, up_to = each["above"], each["up_to"]
+        where = f"over {above:g}" if up_to is None else f"{above:g} to {up_to:g}"
+        table.add_row(where, str(each["found"]), str(each["targets"]), percent(each["pd"]))
+    return table
 
 
 def print_verdict(verdict: Verdict, sentences: Sequence[str], console: Console) -> None:

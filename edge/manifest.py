@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
 from irstd_edge.edge.types import (
@@ -13,6 +13,7 @@ from irstd_edge.edge.types import (
     IrstdError,
     Manifest,
     ModelSpec,
+    OperatingPoint,
     Quantization,
 )
 
@@ -158,7 +159,14 @@ def _model(root: JsonObject, where: str) -> ModelSpec:
         stride, entry.choice("bit_depth", BIT_DEPTHS), entry.choice("normalisation", NORMALISATIONS)
     )
     try:
-        rule = DecodeSpec(decode.get("kind", str), decode.get("threshold", float))
+        rule = DecodeSpec(
+            decode.get("kind", str),
+            decode.get("threshold", float),
+            tuple(
+                OperatingPoint(*(point.get(field.name, float) for field in fields(OperatingPoint)))
+                for point in decode.children("operating_points")
+            ),
+        )
     except IrstdError as error:
         raise error if str(error).startswith(where) else IrstdError(f"{where}: {error}") from error
     return ModelSpec(root.get("model", str), spec, rule)

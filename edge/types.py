@@ -103,6 +103,17 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
+class OperatingPoint:
+    """What a threshold gave on held-out frames."""
+
+    threshold: float
+    pd: float
+    """Share of the targets that were found."""
+    fa_per_mpx: float
+    """False-alarm pixels (masks) or points (heatmaps) per 10^6 pixels."""
+
+
+@dataclass(frozen=True)
 class DecodeSpec:
     """How its output becomes detections."""
 
@@ -110,6 +121,31 @@ class DecodeSpec:
     """mask: logits (1, H, W). heatmap: logits (1, H/2, W/2); dx, dy, log sigma (3, H/2, W/2)."""
     threshold: float = 0.5
     """Lowest probability of a detection."""
+    operating_points: tuple[OperatingPoint, ...] = ()
+    """What other thresholds cost and bring, lowest first; empty where it was not measured."""
+
+    def threshold_at(self, max_fa: float) -> float:
+        """The lowest threshold from which on false alarms were at most `max_fa` per Mpx.
+
+        On held-out frames. Raises IrstdError where none is low enough, or none was measured.
+        """
+        if not self.operating_points:
+            raise IrstdError(
+                "--max-fa: these weights do not say what a threshold costs: give --threshold, or "
+                "weights of irstd-edge train"
+            )
+        allowed: float | None = None
+        for point in reversed(self.operating_points):
+            if point.fa_per_mpx > max_fa:
+                break
+            allowed = point.threshold
+        if allowed is None:
+            last = self.operating_points[-1]
+            raise IrstdError(
+                f"--max-fa: {max_fa:g} per Mpx is out of reach: held-out frames gave "
+                f"{last.fa_per_mpx:.2f} at threshold {last.threshold:g}; give more, or --threshold"
+            )
+        return allowed
 
     def __post_init__(self) -> None:
         if self.kind not in ("mask", "heatmap"):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -31,9 +32,12 @@ from irstd_edge.models.weights import load_state, model_from_state, save_weights
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "model.safetensors"
 
-Scores = dict[str, float | None]
+Scores = dict[str, Any]
 Validate = Callable[[nn.Module], Scores]
-"""Takes the network in evaluation mode; `score` decides which epoch is kept."""
+"""Takes the network in evaluation mode; `score` decides which epoch is kept.
+
+`threshold` and `operating_points` go into the card of the weights; None is an undefined figure.
+"""
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ class _Run:
         """Return the scores of the averaged weights."""
         # A ratio that is not a number is an undefined one: JSON has null for it.
         return {
-            key: value if value is not None and math.isfinite(value) else None
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in validate(self.averaged()).items()
         }
 
@@ -183,7 +187,10 @@ class _Run:
         card = {"recipe": asdict(self.learner.recipe), "seed": self.learner.seed} | asdict(done)
         # How busy the machine was is no matter of the weights: a run done twice gives equal bytes.
         del card["frames_per_s"]
-        return card | {"threshold": done.scores.get("threshold")}
+        return card | {
+            "threshold": done.scores.get("threshold"),
+            "operating_points": done.scores.get("operating_points", []),
+        }
 
     def _state(self) -> State:
         return State(

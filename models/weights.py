@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from irstd_edge.edge.files import read_bytes, write_atomic
-from irstd_edge.edge.types import IrstdError, ModelSpec
+from irstd_edge.edge.types import IrstdError, ModelSpec, OperatingPoint
 from irstd_edge.models import MODELS, create_model, spec_of
 from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.p2p import P2P
@@ -91,12 +91,14 @@ def load_model(name: str | Path) -> tuple[MSHNet | P2P, str, dict[str, Any]]:
 
 
 def spec_with_threshold(model: str, card: Mapping[str, Any]) -> ModelSpec:
-    """Return the network's spec, at the threshold that its card was given on held-out frames."""
+    """Return the network's spec, with what its card says of thresholds on held-out frames."""
     spec = spec_of(model)
     threshold = card.get("threshold")
     if not isinstance(threshold, float):
         return spec
-    return replace(spec, decode=replace(spec.decode, threshold=threshold))
+    points = tuple(OperatingPoint(*map(float, row)) for row in card.get("operating_points", ()))
+    decode = replace(spec.decode, threshold=threshold, operating_points=points)
+    return replace(spec, decode=decode)
 
 
 def model_from_state(model: str, state: Mapping[str, Tensor], path: Path) -> MSHNet | P2P:

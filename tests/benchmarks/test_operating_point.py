@@ -62,6 +62,12 @@ def test_points_are_scored_at_their_best_threshold() -> None:
     # F1 is 2 / (3 + 2) with all three, 2 / (2 + 2) from 0.35 on without the false one, and
     # 2 / (1 + 2) from 0.8 to 0.9, where the one that is off is gone too.
     scores = held_out_scores(predict, [sample("a", ONE), sample("b", ONE)])
+    points = {t: [pd, fa] for t, pd, fa in scores.pop("operating_points")}
+    alarm = 1e6 / (2 * 32 * 32)
+    assert points[0.3] == [0.5, pytest.approx(2 * alarm)]
+    assert points[0.35] == points[0.75] == [0.5, pytest.approx(alarm)]
+    assert points[0.8] == points[0.9] == [0.5, 0.0]
+    assert points[0.95] == [0.0, 0.0]
     assert scores == {
         "score": pytest.approx(2 / 3),
         "f1_3px": pytest.approx(2 / 3),
@@ -92,6 +98,9 @@ def test_masks_are_scored_at_one_half() -> None:
 
     labelled = sample("a", rows((4.5, 9.5)), box(2, 4))
     scores = held_out_scores(predict, [labelled, sample("points only", ONE)])
+    points = {t: [pd, fa] for t, pd, fa in scores.pop("operating_points")}
+    assert points[0.05] == points[0.55] == [1.0, pytest.approx(1e6 / 1024)]
+    assert points[0.65] == [1.0, 0.0] and points[0.95] == [0.0, 0.0]
     assert scores == {
         "score": pytest.approx(4 / 9),
         "iou": pytest.approx(4 / 9),

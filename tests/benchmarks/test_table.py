@@ -88,19 +88,31 @@ def test_a_projection_is_dim_and_italic(bench_json: dict[str, Any]) -> None:
     assert len(rows) == 4 and all("\x1b[2;3m" in row for row in rows)
 
 
+RANGES = {
+    "by_area": [
+        {"above": 0, "up_to": 9, "targets": 4, "found": 3, "pd": 0.75},
+        {"above": 9, "up_to": None, "targets": 0, "found": 0, "pd": None},
+    ],
+    "by_scr": [{"above": 0, "up_to": 1.5, "targets": 1, "found": 1, "pd": 1.0}],
+}
+
+
 def accuracy_printed(found: dict[str, Any], width: int = 80) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    print_accuracy({"model": "p2p", "variant": "int8", "runtime": "openvino", **found}, console)
+    run = {"model": "p2p", "variant": "int8", "runtime": "openvino", "threshold": 0.45}
+    print_accuracy({**run, **RANGES, **found}, console)
     assert isinstance(console.file, io.StringIO)
     return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
 
 
 def test_the_accuracy_of_points(make: SimpleNamespace) -> None:
     lines = accuracy_printed(make.accuracy(position_px=None, undefined=["position_px"]))
-    assert lines[0] == "p2p int8 on openvino: 4 frames, 4 targets, native"
+    assert lines[0] == "p2p int8 on openvino: 4 frames, 4 targets, native, threshold 0.45"
     for line in ("Pd 99.47 %", "precision at 3 px 90.00 %", "F1 at 3 px 94.42 %"):
         assert line in lines
     assert "Fa per Mpx 1.25" in lines  # no share
+    for line in ("0 to 9 3 4 75.00", "over 9 0 0 –", "0 to 1.5 1 1 100.00"):
+        assert line in lines
     assert lines[-2:] == [
         "mean position error, px: undefined on these frames",
         "skipped Misc_111: mask of another size",

@@ -13,6 +13,7 @@ from irstd_edge.edge.types import (
     IrstdError,
     Manifest,
     ModelSpec,
+    OperatingPoint,
     Quantization,
 )
 
@@ -34,7 +35,15 @@ MANIFESTS = st.builds(
         ModelSpec,
         TEXT,
         st.builds(InputSpec, st.integers(1, 256), st.sampled_from(BIT_DEPTHS)),
-        st.builds(DecodeSpec, st.sampled_from(["mask", "heatmap"]), st.floats(0.001, 0.999)),
+        st.builds(
+            DecodeSpec,
+            st.sampled_from(["mask", "heatmap"]),
+            st.floats(0.001, 0.999),
+            st.lists(
+                st.builds(OperatingPoint, *[st.floats(0, 1e6)] * 3),
+                max_size=3,
+            ).map(tuple),
+        ),
     ),
     parent_sha256=SHA256,
     files=st.dictionaries(TEXT.filter(is_plain_name), SHA256, max_size=3),
@@ -57,7 +66,11 @@ def right():
         "parent_sha256": DIGEST,
         "files": {"fp32.onnx": DIGEST, "golden/a.png": DIGEST},
         "input": {"channels": 1, "stride": 8, "bit_depth": 14, "normalisation": "full-scale"},
-        "decode": {"kind": "heatmap", "threshold": 0.5},
+        "decode": {
+            "kind": "heatmap",
+            "threshold": 0.5,
+            "operating_points": [{"threshold": 0.3, "pd": 0.9, "fa_per_mpx": 2.5}],
+        },
         "quantization": {
             "method": "ptq",
             "recipe": {"seed": 1},
@@ -72,14 +85,18 @@ def right():
 def test_the_json_of_the_design_is_read():
     manifest = manifest_from_json(right(), "m")
     assert manifest == Manifest(
-        model=ModelSpec("p2p", InputSpec(8, 14), DecodeSpec("heatmap", 0.5)),
+        model=ModelSpec(
+            "p2p",
+            InputSpec(8, 14),
+            DecodeSpec("heatmap", 0.5, (OperatingPoint(0.3, 0.9, 2.5),)),
+        ),
         parent_sha256=DIGEST,
         files={"fp32.onnx": DIGEST, "golden/a.png": DIGEST},
         quantization=Quantization("ptq", {"seed": 1}, (("a", DIGEST),), (("head", "sub-pixel"),)),
         versions={"nncf": "3.4.0"},
         accuracy={"int8": {"iou": None}},
     )
-    assert manifest_to_json(manifest) == right()
+    assert json.loads(json.dumps(manifest_to_json(manifest))) == right()
 
 
 @given(MANIFESTS)
@@ -123,6 +140,8 @@ FAULTS = [
     ((), "versions", {"nncf": 3}, "versions.nncf is 3"),
     ((), "versions", {"a\n\x1b": 3}, "versions.a?? is 3"),
     ((), "accuracy", {"int8": []}, "accuracy.int8 is"),
+    (("decode",), "operating_points", None, "decode.operating_points is missing"),
+    (("decode",), "operating_points", [{"pd": 1.0}], "decode.operating_points[0].threshold is"),
     (("input",), "stride", True, "input.stride is True, not of type int"),
     (("input",), "stride", 0, "input.stride is 0, not in 1..256"),
     (("input",), "stride", 10**9, "input.stride is 1000000000"),

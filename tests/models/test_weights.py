@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from irstd_edge.edge.types import IrstdError
+from irstd_edge.edge.types import IrstdError, OperatingPoint
 from irstd_edge.models import MODELS, create_model, spec_of
 from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.weights import (
@@ -66,7 +66,14 @@ def test_the_3x3_heads_are_recognised(lived_in, tmp_path: Path) -> None:
 def test_the_threshold_of_the_card_is_used(card: dict[str, Any], threshold: float) -> None:
     spec = spec_with_threshold("p2p", card)
     assert spec.decode.threshold == threshold
+    assert spec.decode.operating_points == ()
     assert spec.input == spec_of("p2p").input
+
+
+def test_the_operating_points_of_the_card_are_used() -> None:
+    card = {"threshold": 0.5, "operating_points": [[0.3, 0.9, 2], [0.5, 0.8, 1.5]]}
+    points = spec_with_threshold("p2p", card).decode.operating_points
+    assert points == (OperatingPoint(0.3, 0.9, 2.0), OperatingPoint(0.5, 0.8, 1.5))
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
