@@ -14,6 +14,7 @@ from torch import nn
 
 from irstd_edge.calibration.export import FP32, graphs_of
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS
+from irstd_edge.calibration.head_bias import correct_head_bias
 from irstd_edge.calibration.judge import (
     golden_of,
     is_better,
@@ -90,7 +91,7 @@ def quantize_to_bundle(
     how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
     case = _case(weights, data, frames, seed, progress)
     recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
-    quantized = _calibrated(case, keep_float, progress)
+    quantized, recipe["head_bias"] = _calibrated(case, keep_float, progress)
     made_by = "ptq"
     if method == "qat":
         quantized, recipe["qat"] = _trained(case, quantized, how, seed, progress)
@@ -131,12 +132,20 @@ def _case(weights: str | Path, data: Path, frames: int, seed: int, progress: Pro
     return _Case(path, net.deploy(), spec, train, tuple(held_out.samples()), samples)
 
 
-def _calibrated(case: _Case, keep_float: Sequence[str], progress: Progress) -> Quantized:
-    progress("calibrating", 0, 1)
+def _calibrated(
+    case: _Case, keep_float: Sequence[str], progress: Progress
+) -> tuple[Quantized, float]:
+    """The network after calibration, and by how much its head was shifted."""
+    progress("calibrating", 0, 2)
     batches = [torch.from_numpy(batch) for batch in case.batches()]
     quantized = quantize(case.float_net, case.spec.name, batches, keep_float)
-    progress("calibrating", 1, 1)
-    return quantized
+    progress("calibrating", 1, 2)
+    points = [sample.points for sample in case.samples]
+    module, shift = correct_head_bias(
+        quantized.module, case.float_net, case.spec.name, batches, points
+    )
+    progress("calibrating", 2, 2)
+    return replace(quantized, module=module), shift
 
 
 def _trained(

@@ -1,0 +1,97 @@
+"""Frames a second of training MSHNet: ours against the loop of its authors, in turns.
+
+python tests/experiments/training_speed.py --data NUDT-SIRST [--turns 5]
+
+Theirs: batches of 4 frames of 256x256, float32, frames read and augmented one by one from disk.
+Ours: the default recipe's batches, from memory, in the precision that `irstd-edge train` takes.
+Both train every head on whole frames of 256x256.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from plain_block import PlainBlock
+
+from irstd_edge.edge.dataset import DataSet, open_dataset
+from irstd_edge.models import spec_of
+from irstd_edge.models.batches import Labelled, PaperAugmentation, crop, labelled, mask_batch
+from irstd_edge.models.launch import launch
+from irstd_edge.models.learner import Learner
+from irstd_edge.models.losses import multi_scale_loss
+from irstd_edge.models.mshnet import MSHNet, ResBlock, normalise
+from irstd_edge.models.recipes import recipe_of
+
+THEIR_BATCH = 4
+FRAMES = 16
+
+
+def their_loop(data: DataSet, device: torch.device) -> Callable[[], int]:
+    """A function that trains on `FRAMES` frames."""
+    net = MSHNet().to(device).train()
+    for module in net.modules():
+        if isinstance(module, ResBlock):
+            module.__class__ = PlainBlock
+    optimizer = torch.optim.Adagrad(net.parameters(), lr=0.05)
+    random = np.random.default_rng(0)
+
+    def turn() -> int:
+        for first in range(0, FRAMES, THEIR_BATCH):
+            names = data.names[first : first + THEIR_BATCH]
+            samples = [labelled(data.sample(name), spec_of("mshnet").input) for name in names]
+            crops = [crop(sample, PaperAugmentation(), random) for sample in samples]
+            frames, masks = (part.to(device) for part in mask_batch(crops))
+            outputs = net.forward_all(normalise(frames))
+            loss = multi_scale_loss(outputs, masks, name="sls", warm=False)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+        return FRAMES
+
+    return turn
+
+
+def our_loop(data: DataSet) -> Callable[[], int]:
+    """A function that trains on one batch of the default recipe, whole frames."""
+    recipe = recipe_of("mshnet")
+    learner = Learner(MSHNet(), recipe, 0, launch("auto"), fine_tunes=False)
+    frames: list[Labelled] = [
+        labelled(data.sample(name), spec_of("mshnet").input)
+        for name in data.names[: recipe.batch_size]
+    ]
+
+    def turn() -> int:
+        learner.learn(frames, recipe.epochs - 1)
+        return recipe.batch_size
+
+    return turn
+
+
+def main() -> None:
+    """Time both in turns and print the median and the range of their frames a second."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--turns", type=int, default=5)
+    options = parser.parse_args()
+    data = open_dataset(options.data, "train")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loops = {"theirs": their_loop(data, device), "ours": our_loop(data)}
+    speeds: dict[str, list[float]] = {name: [] for name in loops}
+    for turn in range(options.turns + 1):
+        for name, loop in loops.items():
+            start = time.perf_counter()
+            frames = loop()
+            if turn:  # the first warms up
+                speeds[name].append(frames / (time.perf_counter() - start))
+    for name, values in speeds.items():
+        print(f"{name}: {np.median(values):.2f} frames/s ({min(values):.2f} to {max(values):.2f})")
+    ratios = np.divide(speeds["ours"], speeds["theirs"])
+    print(f"ours / theirs: {np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})")
+
+
+if __name__ == "__main__":
+    main()
