@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from plain_block import PlainBlock
 
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.frames import normalise as normalise_frame
@@ -134,19 +135,6 @@ def test_every_head_has_its_scale() -> None:
         (2, 1, 8, 16),
         (2, 1, 4, 8),
     ]
-
-
-class PlainBlock(ResBlock):
-    """The block as the paper has it, differentiated by autograd alone."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-        means, peaks = y.mean((2, 3), keepdim=True), y.amax((2, 3), keepdim=True)
-        fc1, fc2 = self.ca.fc1, self.ca.fc2
-        y = (fc2(torch.relu(fc1(means))) + fc2(torch.relu(fc1(peaks)))).sigmoid() * y
-        both = torch.cat((y.mean(1, keepdim=True), y.amax(1, keepdim=True)), 1)
-        y = self.sa.conv1(both).sigmoid() * y
-        return torch.relu(y + self.shortcut(x))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
