@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import onnx
 from torch import nn
@@ -10,7 +10,12 @@ from torch import nn
 from irstd_edge.calibration import half_layout
 from irstd_edge.calibration.cpu_layout import cpu_form, cpu_outputs
 from irstd_edge.calibration.half_layout import half_form
-from irstd_edge.calibration.layouts import guard_concats, share_pairs, store_int8_weights
+from irstd_edge.calibration.layouts import (
+    guard_concats,
+    release,
+    share_pairs,
+    store_int8_weights,
+)
 from irstd_edge.calibration.ranges import ranges_of
 from irstd_edge.edge.bundle import VARIANTS, graph_name
 from irstd_edge.edge.qdq import lint_int8
@@ -23,34 +28,43 @@ INT8_CPU = graph_name("int8", "onnxruntime")
 
 
 def graphs_of(
-    float_net: nn.Module, quantized: nn.Module, spec: ModelSpec, batches: Sequence[FloatArray]
+    float_net: nn.Module,
+    quantized: nn.Module,
+    spec: ModelSpec,
+    batches: Sequence[FloatArray],
+    released: Collection[str] = (),
 ) -> dict[str, bytes]:
     """File name -> ONNX graph, for every runtime. `batches` (1, 1, H, W) are to calibrate on.
 
+    released: layers that every graph leaves in float, quantized or not.
     Raises ValueError where a graph is not what the runtimes take, which is a fault of ours.
     """
-    rounded = _rounded(quantized, spec)
+    rounded = _rounded(quantized, spec, released=released)
     ranges = ranges_of(rounded, cpu_outputs(rounded), batches)
     return {
         FP32: onnx_from_torch(float_net, spec),
-        INT8: bytes_of(int8_graph(quantized, spec)),
+        INT8: bytes_of(int8_graph(quantized, spec, released=released)),
         INT8_CPU: bytes_of(cpu_form(rounded, ranges)),
         FP16: bytes_of(half_form(_graph(float_net, spec, half_layout.OPSET))),
-        INT8_FP16: bytes_of(half_form(int8_graph(quantized, spec, half_layout.OPSET))),
+        INT8_FP16: bytes_of(half_form(int8_graph(quantized, spec, half_layout.OPSET, released))),
     }
 
 
-def int8_graph(quantized: nn.Module, spec: ModelSpec, opset: int = OPSET) -> onnx.ModelProto:
+def int8_graph(
+    quantized: nn.Module, spec: ModelSpec, opset: int = OPSET, released: Collection[str] = ()
+) -> onnx.ModelProto:
     """The form of TensorRT and OpenVINO: signed, zero point 0, weights stored as int8."""
-    model = guard_concats(_rounded(quantized, spec, opset))
+    model = guard_concats(_rounded(quantized, spec, opset, released))
     findings = lint_int8(model)
     if findings:
         raise ValueError(f"{INT8}: {findings[0]}")
     return model
 
 
-def _rounded(quantized: nn.Module, spec: ModelSpec, opset: int = OPSET) -> onnx.ModelProto:
-    return share_pairs(store_int8_weights(_graph(quantized, spec, opset)))
+def _rounded(
+    quantized: nn.Module, spec: ModelSpec, opset: int = OPSET, released: Collection[str] = ()
+) -> onnx.ModelProto:
+    return release(share_pairs(store_int8_weights(_graph(quantized, spec, opset))), released)
 
 
 def _graph(module: nn.Module, spec: ModelSpec, opset: int) -> onnx.ModelProto:

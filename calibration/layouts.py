@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,18 @@ class Graph:
         self.constants[name] = value
         self.model.graph.initializer.append(numpy_helper.from_array(value, name))
         return name
+
+    def unrounded(self, tensor: str) -> str:
+        """The float tensor that a DequantizeLinear makes this one of; a stored one is restored."""
+        dequantize = self.made_by(tensor, DEQUANTIZE)
+        if dequantize is None:
+            return tensor
+        quantize = self.made_by(dequantize.input[0], QUANTIZE)
+        if quantize is not None:
+            return str(quantize.input[0])
+        stored, scale = (self.constants[name] for name in dequantize.input[:2])
+        value = stored * along(scale, stored.ndim, axis_of(dequantize))
+        return self.add_constant(f"{tensor}.float", value.astype(np.float32))
 
     def finish(self, nodes: Iterable[Any] | None = None) -> onnx.ModelProto:
         """The model with these nodes, or its own, checked."""
@@ -103,6 +116,34 @@ def guard_concats(model: onnx.ModelProto) -> onnx.ModelProto:
             node.input[0] = guarded
         nodes.append(node)
     return graph.finish(nodes)
+
+
+def layer_of(node_name: str) -> str:
+    """The torch module that a node came from: `encoder_0.0.conv1`."""
+    parts = node_name.strip("/").split("/")[:-1]
+    # A Sequential stands in the path of its members as well: encoder_0/encoder_0.0/conv1.
+    kept = [a for a, b in pairwise([*parts, ""]) if not b.startswith(f"{a}.")]
+    return ".".join(kept)
+
+
+def rounded_layers(model: onnx.ModelProto) -> dict[str, str]:
+    """Layer -> its node's name, of every convolution that reads rounded weights."""
+    graph = Graph(model)
+    return {
+        layer_of(node.name): node.name
+        for node in graph.nodes
+        if node.op_type == "Conv" and graph.made_by(node.input[1], DEQUANTIZE) is not None
+    }
+
+
+def release(model: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
+    """The convolutions of these layers in float again, in place; the others round as before."""
+    graph = Graph(model)
+    for node in graph.nodes:
+        if node.op_type == "Conv" and layer_of(node.name) in layers:
+            for index in (0, 1):
+                node.input[index] = graph.unrounded(node.input[index])
+    return graph.finish()
 
 
 def axis_of(node: Any) -> int:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from irstd_edge.calibration.export import FP32, graphs_of
+from irstd_edge.benchmarks.accuracy import Evaluation
+from irstd_edge.calibration.export import FP32, INT8, graphs_of
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS
 from irstd_edge.calibration.head_bias import correct_head_bias
 from irstd_edge.calibration.judge import (
@@ -22,9 +23,11 @@ from irstd_edge.calibration.judge import (
     opened,
     refuse_drop,
     standing_of,
+    worst_drop,
 )
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
+from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
 from irstd_edge.calibration.subset import Progress, calibration_samples, fingerprint
 from irstd_edge.edge.bundle import MANIFEST, Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
@@ -84,8 +87,9 @@ def quantize_to_bundle(
 
     Calibrates, and for `qat` trains, on the train part of `data`; judges FP32 and INT8 on its val
     part; never opens its test list. Where training gains nothing the calibrated network is kept,
-    and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001) that INT8 may lose.
-    Raises IrstdError where it loses more, and writes nothing then.
+    and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001) that INT8 may lose;
+    where it loses more, the fewest layers that hold it stay in float, and the manifest lists them.
+    Raises IrstdError where none hold it, and writes nothing then.
     """
     _check(method, out)
     how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
@@ -96,11 +100,14 @@ def quantize_to_bundle(
     if method == "qat":
         quantized, recipe["qat"] = _trained(case, quantized, how, seed, progress)
         made_by = "qat" if recipe["qat"]["kept"] else "ptq"
-    graphs = graphs_of(case.float_net, quantized.module, case.spec, case.batches())
-    with opened(graphs, case.spec) as runners:
-        judged = judge(runners, case.held_out, progress)
-        golden = golden_of(runners, FP32, case.samples)
+    graphs, judged = _judged(case, quantized, (), progress)
+    if max_drop is not None and worst_drop(judged, FP32)[1] > max_drop:
+        released, recipe["sensitivity"] = _released(case, quantized, graphs, max_drop, progress)
+        graphs, judged = _judged(case, quantized, [layer for layer, _ in released], progress)
+        quantized = replace(quantized, float_layers=(*quantized.float_layers, *released))
     refuse_drop(judged, FP32, max_drop, REMEDY[method])
+    with opened(graphs, case.spec) as runners:
+        golden = golden_of(runners, FP32, case.samples)
     calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
     manifest = Manifest(
         model=case.spec,
@@ -164,6 +171,39 @@ def _trained(
     kept = is_better(after, before)
     record = {**how.record(), "kept": kept, "held_out": {"ptq": before, "qat": after}}
     return (replace(quantized, module=module) if kept else quantized), record
+
+
+def _judged(
+    case: _Case, quantized: Quantized, released: Sequence[str], progress: Progress
+) -> tuple[dict[str, bytes], dict[str, Evaluation]]:
+    """The graphs with these layers in float, and their results on the held-out frames."""
+    module, batches = quantized.module, case.batches()
+    graphs = graphs_of(case.float_net, module, case.spec, batches, released)
+    with opened(graphs, case.spec) as runners:
+        return graphs, judge(runners, case.held_out, progress)
+
+
+def _released(
+    case: _Case,
+    quantized: Quantized,
+    graphs: dict[str, bytes],
+    max_drop: float,
+    progress: Progress,
+) -> tuple[list[tuple[str, str]], list[dict[str, Any]]]:
+    """(layer, reason) of the fewest layers in float that hold `max_drop`; what each layer costs.
+
+    None where not even all of them hold it.
+    """
+    samples = [sample for sample in case.held_out if isinstance(sample, Sample)]
+    errors = sensitivity(graphs[FP32], graphs[INT8], case.spec, samples, progress=progress)
+
+    def holds(layers: Sequence[str]) -> bool:
+        return worst_drop(_judged(case, quantized, layers, progress)[1], FP32)[1] <= max_drop
+
+    alone = {error.layer: error.score_error for error in errors}
+    why = f"--max-drop {max_drop:g}: rounded alone, it moves targets' scores by"
+    reasons = [(layer, f"{why} {alone[layer]:.4f}") for layer in fewest_layers(errors, holds) or ()]
+    return reasons, [error.record() for error in errors]
 
 
 def _versions() -> dict[str, str]:

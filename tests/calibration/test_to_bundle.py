@@ -3,9 +3,12 @@
 import json
 import os
 
+import onnx
 import pytest
 
 from irstd_edge.calibration import to_bundle
+from irstd_edge.calibration.export import graphs_of
+from irstd_edge.calibration.layouts import rounded_layers
 from irstd_edge.calibration.qat import QatRecipe
 from irstd_edge.calibration.to_bundle import quantize_to_bundle
 from irstd_edge.edge.bundle import VARIANTS, graph_name, open_bundle
@@ -126,6 +129,34 @@ def test_what_loses_too_much_is_not_written(p2p_weights, scenes, folder, monkeyp
             p2p_weights, scenes, folder / "lossy", method="ptq", frames=2, max_drop=0.1
         )
     assert not (folder / "lossy").exists()
+
+
+def test_layers_stay_in_float_until_the_drop_holds(p2p_weights, scenes, folder, monkeypatch):
+    """As if INT8 lost a point of F1 for each of two layers that is rounded."""
+    needed = {"low.units.1.conv2.conv", "enhance"}
+    released = []
+
+    def drop(judged, reference):
+        return "int8.onnx", float(len(needed - released[-1]))
+
+    def graphs(net, module, spec, batches, layers=()):
+        released.append(set(layers))
+        return graphs_of(net, module, spec, batches, layers)
+
+    monkeypatch.setattr(to_bundle, "worst_drop", drop)
+    monkeypatch.setattr(to_bundle, "graphs_of", graphs)
+    monkeypatch.setattr(to_bundle, "refuse_drop", lambda *_: None)
+    bundle = quantize_to_bundle(
+        p2p_weights, scenes, folder / "budget", method="ptq", frames=2, max_drop=0.5
+    )
+    kept = {n: why for n, why in bundle.manifest.quantization.float_layers if "--max-drop" in why}
+    assert needed <= set(kept) and len(kept) < 20
+    assert all("--max-drop 0.5: rounded alone, it moves" in why for why in kept.values())
+    measured = bundle.manifest.quantization.recipe["sensitivity"]
+    assert set(kept) <= {record["layer"] for record in measured}
+    for name in ("int8.onnx", "int8.cpu.onnx", "int8-fp16.onnx"):
+        rounded = rounded_layers(onnx.load(bundle.path / name))
+        assert rounded and not set(kept) & set(rounded)
 
 
 def test_a_wrong_method_is_refused_at_once(p2p_weights, scenes, folder):

@@ -1,0 +1,183 @@
+"""What each layer costs when it alone is rounded, and which few to leave in float for a budget.
+
+Measured on graphs, not on modules: whatever trained the scales, a convolution is released by
+taking the quantizers away in front of it.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from irstd_edge.benchmarks.accuracy import evaluate
+from irstd_edge.benchmarks.cost import cost_of_graph
+from irstd_edge.calibration.judge import as_written
+from irstd_edge.calibration.layouts import layer_of, release, rounded_layers
+from irstd_edge.calibration.subset import Progress
+from irstd_edge.edge.runners import Runner
+from irstd_edge.edge.types import FloatArray, IrstdError, ModelSpec, Sample
+
+PRUNED = 3
+"""Layers that are tried in INT8 again after the choice."""
+LOWEST = 0.1
+"""Probability under which nothing is looked at when a threshold is moved."""
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """What rounding one layer alone does to the network."""
+
+    layer: str
+    macs: int
+    """Of the layer, at the size of the first frame."""
+    sqnr_db: float | None
+    """Signal-to-quantization-noise ratio of the logits; None where they did not change."""
+    score_error: float
+    """Root of the mean squared change of a target's score."""
+    targets_lost: int
+    targets_gained: int
+    pd_at_fa: float | None
+    """Change of Pd with the threshold moved to as many false alarms as before; None without
+    targets. Here a target is found if its score is over the threshold."""
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def sensitivity(
+    fp32: bytes,
+    int8: bytes,
+    spec: ModelSpec,
+    samples: Sequence[Sample],
+    *,
+    known: Mapping[str, LayerError] = {},  # noqa: B006  (read only)
+    keep: Callable[[LayerError], None] = lambda done: None,
+    progress: Progress = lambda *_: None,
+) -> tuple[LayerError, ...]:
+    """The error of every layer that int8.onnx rounds, in the order in which they run.
+
+    `known` layers are not measured again, and each new one is given to `keep` at once: a run that
+    was stopped goes on. Raises IrstdError without samples.
+    """
+    if not samples:
+        raise IrstdError("--data: no frame is held out to judge layers by; list more in trainval")
+    model = onnx.load_from_string(int8)
+    layers = list(rounded_layers(model))
+    reference = _seen(as_written(fp32, spec, "fp32"), samples)
+    macs = _macs(int8, samples[0], spec)
+    errors = []
+    for done, layer in enumerate(layers):
+        progress("judging layers", done, len(layers))
+        error = known.get(layer)
+        if error is None:
+            others = [other for other in layers if other != layer]
+            alone = release(onnx.load_from_string(int8), others).SerializeToString()
+            seen = _seen(as_written(alone, spec, layer), samples)
+            error = _layer_error(layer, macs[layer], reference, seen, spec.decode.threshold)
+            keep(error)
+        errors.append(error)
+    progress("judging layers", len(layers), len(layers))
+    return tuple(errors)
+
+
+def layer_error_of(record: Any) -> LayerError:
+    """The inverse of `record`. Raises IrstdError for anything else."""
+    names = {field.name for field in fields(LayerError)}
+    if not isinstance(record, dict) or set(record) != names:
+        raise IrstdError("not the error of a layer")
+    return LayerError(**record)
+
+
+def fewest_layers(
+    errors: Sequence[LayerError], holds: Callable[[tuple[str, ...]], bool]
+) -> tuple[str, ...] | None:
+    """The layers to leave in float, worst first, until `holds`; None where all but one do not.
+
+    As few as the order of their errors allows, then without those that are dearest and turn out
+    not to be needed.
+    """
+    ranked = [error.layer for error in sorted(errors, key=lambda e: (-e.score_error, e.macs))]
+    low, high = 0, len(ranked) - 1  # with none rounded it would be the float network
+    if high < 1 or not holds(tuple(ranked[:high])):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if holds(tuple(ranked[:middle])):
+            high = middle
+        else:
+            low = middle + 1
+    chosen = ranked[:high]
+    macs = {error.layer: error.macs for error in errors}
+    # The last one was needed with all the others there; of these the dearest are tried.
+    for layer in sorted(chosen[:-1], key=lambda name: -macs[name])[:PRUNED]:
+        fewer = [name for name in chosen if name != layer]
+        if holds(tuple(fewer)):
+            chosen = fewer
+    return tuple(chosen)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a graph says of some frames."""
+
+    logits: tuple[FloatArray, ...]
+    targets: npt.NDArray[np.float64]
+    """Score of each true target."""
+    alarms: npt.NDArray[np.float64]
+    """Score of each false alarm over `LOWEST`, highest first."""
+
+
+def _seen(runner: Runner, samples: Sequence[Sample]) -> _Seen:
+    images = evaluate(samples, lambda f: runner.predict(f, LOWEST), "native").images
+    alarms = sorted((a.score for image in images for a in image.false_alarms), reverse=True)
+    return _Seen(
+        tuple(runner.infer(runner.batch_of(sample.frame))[0] for sample in samples),
+        np.array([target.score for image in images for target in image.targets]),
+        np.array(alarms),
+    )
+
+
+def _layer_error(
+    layer: str, macs: int, before: _Seen, after: _Seen, threshold: float
+) -> LayerError:
+    found, found_after = before.targets > threshold, after.targets > threshold
+    count = max(1, len(found))
+    allowed = int((before.alarms > threshold).sum())
+    moved = max(LOWEST, after.alarms[allowed]) if len(after.alarms) > allowed else LOWEST
+    pd_at_fa = ((after.targets > moved).sum() - found.sum()) / count if len(found) else None
+    return LayerError(
+        layer=layer,
+        macs=macs,
+        sqnr_db=_decibels(before.logits, after.logits),
+        score_error=float(np.linalg.norm(after.targets - before.targets) / math.sqrt(count)),
+        targets_lost=int((found & ~found_after).sum()),
+        targets_gained=int((found_after & ~found).sum()),
+        pd_at_fa=None if pd_at_fa is None else float(pd_at_fa),
+    )
+
+
+def _decibels(signal: Sequence[FloatArray], rounded: Sequence[FloatArray]) -> float | None:
+    pairs = [(s.astype(np.float64), r) for s, r in zip(signal, rounded, strict=True)]
+    power = sum(float(np.square(s).sum()) for s, _ in pairs)
+    noise = sum(float(np.square(s - r).sum()) for s, r in pairs)
+    return 10 * math.log10(power / noise) if noise and power else None
+
+
+def _macs(graph: bytes, sample: Sample, spec: ModelSpec) -> dict[str, int]:
+    """Layer -> MACs at the size of a frame."""
+    stride = spec.input.stride
+    shape = (1, 1, *(-(-extent // stride) * stride for extent in sample.frame.shape))
+    with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+        file.write(graph)
+        file.flush()
+        layers = cost_of_graph(Path(file.name), shape).layers
+    return {layer_of(layer.name): layer.macs for layer in layers}

@@ -1,0 +1,113 @@
+"""What a layer costs alone, and the choice of those that stay in float."""
+
+import numpy as np
+import onnx
+import pytest
+
+from irstd_edge.calibration.layouts import layer_of, release, rounded_layers
+from irstd_edge.calibration.sensitivity import (
+    LayerError,
+    fewest_layers,
+    layer_error_of,
+    sensitivity,
+)
+from irstd_edge.edge.types import Frame, IrstdError, Sample
+
+
+def error(layer: str, score_error: float, macs: int = 1) -> LayerError:
+    return LayerError(layer, macs, 30.0, score_error, 0, 0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def samples(case):
+    points = np.array([[10, 12], [40, 30]], np.float32)
+    frames = (np.uint8(255 * batch[0, 0]) for batch in case.batches[:2])
+    return [Sample(Frame(f"f{k}", f, 8), None, points) for k, f in enumerate(frames)]
+
+
+@pytest.fixture(scope="module")
+def errors(case, samples):
+    return sensitivity(case.graphs["fp32.onnx"], case.graphs["int8.onnx"], case.spec, samples)
+
+
+@pytest.mark.parametrize(
+    "node, layer",
+    [
+        ("/stem/Conv", "stem"),
+        ("/encoder_0/encoder_0.0/conv1/Conv", "encoder_0.0.conv1"),
+        ("/decoder_1/decoder_1.1/ca/fc1/Conv", "decoder_1.1.ca.fc1"),
+        ("/low/units.2/conv1/conv/Conv", "low.units.2.conv1.conv"),
+    ],
+)
+def test_a_layer_has_the_name_that_keep_float_takes(node, layer):
+    assert layer_of(node) == layer
+
+
+def test_every_rounded_layer_is_measured_in_the_order_of_the_graph(case, errors):
+    model = onnx.load_from_string(case.graphs["int8.onnx"])
+    assert [e.layer for e in errors] == list(rounded_layers(model))
+    kept = {layer for layer, _ in case.quantized.float_layers}
+    assert len(errors) > 10 and not kept & {e.layer for e in errors}
+    convolutions = {layer_of(n.name) for n in model.graph.node if n.op_type == "Conv"}
+    assert convolutions == kept | {e.layer for e in errors}
+
+
+def test_each_changes_the_network_a_little(errors):
+    assert all(e.macs > 0 and 5 < e.sqnr_db < 90 for e in errors)
+    assert all(0 <= e.score_error < 0.1 for e in errors) and max(e.score_error for e in errors) > 0
+
+
+def test_all_released_is_the_float_network(case, samples):
+    model = onnx.load_from_string(case.graphs["int8.onnx"])
+    released = release(model, rounded_layers(model))
+    assert not rounded_layers(released)
+    assert not any("Linear" in node.op_type for node in released.graph.node)
+
+
+def test_a_stopped_run_goes_on(case, samples, errors):
+    known = {e.layer: e for e in errors[:-2]}
+    new = []
+    graphs = case.graphs["fp32.onnx"], case.graphs["int8.onnx"]
+    again = sensitivity(*graphs, case.spec, samples, known=known, keep=new.append)
+    assert again == errors and tuple(new) == errors[-2:]
+
+
+def test_without_frames_there_is_nothing_to_judge_by(case):
+    with pytest.raises(IrstdError, match="--data: no frame is held out"):
+        sensitivity(b"", b"", case.spec, [])
+
+
+def test_a_record_is_read_back(errors):
+    assert layer_error_of(errors[0].record()) == errors[0]
+    for wrong in (None, [], {}, {**errors[0].record(), "more": 1}):
+        with pytest.raises(IrstdError):
+            layer_error_of(wrong)
+
+
+RANKED = [error("c", 0.3), error("a", 0.1), error("b", 0.2), error("d", 0.05)]
+
+
+@pytest.mark.parametrize(
+    "needed, chosen",
+    [
+        ({"c"}, ("c",)),
+        ({"c", "b"}, ("c", "b")),
+        ({"b"}, ("b",)),  # c is tried in INT8 again
+        ({"a", "b"}, ("b", "a")),
+        (set(), ()),
+    ],
+)
+def test_the_fewest_that_hold_are_chosen(needed, chosen):
+    assert fewest_layers(RANKED, lambda layers: needed <= set(layers)) == chosen
+
+
+def test_not_even_all_but_one_may_be_enough():
+    tried = []
+    assert fewest_layers(RANKED, lambda layers: tried.append(layers)) is None
+    assert tried == [("c", "b", "a")]
+    assert fewest_layers(RANKED[:1], lambda layers: True) is None
+
+
+def test_of_equals_the_cheap_one_comes_first():
+    equals = [error("dear", 0.1, macs=9), error("cheap", 0.1, macs=1), error("none", 0.0)]
+    assert fewest_layers(equals, lambda layers: len(layers) > 0) == ("cheap",)
