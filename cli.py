@@ -425,6 +425,29 @@ def _quantize(weights: str, data: Path, out: Path, **options: Any) -> Bundle:
         return quantize_to_bundle(weights, data, out, progress=move, **options)
 
 
+@app.command()
+def sensitivity(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    data: Data,
+    out: Annotated[Path, typer.Option(metavar="FILE.json", help="Goes on from what it holds.")],
+    json_to: JsonOut = None,
+) -> None:
+    """Round one layer at a time and say what it costs on held-out frames."""
+    from irstd_edge.benchmarks.table import print_layers
+    from irstd_edge.edge.bundle import open_bundle
+
+    try:
+        from irstd_edge.calibration.sensitivity_file import sensitivity_to_file
+    except ModuleNotFoundError as error:
+        raise MachineError(
+            f"sensitivity: needs {error.name}: pip install 'irstd-edge[train]'"
+        ) from error
+    with _progress() as move:
+        layers = [e.record() for e in sensitivity_to_file(open_bundle(bundle), data, out, move)]
+    print_layers(layers, _results(json_to))
+    _emit(layers, json_to)
+
+
 @app.command("compile")
 def compile_bundle(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],

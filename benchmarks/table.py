@@ -180,6 +180,27 @@ def _found_by(words: str, ranges: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def print_layers(layers: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print what rounding each layer alone costs, the worst first."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    for heading in ("MACs %", "SQNR dB", "score moves", "lost", "gained", "Pd at same Fa, points"):
+        table.add_column(heading, justify="right")
+    total = sum(layer["macs"] for layer in layers)
+    for layer in sorted(layers, key=lambda each: -each["score_error"]):
+        cells = (
+            layer["layer"],
+            percent(layer["macs"] / total),
+            fixed(layer["sqnr_db"], 1),
+            fixed(layer["score_error"], 4),
+            str(layer["targets_lost"]),
+            str(layer["targets_gained"]),
+            percent(layer["pd_at_fa"]),
+        )
+        table.add_row(*map(Text, cells))
+    console.print(table)
+
+
 def print_verdict(verdict: Verdict, sentences: Sequence[str], console: Console) -> None:
     """Print the verdict, a sentence for each model, and every check that did not simply pass."""
     counts = Counter(check.state for check in verdict.checks)

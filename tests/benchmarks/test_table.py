@@ -6,7 +6,12 @@ import pytest
 from rich.console import Console
 
 from irstd_edge.benchmarks.accuracy import METRICS
-from irstd_edge.benchmarks.table import print_accuracy, print_table, print_verdict
+from irstd_edge.benchmarks.table import (
+    print_accuracy,
+    print_layers,
+    print_table,
+    print_verdict,
+)
 from irstd_edge.benchmarks.verdict import Check, Verdict
 
 
@@ -170,3 +175,20 @@ def test_a_strict_verdict_says_that_a_failure_was_skipped() -> None:
 def test_a_verdict_that_passed_is_short() -> None:
     check = Check("drift.iou", "p2p", "int8", "openvino", True, "fine")
     assert verdict_printed(Verdict((check,))) == ["PASSED (1 passed)", "p2p: do not ship it"]
+
+
+def test_layers_come_worst_first() -> None:
+    figures = {"targets_lost": 1, "targets_gained": 0, "pd_at_fa": None, "sqnr_db": 31.26}
+    layers = [
+        {"layer": "high1.conv1", "macs": 1, "score_error": 0.001, **figures},
+        {"layer": "enhance", "macs": 3, "score_error": 0.02, **figures},
+    ]
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    print_layers(layers, console)
+    assert isinstance(console.file, io.StringIO)
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    rows = [line for line in lines if line.startswith(("enhance", "high1"))]
+    assert rows == [
+        "enhance 75.00 31.3 0.0200 1 0 –",
+        "high1.conv1 25.00 31.3 0.0010 1 0 –",
+    ]

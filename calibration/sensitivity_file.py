@@ -1,0 +1,67 @@
+"""What each layer of a bundle costs, kept in a file that a stopped run goes on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from irstd_edge.calibration.sensitivity import LayerError, layer_error_of, sensitivity
+from irstd_edge.calibration.subset import Progress
+from irstd_edge.edge.bundle import VARIANTS, Bundle
+from irstd_edge.edge.dataset import open_dataset
+from irstd_edge.edge.files import read_json, write_json
+from irstd_edge.edge.types import IrstdError, Sample
+
+SCHEMA = "irstd-edge/sensitivity/1"
+
+
+def sensitivity_to_file(
+    bundle: Bundle, data: Path, out: Path, progress: Progress = lambda *_: None
+) -> tuple[LayerError, ...]:
+    """Measure every layer on the held-out frames of `data`, and write `out` after each.
+
+    Where `out` holds a part of the same bundle's layers, they are not measured again. Raises
+    IrstdError where it holds anything else, or no frame is held out.
+    """
+    known = {error.layer: error for error in _known(out, bundle)}
+    samples = [s for s in open_dataset(data, "val").samples() if isinstance(s, Sample)]
+    done = list(known.values())
+
+    def keep(error: LayerError) -> None:
+        done.append(error)
+        write_json(out, _record(bundle, done))
+
+    errors = sensitivity(
+        _graph(bundle, "fp32"),
+        _graph(bundle, "int8"),
+        bundle.manifest.model,
+        samples,
+        known=known,
+        keep=keep,
+        progress=progress,
+    )
+    write_json(out, _record(bundle, errors))
+    return errors
+
+
+def _graph(bundle: Bundle, variant: str) -> bytes:
+    return (bundle.path / VARIANTS[variant]).read_bytes()
+
+
+def _record(bundle: Bundle, errors: Any) -> dict[str, Any]:
+    layers = [error.record() for error in errors]
+    return {"schema": SCHEMA, "bundle": bundle.sha256, "layers": layers}
+
+
+def _known(path: Path, bundle: Bundle) -> list[LayerError]:
+    if not path.exists():
+        return []
+    value = read_json(path, "what each layer costs")
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        raise IrstdError(f"{path}: holds something else: choose another --out")
+    if value.get("bundle") != bundle.sha256:
+        raise IrstdError(f"{path}: is of another bundle: choose another --out")
+    try:
+        return [layer_error_of(record) for record in value["layers"]]
+    except (IrstdError, KeyError, TypeError) as error:
+        raise IrstdError(f"{path}: its layers cannot be read: remove it to start again") from error
