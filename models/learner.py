@@ -92,7 +92,7 @@ class Learner:
         )
         assert norm is not None
         self.optimizer.step()
-        self._move_average(step)
+        self._move_average(self.recipe.decay_at(step, steps))
         return loss.detach(), norm
 
     def _loss(self, crops: Sequence[Crop], warm: bool) -> Tensor:
@@ -105,9 +105,7 @@ class Learner:
         return multi_scale_loss(outputs, masks, name=self.recipe.loss, warm=warm)
 
     @torch.no_grad()
-    def _move_average(self, step: int) -> None:
-        """Move the averaged weights; faster in the first steps, when they say little."""
-        decay = min(self.recipe.ema, (1 + step) / (10 + step))
+    def _move_average(self, decay: float) -> None:
         for key, value in self.inner.state_dict().items():
             if value.is_floating_point():
                 self.average[key].lerp_(value, 1 - decay)

@@ -42,8 +42,10 @@ class Recipe:
     """Share of the epochs after which each but the last of `crops` gives way to the next."""
     warm_epochs: int = 0
     """Epochs of the SLS loss's warm-up, and of p2p's falling attention temperature."""
-    ema: float = 0.999
-    """Decay of the averaged weights, which are what is kept; 0 keeps the last."""
+    average_share: float = 0.02
+    """Share of a run that the averaged weights, which are what is kept, look back on; 0 keeps the
+    last. A window in steps, as is usual, would hold a short run to weights of a high learning rate:
+    0.999 doubled the loss that 3,430 steps of p2p reached on held-out frames."""
     weight_decay: float = 1e-4
     """Of adamw, on weights of two dimensions and more."""
 
@@ -55,6 +57,14 @@ class Recipe:
     def warm(self) -> int:
         """Epochs of warm-up in a run of this length."""
         return min(self.warm_epochs, self.epochs // MOST_WARM)
+
+    def decay_at(self, step: int, steps: int) -> float:
+        """Return the decay of the averaged weights at step number `step` of `steps`, from 0.
+
+        It is lower in the first steps, when the weights say little.
+        """
+        window = max(1.0, self.average_share * steps)
+        return min(1 - 1 / window, (1 + step) / (10 + step))
 
     def temperature_in(self, epoch: int) -> float:
         """Return the temperature of p2p's attentions in an epoch, counted from 0."""
@@ -94,7 +104,7 @@ RECIPES = {
         (PAPER,),
         (),
         warm_epochs=6,
-        ema=0.0,
+        average_share=0.0,
     ),
     ("p2p", "default"): Recipe("points", 300, 16, 2e-3, warm_epochs=10),
 }

@@ -95,6 +95,23 @@ def test_train_writes_a_run_and_goes_on(scenes: Path, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.parametrize("model", ["p2p", "mshnet"])
+def test_fewer_false_alarms_allowed_raise_the_threshold(scenes: Path, model: str) -> None:
+    thresholds = [
+        json.loads(
+            irstd_edge("eval", model, "--data", scenes, "--max-fa", fa, "--json", "-").stdout
+        )["threshold"]
+        for fa in ("1e6", "1000", "5")
+    ]
+    assert thresholds == sorted(thresholds) and 0 < thresholds[0] < thresholds[-1] < 1
+
+
+def test_one_threshold_at_a_time(scenes: Path) -> None:
+    both = ("--max-fa", "5", "--threshold", "0.5")
+    refused(irstd_edge("eval", "p2p", "--data", scenes, *both), "--max-fa", "give one of them")
+    refused(irstd_edge("predict", "p2p", scenes / "images", *both), "--max-fa")
+
+
 def test_wrong_folder(tmp_path: Path) -> None:
     refused(irstd_edge("eval", "p2p", "--data", tmp_path / "nowhere"), "nowhere", "images/")
 

@@ -21,7 +21,7 @@ def refusal(*arguments, **options) -> str:
 def test_the_papers_recipe() -> None:
     recipe = recipe_of("mshnet", "paper")
     assert (recipe.loss, recipe.epochs, recipe.batch_size) == ("sls", 400, 4)
-    assert (recipe.optimizer, recipe.lr, recipe.ema) == ("adagrad", 0.05, 0.0)
+    assert (recipe.optimizer, recipe.lr, recipe.average_share) == ("adagrad", 0.05, 0.0)
     assert recipe.warm == 6, "epochs 0 to 5"
     assert recipe.crops_in(0) == recipe.crops_in(399) == PaperAugmentation(256, (128, 512), 1.0)
 
@@ -89,6 +89,16 @@ def test_one_cycle_rises_for_a_twentieth_and_falls_to_a_hundredth() -> None:
 def test_adagrad_has_a_constant_rate() -> None:
     recipe = replace(MASK, optimizer="adagrad")
     assert {recipe.lr_at(done) for done in (0.01, 0.5, 1.0)} == {1.0}
+
+
+def test_the_average_looks_back_on_a_share_of_the_run() -> None:
+    recipe = replace(MASK, average_share=0.02)
+    assert recipe.decay_at(0, 10_000) == 0.1
+    assert recipe.decay_at(890, 10_000) == pytest.approx(891 / 900)
+    assert recipe.decay_at(9_999, 10_000) == pytest.approx(1 - 1 / 200)
+    assert recipe.decay_at(199, 200) == pytest.approx(1 - 1 / 4)
+    assert recipe.decay_at(9, 10) == 0, "the last weights"
+    assert replace(MASK, average_share=0.0).decay_at(9_999, 10_000) == 0
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,8 @@ def test_a_run_leaves_weights_metrics_and_a_checkpoint(
     assert card["recipe"]["loss"] == recipe.loss
 
 
-def test_the_averaged_weights_are_kept(run, samples, tmp_path: Path) -> None:
-    run("p2p", samples, tmp_path)
+def test_the_averaged_weights_are_kept(tiny, run, samples, tmp_path: Path) -> None:
+    run("p2p", samples, tmp_path, tiny("p2p", average_share=0.9))
     kept, state = (
         load_state(tmp_path / "model.safetensors", "p2p"),
         torch.load(tmp_path / "last.ckpt"),
@@ -84,7 +84,7 @@ def test_the_averaged_weights_are_kept(run, samples, tmp_path: Path) -> None:
 
 
 def test_without_averaging_the_last_weights_are_kept(tiny, run, samples, tmp_path: Path) -> None:
-    run("p2p", samples, tmp_path, tiny("p2p", ema=0.0))
+    run("p2p", samples, tmp_path, tiny("p2p", average_share=0.0))
     state = torch.load(tmp_path / "last.ckpt")
     assert all(torch.equal(state["average"][key], value) for key, value in state["net"].items())
 
