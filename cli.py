@@ -24,6 +24,7 @@ from irstd_edge.edge.errors import IrstdError, MachineError
 if TYPE_CHECKING:
     from irstd_edge.edge.bundle import Bundle
     from irstd_edge.edge.runners import Runner
+    from irstd_edge.edge.types import Frame, Prediction
 
 app = typer.Typer(
     name="irstd-edge",
@@ -49,6 +50,10 @@ MaxFa = Annotated[
     float | None,
     typer.Option(min=0, help="The threshold that kept false alarms per Mpx to this, held out."),
 ]
+Tile = Annotated[
+    str | None, typer.Option(metavar="HxW", help="Run larger frames by tiles of this size.")
+]
+Halo = Annotated[int, typer.Option(min=0, help="Pixels of context on each side of a tile.")]
 
 
 def main() -> None:
@@ -145,10 +150,10 @@ def synth(
     print(f"{out}: {frames} frames of {size}, {bits} bits")
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(text: str, flag: str = "--size") -> tuple[int, int]:
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal()):
-        raise IrstdError(f"--size: {text!r} is not HEIGHTxWIDTH; write it like 256x256")
+        raise IrstdError(f"{flag}: {text!r} is not HEIGHTxWIDTH; write it like 256x256")
     return int(height), int(width)
 
 
@@ -266,7 +271,6 @@ def _runner(source: str, runtime: str | None, variant: str | None) -> Iterator[R
 
 
 def _weights_runner(source: str) -> Runner:
-
     from irstd_edge.edge.runners import torch_runner
 
     try:
@@ -289,6 +293,8 @@ def evaluate(
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
+    tile: Tile = None,
+    halo: Halo = 32,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
     json_to: JsonOut = None,
 ) -> None:
@@ -302,12 +308,13 @@ def evaluate(
     with _progress() as move, _runner(source, runtime, variant) as run:
         threshold = _threshold(run, threshold, max_fa)
         samples = _counted(chosen.samples(strict, protocol), len(chosen.names), run.name, move)
-        result = run_evaluation(samples, lambda f: run.predict(f, threshold), protocol)
+        result = run_evaluation(samples, _predict_by(run, tile, halo, threshold), protocol)
     found = {
         "model": run.spec.name,
         "variant": run.variant,
         "runtime": run.runtime,
         "threshold": threshold,
+        "tile": tile,
         **result.accuracy(),
         **buckets(result),
     }
@@ -322,6 +329,18 @@ def _threshold(run: Runner, given: float | None, max_fa: float | None) -> float:
     if given is not None:
         raise IrstdError("--max-fa: chooses a threshold, and --threshold is one; give one of them")
     return run.spec.decode.threshold_at(max_fa)
+
+
+def _predict_by(
+    run: Runner, tile: str | None, halo: int, threshold: float
+) -> Callable[[Frame], Prediction]:
+    """Frame -> prediction: of the whole frame, or by tiles."""
+    from irstd_edge.edge.tiles import Tiling, predict_tiled
+
+    if tile is None:
+        return lambda frame: run.predict(frame, threshold)
+    tiling = Tiling(_size(tile, "--tile"), run.spec.input.stride, halo)
+    return lambda frame: predict_tiled(run, frame, tiling, threshold)
 
 
 def _counted(samples: Iterator[Any], total: int, what: str, move: Any) -> Iterator[Any]:
@@ -343,6 +362,8 @@ def predict(
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
+    tile: Tile = None,
+    halo: Halo = 32,
     json_to: JsonOut = None,
 ) -> None:
     """Detect targets in frames: one JSON object a line."""
@@ -357,10 +378,10 @@ def predict(
     files = frames_in(paths)
     lines = []
     with _progress() as move, _runner(source, runtime, variant) as run:
-        threshold = _threshold(run, threshold, max_fa)
+        look = _predict_by(run, tile, halo, _threshold(run, threshold, max_fa))
         for done, file in enumerate(files, start=1):
             for frame in read_pages(file, bits):
-                detections = run.predict(frame, threshold).detections
+                detections = look(frame).detections
                 line = {"frame": frame.name, "detections": [asdict(d) for d in detections]}
                 lines.append(json.dumps(line))
                 if json_to is None:

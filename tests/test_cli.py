@@ -83,6 +83,21 @@ def test_predict_gives_a_line_a_frame_and_overlays(scenes: Path, tmp_path: Path)
     assert sorted(path.stem for path in out.iterdir()) == names
 
 
+def test_large_frames_run_by_tiles(scenes: Path) -> None:
+    """A tile as large as the frame changes nothing; smaller ones do, and say their size."""
+    whole = irstd_edge("predict", "p2p", scenes / "images")
+    same = ("--tile", "64x96", "--halo", "16")
+    assert irstd_edge("predict", "p2p", scenes / "images", *same).stdout == whole.stdout
+    options = ("--data", scenes, "--tile", "48x64", "--halo", "16", "--json", "-")
+    found = json.loads(irstd_edge("eval", "p2p", *options).stdout)
+    assert (found["tile"], found["images"]) == ("48x64", 4) and 0 <= found["f1_3px"] <= 1
+    refused(irstd_edge("predict", "p2p", scenes, "--tile", "48x64"), "no frames")
+    images = scenes / "images"
+    refused(irstd_edge("predict", "p2p", images, "--tile", "50x64"), "--tile: 50x64", "56x64")
+    refused(irstd_edge("predict", "p2p", images, "--tile", "64"), "--tile: '64'", "256x256")
+    refused(irstd_edge("predict", "p2p", images, "--tile", "48x64"), "--tile: 48x64", "72x72")
+
+
 def test_train_writes_a_run_and_goes_on(scenes: Path, tmp_path: Path) -> None:
     options = ("--data", scenes, "--out", tmp_path / "run", "--epochs", 2, "--batch-size", 2)
     run = irstd_edge("train", "p2p", *options, "--weights", "p2p")
