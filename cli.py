@@ -352,11 +352,17 @@ def _counted(samples: Iterator[Any], total: int, what: str, move: Any) -> Iterat
 @app.command()
 def predict(
     source: Source,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Frames or folders.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Frames, videos, stacks, folders.")
+    ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="For overlays.")] = None,
     draw: Annotated[bool, typer.Option("--overlay", help="Write pictures to --out.")] = False,
     bits: Annotated[
         int | None, typer.Option(help="Of the sensor, if fewer than the file's.")
+    ] = None,
+    raw: Annotated[
+        str | None,
+        typer.Option(metavar="WxH:u16le|u16be|u8", help="PATHs are counts without a header."),
     ] = None,
     runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino; torch for W.")] = None,
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
@@ -370,17 +376,18 @@ def predict(
     from dataclasses import asdict
 
     from irstd_edge.edge.files import write_atomic
-    from irstd_edge.edge.frames import read_pages
     from irstd_edge.edge.lists import frames_in
+    from irstd_edge.edge.sequences import extensions, frames_of, raw_format
 
     if draw and out is None:
         raise IrstdError("--overlay: has nowhere to write; add --out DIR")
-    files = frames_in(paths)
+    layout = None if raw is None else raw_format(raw)
+    files = frames_in(paths, extensions(layout))
     lines = []
     with _progress() as move, _runner(source, runtime, variant) as run:
         look = _predict_by(run, tile, halo, _threshold(run, threshold, max_fa))
         for done, file in enumerate(files, start=1):
-            for frame in read_pages(file, bits):
+            for frame in frames_of(file, bits, layout):
                 detections = look(frame).detections
                 line = {"frame": frame.name, "detections": [asdict(d) for d in detections]}
                 lines.append(json.dumps(line))

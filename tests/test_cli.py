@@ -98,6 +98,22 @@ def test_large_frames_run_by_tiles(scenes: Path) -> None:
     refused(irstd_edge("predict", "p2p", images, "--tile", "48x64"), "--tile: 48x64", "72x72")
 
 
+def test_predict_reads_counts_without_a_header(scenes: Path, tmp_path: Path) -> None:
+    from irstd_edge.edge.frames import read_frame
+
+    files = sorted((scenes / "images").iterdir())[:2]
+    raw = tmp_path / "flight.raw"
+    raw.write_bytes(b"".join(read_frame(file).counts.astype(">u2").tobytes() for file in files))
+    run = irstd_edge("predict", "p2p", tmp_path, "--raw", "96x64:u16be", "--bits", 8)
+    assert run.returncode == 0, run.stderr
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [line["frame"] for line in lines] == ["flight#0", "flight#1"]
+    alone = irstd_edge("predict", "p2p", *files).stdout.splitlines()
+    assert [line["detections"] for line in lines] == [json.loads(a)["detections"] for a in alone]
+    refused(irstd_edge("predict", "p2p", raw, "--raw", "95x64:u16be"), "flight.raw", "whole frames")
+    refused(irstd_edge("predict", "p2p", raw, "--raw", "96x64:f32"), "--raw", "640x512:u16le")
+
+
 def test_train_writes_a_run_and_goes_on(scenes: Path, tmp_path: Path) -> None:
     options = ("--data", scenes, "--out", tmp_path / "run", "--epochs", 2, "--batch-size", 2)
     run = irstd_edge("train", "p2p", *options, "--weights", "p2p")
