@@ -305,10 +305,16 @@ def evaluate(
     from irstd_edge.edge.dataset import open_dataset
 
     chosen = open_dataset(data, split)
-    with _progress() as move, _runner(source, runtime, variant) as run:
+    with _progress() as move, _runner(source, runtime, variant) as run, _clipping() as check:
         threshold = _threshold(run, threshold, max_fa)
+        look = _predict_by(run, tile, halo, threshold)
+
+        def checked(frame: Frame) -> Prediction:
+            check(frame)
+            return look(frame)
+
         samples = _counted(chosen.samples(strict, protocol), len(chosen.names), run.name, move)
-        result = run_evaluation(samples, _predict_by(run, tile, halo, threshold), protocol)
+        result = run_evaluation(samples, checked, protocol)
     found = {
         "model": run.spec.name,
         "variant": run.variant,
@@ -372,10 +378,13 @@ def predict(
     halo: Halo = 32,
     json_to: JsonOut = None,
 ) -> None:
-    """Detect targets in frames: one JSON object a line."""
+    """Detect targets in frames: one JSON object a line, as it comes.
+
+    Ctrl-C keeps what is done and exits 130.
+    """
     from dataclasses import asdict
 
-    from irstd_edge.edge.files import write_atomic
+    from irstd_edge.edge.ahead import read_ahead
     from irstd_edge.edge.lists import frames_in
     from irstd_edge.edge.sequences import extensions, frames_of, raw_format
 
@@ -383,23 +392,58 @@ def predict(
         raise IrstdError("--overlay: has nowhere to write; add --out DIR")
     layout = None if raw is None else raw_format(raw)
     files = frames_in(paths, extensions(layout))
-    lines = []
-    with _progress() as move, _runner(source, runtime, variant) as run:
+    frames = ((n, f) for n, file in enumerate(files, 1) for f in frames_of(file, bits, layout))
+    with (
+        _progress() as move,
+        _runner(source, runtime, variant) as run,
+        _clipping() as check,
+        _lines(json_to) as write,
+    ):
         look = _predict_by(run, tile, halo, _threshold(run, threshold, max_fa))
-        for done, file in enumerate(files, start=1):
-            for frame in frames_of(file, bits, layout):
+        try:
+            for number, frame in read_ahead(frames):
                 detections = look(frame).detections
-                line = {"frame": frame.name, "detections": [asdict(d) for d in detections]}
-                lines.append(json.dumps(line))
-                if json_to is None:
-                    print(lines[-1])
+                write({"frame": frame.name, "detections": [asdict(d) for d in detections]})
+                check(frame)
                 if draw and out is not None:
                     _write_overlay(out / f"{frame.name}.png", frame, detections)
-            move(run.name, done, len(files))
-    if json_to == "-":
-        print("\n".join(lines))
-    elif json_to is not None:
-        write_atomic(Path(json_to), "\n".join(lines) + "\n")
+                move(run.name, number, len(files))
+            return
+        except KeyboardInterrupt:  # what is done is a result
+            talk.print("stopped: the lines of the frames done so far are kept")
+    raise typer.Exit(130)
+
+
+@contextmanager
+def _lines(json_to: str | None) -> Iterator[Callable[[Any], object]]:
+    """Yield what writes a value as a line: to stdout at once, or to a file kept at the end."""
+    from irstd_edge.edge.files import open_atomic
+
+    if json_to in (None, "-"):
+        yield lambda value: print(json.dumps(value), flush=True)
+        return
+    with open_atomic(Path(json_to)) as file:
+        yield lambda value: file.write(f"{json.dumps(value)}\n".encode())
+
+
+@contextmanager
+def _clipping() -> Iterator[Callable[[Frame], None]]:
+    """Yield what looks for clipped frames: the first is named, at the end they are counted."""
+    from irstd_edge.edge.counts import CLIPPED_SHARE, clipped_share
+
+    clipped = 0
+
+    def check(frame: Frame) -> None:
+        nonlocal clipped
+        share = clipped_share(frame)
+        clipped += share > CLIPPED_SHARE
+        if share > CLIPPED_SHARE and clipped == 1:
+            words = f"clipped: {frame.name}: {share:.1%} of its pixels are at full scale of "
+            talk.print(f"{words}{frame.bit_depth} bits", markup=False, soft_wrap=True)
+
+    yield check
+    if clipped > 1:
+        talk.print(f"clipped: {clipped} frames have over {CLIPPED_SHARE:.1%} at full scale")
 
 
 def _write_overlay(path: Path, frame: Any, detections: Any) -> None:

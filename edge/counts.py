@@ -12,6 +12,8 @@ import numpy.typing as npt
 from irstd_edge.edge.types import CountArray, Frame, IrstdError
 
 MAX_SIDE_PX = 8192
+CLIPPED_SHARE = 0.001
+"""Of the pixels at full scale, from which on a frame counts as clipped."""
 
 
 def frames_of_pages(
@@ -45,6 +47,12 @@ def one_channel(path: Path, pixels: npt.NDArray[Any]) -> CountArray:
     blue, green, red = (pixels[..., i].astype(np.uint32) for i in range(3))
     # ITU-R 601 in 1/65536; the weights add up to one, so that grey stays exactly as it was.
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(pixels.dtype)
+
+
+def clipped_share(frame: Frame) -> float:
+    """Share 0..1 of the pixels at full scale: what is brighter than that cannot be told apart."""
+    full = 2**frame.bit_depth - 1
+    return float(np.count_nonzero(frame.counts >= full) / frame.counts.size)
 
 
 def refuse_numbers(path: Path, dtype: np.dtype[Any]) -> None:

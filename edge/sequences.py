@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from irstd_edge.edge.counts import frames_of_pages, refuse_size
+from irstd_edge.edge.files import open_to_read
 from irstd_edge.edge.frames import EXTENSIONS, read_pages, silent_opencv
 from irstd_edge.edge.types import CountArray, Frame, IrstdError
 
@@ -83,7 +84,8 @@ def frames_of(
 
 
 def _count_raw(path: Path, raw: RawFormat) -> int:
-    size = path.stat().st_size
+    with open_to_read(path) as file:
+        size = file.seek(0, os.SEEK_END)
     count, rest = divmod(size, raw.frame_bytes)
     if rest or not count:
         raise IrstdError(
@@ -95,7 +97,7 @@ def _count_raw(path: Path, raw: RawFormat) -> int:
 
 def _raw_frames(path: Path, raw: RawFormat, count: int) -> Iterator[CountArray]:
     dtype = RAW_TYPES[raw.kind]
-    with open(path, "rb") as file:
+    with open_to_read(path) as file:
         for _ in range(count):
             data = file.read(raw.frame_bytes)
             if len(data) < raw.frame_bytes:

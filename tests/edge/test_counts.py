@@ -5,6 +5,7 @@ import pytest
 
 from irstd_edge.edge.counts import (
     MAX_SIDE_PX,
+    clipped_share,
     frame_of_pixels,
     frames_of_pages,
     one_channel,
@@ -54,6 +55,16 @@ def test_counts_may_be_of_either_byte_order(kind):
 def test_other_numbers_are_refused_by_name(kind):
     with pytest.raises(IrstdError, match=f"holds {np.dtype(kind)} numbers: save the sensor's"):
         refuse_numbers(PATH, np.dtype(kind))
+
+
+@pytest.mark.parametrize("bits", [8, 14])
+def test_clipped_pixels_are_those_at_full_scale_of_the_sensor(bits):
+    counts = np.zeros((10, 10), np.uint8 if bits == 8 else np.uint16)
+    counts[0, :3] = 2**bits - 1
+    counts[1] = 2**bits - 2
+    assert clipped_share(frame_of_pixels(PATH, "f", counts, bits)) == 0.03
+    if bits == 14:
+        assert clipped_share(frame_of_pixels(PATH, "f", counts, 16)) == 0
 
 
 def test_a_size_is_bounded_on_both_sides():

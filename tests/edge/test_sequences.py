@@ -50,6 +50,12 @@ def test_raw_counts_without_a_layout_ask_for_it(tmp_path: Path) -> None:
         frames_of(tmp_path / "x.raw")
 
 
+def test_a_raw_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.raw", tmp_path):
+        with pytest.raises(IrstdError, match=f"^{path}: cannot be read"):
+            frames_of(path, raw=RawFormat(8, 6, "u8"))
+
+
 def test_raw_format_is_read() -> None:
     raw = raw_format("640x512:u16le")
     assert (raw.width, raw.height, raw.kind, raw.frame_bytes) == (640, 512, "u16le", 655_360)
