@@ -21,6 +21,8 @@ from irstd_edge.edge.frames import EXTENSIONS, read_pages, silent_opencv
 from irstd_edge.edge.types import CountArray, Frame, IrstdError
 
 VIDEOS = (".avi", ".mp4", ".mkv")
+COUNTED_VIDEOS = (".avi", ".mp4")
+"""Their headers say how many frames follow; of others FFmpeg guesses it from their length."""
 RAW_FILES = (".raw", ".bin")
 """Of a folder; a file that is named may end as it likes."""
 RAW_TYPES: dict[str, np.dtype[Any]] = {
@@ -107,7 +109,7 @@ def _raw_frames(path: Path, raw: RawFormat, count: int) -> Iterator[CountArray]:
 
 
 def _video_frames(path: Path) -> Iterator[npt.NDArray[Any]]:
-    """Frames (H, W, 3) of 8 bits, until the decoder finds no more."""
+    """Frames (H, W, 3) of 8 bits; one that was cut off gives what it has and then an IrstdError."""
     import cv2
 
     # FFmpeg follows what a file refers to, also over the network: only files are allowed. Its
@@ -116,19 +118,26 @@ def _video_frames(path: Path) -> Iterator[npt.NDArray[Any]]:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     with silent_opencv():
         video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-        try:
-            size = (
-                video.get(side) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
-            )
-            if video.isOpened():
-                refuse_size(path, *map(int, size))
-            found, pixels = video.read()
-            if not found:
-                raise IrstdError(
-                    f"{path}: no frame of it can be decoded: is it a whole video that OpenCV reads?"
-                )
-            while found:
-                yield pixels
-                found, pixels = video.read()
-        finally:
-            video.release()
+    try:
+        declared = _declared_frames(path, video)
+        read = 0
+        while (found := video.read())[0]:
+            yield found[1]
+            read += 1
+    finally:
+        video.release()
+    if read < declared:
+        raise IrstdError(f"{path}: ends after {read} of {declared} frames: copy it again")
+
+
+def _declared_frames(path: Path, video: Any) -> int:
+    """How many frames there are at least. Raises IrstdError for no video, or too large a one."""
+    import cv2
+
+    if not video.isOpened():
+        raise IrstdError(f"{path}: cannot be opened as a video: is it whole, and one of FFmpeg's?")
+    sides = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
+    refuse_size(path, *(int(video.get(side)) for side in sides))
+    if path.suffix.lower() in COUNTED_VIDEOS:
+        return max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+    return 1

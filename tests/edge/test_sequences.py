@@ -97,6 +97,22 @@ def test_a_video_comes_frame_by_frame(tmp_path: Path, suffix: str, code: str) ->
         np.testing.assert_allclose(frame.counts, level, atol=4)
 
 
+def test_a_video_that_was_cut_off_gives_what_it_has_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "flight.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
+    for level in range(20):
+        writer.write(np.full((48, 64, 3), 10 * level, np.uint8))
+    writer.release()
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) * 2 // 3])
+    found = []
+    with pytest.raises(
+        IrstdError, match=r"flight\.avi: ends after \d+ of 20 frames: copy it again"
+    ):
+        found.extend(iter(frames_of(path)))
+    assert 5 < len(found) < 20
+
+
 def test_what_is_no_video_is_refused_silently(tmp_path: Path) -> None:
     """In a process of its own: FFmpeg takes its level of talk when it is first used."""
     damaged = [b"", b"not a video", b"RIFF\x10\0\0\0AVI LIST", b"#EXTM3U\nhttp://a"]
@@ -118,4 +134,4 @@ def test_what_is_no_video_is_refused_silently(tmp_path: Path) -> None:
     lines = run.stdout.splitlines()
     assert len(lines) == len(damaged) * len(VIDEOS)
     for line, path in zip(lines, sorted(tmp_path.iterdir()), strict=True):
-        assert line.startswith(f"{path}: no frame of it can be decoded")
+        assert line.startswith(f"{path}: cannot be opened as a video")
