@@ -24,6 +24,7 @@ from irstd_edge.edge.errors import IrstdError, MachineError
 if TYPE_CHECKING:
     from irstd_edge.edge.bundle import Bundle
     from irstd_edge.edge.runners import Runner
+    from irstd_edge.edge.types import Frame, Prediction
 
 app = typer.Typer(
     name="irstd-edge",
@@ -49,6 +50,10 @@ MaxFa = Annotated[
     float | None,
     typer.Option(min=0, help="The threshold that kept false alarms per Mpx to this, held out."),
 ]
+Tile = Annotated[
+    str | None, typer.Option(metavar="HxW", help="Run larger frames by tiles of this size.")
+]
+Halo = Annotated[int, typer.Option(min=0, help="Pixels of context on each side of a tile.")]
 
 
 def main() -> None:
@@ -145,10 +150,10 @@ def synth(
     print(f"{out}: {frames} frames of {size}, {bits} bits")
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(text: str, flag: str = "--size") -> tuple[int, int]:
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal()):
-        raise IrstdError(f"--size: {text!r} is not HEIGHTxWIDTH; write it like 256x256")
+        raise IrstdError(f"{flag}: {text!r} is not HEIGHTxWIDTH; write it like 256x256")
     return int(height), int(width)
 
 
@@ -266,7 +271,6 @@ def _runner(source: str, runtime: str | None, variant: str | None) -> Iterator[R
 
 
 def _weights_runner(source: str) -> Runner:
-
     from irstd_edge.edge.runners import torch_runner
 
     try:
@@ -289,6 +293,8 @@ def evaluate(
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
+    tile: Tile = None,
+    halo: Halo = 32,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
     json_to: JsonOut = None,
 ) -> None:
@@ -299,15 +305,22 @@ def evaluate(
     from irstd_edge.edge.dataset import open_dataset
 
     chosen = open_dataset(data, split)
-    with _progress() as move, _runner(source, runtime, variant) as run:
+    with _progress() as move, _runner(source, runtime, variant) as run, _clipping() as check:
         threshold = _threshold(run, threshold, max_fa)
+        look = _predict_by(run, tile, halo, threshold)
+
+        def checked(frame: Frame) -> Prediction:
+            check(frame)
+            return look(frame)
+
         samples = _counted(chosen.samples(strict, protocol), len(chosen.names), run.name, move)
-        result = run_evaluation(samples, lambda f: run.predict(f, threshold), protocol)
+        result = run_evaluation(samples, checked, protocol)
     found = {
         "model": run.spec.name,
         "variant": run.variant,
         "runtime": run.runtime,
         "threshold": threshold,
+        "tile": tile,
         **result.accuracy(),
         **buckets(result),
     }
@@ -324,6 +337,18 @@ def _threshold(run: Runner, given: float | None, max_fa: float | None) -> float:
     return run.spec.decode.threshold_at(max_fa)
 
 
+def _predict_by(
+    run: Runner, tile: str | None, halo: int, threshold: float
+) -> Callable[[Frame], Prediction]:
+    """Frame -> prediction: of the whole frame, or by tiles."""
+    from irstd_edge.edge.tiles import Tiling, predict_tiled
+
+    if tile is None:
+        return lambda frame: run.predict(frame, threshold)
+    tiling = Tiling(_size(tile, "--tile"), run.spec.input.stride, halo)
+    return lambda frame: predict_tiled(run, frame, tiling, threshold)
+
+
 def _counted(samples: Iterator[Any], total: int, what: str, move: Any) -> Iterator[Any]:
     for done, sample in enumerate(samples, start=1):
         yield sample
@@ -333,45 +358,92 @@ def _counted(samples: Iterator[Any], total: int, what: str, move: Any) -> Iterat
 @app.command()
 def predict(
     source: Source,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Frames or folders.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Frames, videos, stacks, folders.")
+    ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="For overlays.")] = None,
     draw: Annotated[bool, typer.Option("--overlay", help="Write pictures to --out.")] = False,
     bits: Annotated[
         int | None, typer.Option(help="Of the sensor, if fewer than the file's.")
     ] = None,
+    raw: Annotated[
+        str | None,
+        typer.Option(metavar="WxH:u16le|u16be|u8", help="PATHs are counts without a header."),
+    ] = None,
     runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino; torch for W.")] = None,
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
+    tile: Tile = None,
+    halo: Halo = 32,
     json_to: JsonOut = None,
 ) -> None:
-    """Detect targets in frames: one JSON object a line."""
+    """Detect targets in frames: one JSON object a line, as it comes.
+
+    Ctrl-C keeps what is done and exits 130.
+    """
     from dataclasses import asdict
 
-    from irstd_edge.edge.files import write_atomic
-    from irstd_edge.edge.frames import read_pages
+    from irstd_edge.edge.ahead import read_ahead
     from irstd_edge.edge.lists import frames_in
+    from irstd_edge.edge.sequences import extensions, frames_of, raw_format
 
     if draw and out is None:
         raise IrstdError("--overlay: has nowhere to write; add --out DIR")
-    files = frames_in(paths)
-    lines = []
-    with _progress() as move, _runner(source, runtime, variant) as run:
-        threshold = _threshold(run, threshold, max_fa)
-        for done, file in enumerate(files, start=1):
-            for frame in read_pages(file, bits):
-                detections = run.predict(frame, threshold).detections
-                line = {"frame": frame.name, "detections": [asdict(d) for d in detections]}
-                lines.append(json.dumps(line))
-                if json_to is None:
-                    print(lines[-1])
+    layout = None if raw is None else raw_format(raw)
+    files = frames_in(paths, extensions(layout))
+    frames = ((n, f) for n, file in enumerate(files, 1) for f in frames_of(file, bits, layout))
+    with (
+        _progress() as move,
+        _runner(source, runtime, variant) as run,
+        _clipping() as check,
+        _lines(json_to) as write,
+    ):
+        look = _predict_by(run, tile, halo, _threshold(run, threshold, max_fa))
+        try:
+            for number, frame in read_ahead(frames):
+                detections = look(frame).detections
+                write({"frame": frame.name, "detections": [asdict(d) for d in detections]})
+                check(frame)
                 if draw and out is not None:
                     _write_overlay(out / f"{frame.name}.png", frame, detections)
-            move(run.name, done, len(files))
-    if json_to == "-":
-        print("\n".join(lines))
-    elif json_to is not None:
-        write_atomic(Path(json_to), "\n".join(lines) + "\n")
+                move(run.name, number, len(files))
+            return
+        except KeyboardInterrupt:  # what is done is a result
+            talk.print("stopped: the lines of the frames done so far are kept")
+    raise typer.Exit(130)
+
+
+@contextmanager
+def _lines(json_to: str | None) -> Iterator[Callable[[Any], object]]:
+    """Yield what writes a value as a line: to stdout at once, or to a file kept at the end."""
+    from irstd_edge.edge.files import open_atomic
+
+    if json_to in (None, "-"):
+        yield lambda value: print(json.dumps(value), flush=True)
+        return
+    with open_atomic(Path(json_to)) as file:
+        yield lambda value: file.write(f"{json.dumps(value)}\n".encode())
+
+
+@contextmanager
+def _clipping() -> Iterator[Callable[[Frame], None]]:
+    """Yield what looks for clipped frames: the first is named, at the end they are counted."""
+    from irstd_edge.edge.counts import CLIPPED_SHARE, clipped_share
+
+    clipped = 0
+
+    def check(frame: Frame) -> None:
+        nonlocal clipped
+        share = clipped_share(frame)
+        clipped += share > CLIPPED_SHARE
+        if share > CLIPPED_SHARE and clipped == 1:
+            words = f"clipped: {frame.name}: {share:.1%} of its pixels are at full scale of "
+            talk.print(f"{words}{frame.bit_depth} bits", markup=False, soft_wrap=True)
+
+    yield check
+    if clipped > 1:
+        talk.print(f"clipped: {clipped} frames have over {CLIPPED_SHARE:.1%} at full scale")
 
 
 def _write_overlay(path: Path, frame: Any, detections: Any) -> None:

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from irstd_edge.edge.types import IrstdError
 
@@ -26,30 +26,41 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     Missing parent folders are made; text is UTF-8. A pipe or a device is written to directly.
     Raises IrstdError where the place cannot be written.
     """
-    raw = data.encode() if isinstance(data, str) else data
+    with open_atomic(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[IO[bytes]]:
+    """`write_atomic` piece by piece: the file is at `path` when the block ends without error."""
     try:
         path = path.resolve()
-        if path.exists() and not path.is_file() and not path.is_dir():
-            path.write_bytes(raw)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            with open(path, "wb") as file:
+                yield file
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_and_rename(path, raw)
+        with _renamed(path) as file:
+            yield file
+        _sync(path.parent)
     except OSError as error:
         raise _cannot(path, "be written", error) from error
 
 
-def _write_and_rename(path: Path, raw: bytes) -> None:
+@contextmanager
+def _renamed(path: Path) -> Iterator[IO[bytes]]:
     partial = _sibling(path)
     try:
         with open(partial, "xb") as file:
-            file.write(raw)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
 
 
 @contextmanager
@@ -83,13 +94,20 @@ def new_folder(path: Path, *, replaces: str | None = "manifest.json") -> Iterato
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file. Raises IrstdError where it cannot be read."""
     digest = hashlib.sha256()
+    with open_to_read(path) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def open_to_read(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file to read. Raises IrstdError where it, or a part of it, cannot be read."""
     try:
         with open(path, "rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
+            yield file
     except OSError as error:
         raise _cannot(path, "be read", error) from error
-    return digest.hexdigest()
 
 
 def read_bytes(path: Path) -> bytes:

@@ -6,45 +6,50 @@ A frame is read as the counts of one channel and stays so until `normalise`. Wha
 
 from __future__ import annotations
 
-import struct
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from irstd_edge.edge.arrays import ARRAYS, arrays_of, count_arrays
+from irstd_edge.edge.counts import MAX_SIDE_PX as MAX_SIDE_PX
+from irstd_edge.edge.counts import frame_of_pixels, frames_of_pages, one_channel
 from irstd_edge.edge.files import read_bytes
+from irstd_edge.edge.headers import refuse_broken
 from irstd_edge.edge.types import BoolArray, CountArray, FloatArray, Frame, InputSpec, IrstdError
 
-EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
-MAX_SIDE_PX = 8192
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-JPEG_SIGNATURE, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", *ARRAYS)
 LOG_SILENT = 0  # cv::utils::logging::LOG_LEVEL_SILENT
 WEIGHT_ONE = 1 << 22  # Pillow's fixed point for resampling weights
 
 
 def read_frame(path: Path, bit_depth: int | None = None) -> Frame:
-    """Read a PNG, TIFF, BMP or JPEG of 8 or 16 bits as one channel (H, W) of counts.
+    """Read a PNG, TIFF, BMP, JPEG, NPY or NPZ of 8 or 16 bits as one channel (H, W) of counts.
 
     Colour becomes luminance (ITU-R 601), a palette is resolved, alpha is dropped, and of a file
-    with several pages the first is taken (see `read_pages`). `bit_depth` is that of the sensor
+    with several frames the first is taken (see `read_pages`). `bit_depth` is that of the sensor
     where the file holds fewer bits than its pixels have. Raises IrstdError naming the file.
     """
-    return _frame(path, path.stem, _decode(path)[0], bit_depth)
+    return frame_of_pixels(path, path.stem, _first(path), bit_depth)
 
 
-def read_pages(path: Path, bit_depth: int | None = None) -> tuple[Frame, ...]:
-    """Read every page of a TIFF as a frame named `STEM#0`, `STEM#1`, ...; any other file as one."""
+def read_pages(path: Path, bit_depth: int | None = None) -> Iterator[Frame]:
+    """Read every page of a TIFF, every array of an NPY or NPZ, and any other file as one frame.
+
+    Several are named `STEM#0`, `STEM#1`, ... Raises IrstdError naming the file.
+    """
+    if path.suffix.lower() in ARRAYS:
+        return frames_of_pages(path, arrays_of(path), count_arrays(path) > 1, bit_depth)
     pages = _decode(path, every_page=True)
-    names = [path.stem] if len(pages) == 1 else [f"{path.stem}#{i}" for i in range(len(pages))]
-    return tuple(_frame(path, *named, bit_depth) for named in zip(names, pages, strict=True))
+    return frames_of_pages(path, pages, len(pages) > 1, bit_depth)
 
 
 def read_mask(path: Path) -> BoolArray:
     """Read a mask (H, W): true above half of full scale (127 of 255). Raises IrstdError."""
-    counts = _one_channel(path, _decode(path)[0])
+    counts = one_channel(path, _first(path))
     if counts.max() == 1:
         raise IrstdError(f"{path}: holds 0 and 1 where a mask holds 0 and 255: multiply it by 255")
     return np.asarray(counts > np.iinfo(counts.dtype).max // 2)
@@ -129,42 +134,38 @@ def _nearest(old: int, new: int) -> npt.NDArray[np.int64]:
     return np.minimum(np.cumsum(steps).astype(np.int64), old - 1)
 
 
-def _frame(path: Path, name: str, pixels: npt.NDArray[Any], bit_depth: int | None) -> Frame:
-    counts = _one_channel(path, pixels)
-    depth = bit_depth or counts.dtype.itemsize * 8
-    if int(counts.max()) >= 2**depth:
-        raise IrstdError(f"{path}: holds {counts.max()} counts, more than {depth} bits: say 16")
-    return Frame(name, counts, depth)
+def _first(path: Path) -> npt.NDArray[Any]:
+    if path.suffix.lower() not in ARRAYS:
+        return _decode(path)[0]
+    for counts in arrays_of(path):
+        return counts
+    raise IrstdError(f"{path}: holds no frame: save it again")
 
 
-def _one_channel(path: Path, pixels: npt.NDArray[Any]) -> CountArray:
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise IrstdError(
-            f"{path}: holds {pixels.dtype} numbers: save the sensor's counts as 8 or 16 bit"
-        )
-    if max(pixels.shape[:2]) > MAX_SIDE_PX:
-        raise _too_large(path, *pixels.shape[:2])
-    if pixels.ndim == 2:
-        return pixels
-    blue, green, red = (pixels[..., i].astype(np.uint32) for i in range(3))
-    # ITU-R 601 in 1/65536; the weights add up to one, so that grey stays exactly as it was.
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(pixels.dtype)
+@contextmanager
+def silent_opencv() -> Iterator[None]:
+    """Keep OpenCV from printing what our errors say."""
+    import cv2
+
+    # OpenCV 4 has it at the top, 5 in utils.
+    set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+    level = set_level(LOG_SILENT)
+    try:
+        yield
+    finally:
+        set_level(level)
 
 
 def _decode(path: Path, every_page: bool = False) -> list[npt.NDArray[Any]]:
     import cv2
 
     data = read_bytes(path)
-    _refuse_broken(path, data)
-    # OpenCV 4 has it at the top, 5 in utils. What it would print is in our error.
-    set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
-    level = set_level(LOG_SILENT)
-    try:
-        pages = _pages(np.frombuffer(data, np.uint8), every_page)
-    except cv2.error:
-        pages = []
-    finally:
-        set_level(level)
+    refuse_broken(path, data)
+    with silent_opencv():
+        try:
+            pages = _pages(np.frombuffer(data, np.uint8), every_page)
+        except cv2.error:
+            pages = []
     if not pages:
         raise IrstdError(f"{path}: cannot be decoded: is it a whole PNG, TIFF, BMP or JPEG?")
     return pages
@@ -177,36 +178,3 @@ def _pages(data: npt.NDArray[np.uint8], every_page: bool) -> list[npt.NDArray[An
         return list(cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1])
     page = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     return [] if page is None else [page]
-
-
-def _refuse_broken(path: Path, data: bytes) -> None:
-    """Refuse what decoders let pass in part: OpenCV 4 returns half of a file that was cut off."""
-    if not data:
-        raise IrstdError(f"{path}: the file is empty: copy it again")
-    if data.startswith(PNG_SIGNATURE):
-        _refuse_broken_png(path, data)
-    elif data.startswith(JPEG_SIGNATURE) and data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
-        raise IrstdError(f"{path}: the JPEG is truncated: copy it again")
-
-
-def _refuse_broken_png(path: Path, data: bytes) -> None:
-    """Walk the chunks: the size before anything is decoded, every checksum, the end."""
-    at, kind = len(PNG_SIGNATURE), b""
-    while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", data, at) if at + 8 <= len(data) else (0, b"")
-        end = at + 12 + length
-        if not kind or end > len(data):
-            raise IrstdError(f"{path}: the PNG is truncated: copy it again")
-        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise IrstdError(f"{path}: the PNG is damaged (checksum of {kind!r}): copy it again")
-        if kind == b"IHDR":
-            width, height = struct.unpack_from(">II", data, at + 8)
-            if max(width, height) > MAX_SIDE_PX:
-                raise _too_large(path, height, width)
-        at = end
-
-
-def _too_large(path: Path, height: int, width: int) -> IrstdError:
-    return IrstdError(
-        f"{path}: {height}x{width} pixels, and {MAX_SIDE_PX} is the longest side: cut it into tiles"
-    )

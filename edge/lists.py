@@ -65,14 +65,14 @@ def held_out(names: tuple[str, ...]) -> frozenset[str]:
     return held if len(names) > 1 else frozenset()
 
 
-def frames_in(paths: Sequence[Path]) -> list[Path]:
+def frames_in(paths: Sequence[Path], extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
     """The frames among files and folders, those of a folder by name. Raises IrstdError for none."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in extensions)
             if not inside:
-                raise IrstdError(f"{path}: no frames ({', '.join(EXTENSIONS)}): give another")
+                raise IrstdError(f"{path}: no frames ({', '.join(extensions)}): give another")
             found += inside
         elif path.is_file():
             found.append(path)

@@ -7,6 +7,7 @@ with open_runner(bundle, "int8", "openvino") as run:
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,18 +67,12 @@ class Runner:
 
     def predict(self, frame: Frame, threshold: float | None = None) -> Prediction:
         """Everything the network says of a frame, at the manifest's threshold or another."""
-        decode = self.spec.decode
-        if threshold is not None:
-            decode = replace(decode, threshold=threshold)
         start = time.perf_counter()
         batch = self.batch_of(frame)
         ready = time.perf_counter()
         outputs = self.infer(batch)
         done = time.perf_counter()
-        try:
-            prediction = predict_from_outputs([o[0] for o in outputs], frame.shape, decode)
-        except IrstdError as error:
-            raise IrstdError(f"{frame.name}: {self.name}: {error}") from error
+        prediction = self.decode([output[0] for output in outputs], frame, threshold)
         end = time.perf_counter()
         self.stages_ms = {
             "pre": 1e3 * (ready - start),
@@ -85,6 +80,18 @@ class Runner:
             "post": 1e3 * (end - done),
         }
         return prediction
+
+    def decode(
+        self, outputs: Sequence[FloatArray], frame: Frame, threshold: float | None = None
+    ) -> Prediction:
+        """What outputs (C, H', W') for a whole frame mean; raises IrstdError for NaN in them."""
+        decode = self.spec.decode
+        if threshold is not None:
+            decode = replace(decode, threshold=threshold)
+        try:
+            return predict_from_outputs(outputs, frame.shape, decode)
+        except IrstdError as error:
+            raise IrstdError(f"{frame.name}: {self.name}: {error}") from error
 
     def detect(self, frame: Frame) -> tuple[Detection, ...]:
         """The detections of a frame, best first."""

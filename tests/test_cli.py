@@ -3,8 +3,10 @@
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,6 +83,103 @@ def test_predict_gives_a_line_a_frame_and_overlays(scenes: Path, tmp_path: Path)
         assert set(detection) == {"row", "col", "score", "area_px"}
         assert 0 <= detection["row"] < 64 and 0 <= detection["col"] < 96
     assert sorted(path.stem for path in out.iterdir()) == names
+
+
+def test_large_frames_run_by_tiles(scenes: Path) -> None:
+    """A tile as large as the frame changes nothing; smaller ones do, and say their size."""
+    whole = irstd_edge("predict", "p2p", scenes / "images")
+    same = ("--tile", "64x96", "--halo", "16")
+    assert irstd_edge("predict", "p2p", scenes / "images", *same).stdout == whole.stdout
+    options = ("--data", scenes, "--tile", "48x64", "--halo", "16", "--json", "-")
+    found = json.loads(irstd_edge("eval", "p2p", *options).stdout)
+    assert (found["tile"], found["images"]) == ("48x64", 4) and 0 <= found["f1_3px"] <= 1
+    refused(irstd_edge("predict", "p2p", scenes, "--tile", "48x64"), "no frames")
+    images = scenes / "images"
+    refused(irstd_edge("predict", "p2p", images, "--tile", "50x64"), "--tile: 50x64", "56x64")
+    refused(irstd_edge("predict", "p2p", images, "--tile", "64"), "--tile: '64'", "256x256")
+    refused(irstd_edge("predict", "p2p", images, "--tile", "48x64"), "--tile: 48x64", "72x72")
+
+
+def test_predict_reads_counts_without_a_header(scenes: Path, tmp_path: Path) -> None:
+    from irstd_edge.edge.frames import read_frame
+
+    files = sorted((scenes / "images").iterdir())[:2]
+    raw = tmp_path / "flight.raw"
+    raw.write_bytes(b"".join(read_frame(file).counts.astype(">u2").tobytes() for file in files))
+    run = irstd_edge("predict", "p2p", tmp_path, "--raw", "96x64:u16be", "--bits", 8)
+    assert run.returncode == 0, run.stderr
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [line["frame"] for line in lines] == ["flight#0", "flight#1"]
+    alone = irstd_edge("predict", "p2p", *files).stdout.splitlines()
+    assert [line["detections"] for line in lines] == [json.loads(a)["detections"] for a in alone]
+    refused(irstd_edge("predict", "p2p", raw, "--raw", "95x64:u16be"), "flight.raw", "whole frames")
+    refused(irstd_edge("predict", "p2p", raw, "--raw", "96x64:f32"), "--raw", "640x512:u16le")
+
+
+def test_clipped_frames_are_named_once(copy: Path) -> None:
+    import cv2
+    import numpy as np
+
+    names = (copy / "test.txt").read_text().split()
+    for name in names[:2]:
+        path = copy / "images" / f"{name}.png"
+        counts = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        counts[:3] = np.iinfo(counts.dtype).max  # 3 rows of 64
+        cv2.imwrite(str(path), counts)
+    files = [copy / "images" / f"{name}.png" for name in names]
+    for command in (("predict", "p2p", *files), ("eval", "p2p", "--data", copy)):
+        run = irstd_edge(*command)
+        assert run.returncode == 0
+        assert run.stderr.splitlines() == [
+            f"clipped: {names[0]}: 4.7% of its pixels are at full scale of 8 bits",
+            "clipped: 2 frames have over 0.1% at full scale",
+        ]
+
+
+def default_sigint() -> None:
+    """A shell's background job ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_ctrl_c_keeps_what_is_done(tmp_path: Path, to_file: bool) -> None:
+    raw, out = tmp_path / "flight.raw", tmp_path / "found.jsonl"
+    raw.write_bytes(bytes(32 * 32 * 100_000))
+    json_to = str(out) if to_file else "-"
+    command = ["predict", "p2p", str(raw), "--raw", "32x32:u8", "--json", json_to]
+    with subprocess.Popen(
+        [sys.executable, "-m", "irstd_edge.cli", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=default_sigint,
+    ) as run:
+        assert run.stdout is not None and run.stderr is not None
+        if to_file:
+            while not [p for p in tmp_path.glob(".found.jsonl.*") if p.stat().st_size]:
+                time.sleep(0.05)
+            assert not out.exists()
+            first = ""
+        else:
+            first = run.stdout.readline()  # while the others are still to come
+        run.send_signal(signal.SIGINT)
+        text = out.read_text() if run.wait(60) == 130 and to_file else first + run.stdout.read()
+        words = run.stderr.read()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert run.returncode == 130
+    assert words == "stopped: the lines of the frames done so far are kept\n"
+    assert [line["frame"] for line in lines] == [f"flight#{i}" for i in range(len(lines))]
+    assert 0 < len(lines) < 100_000
+    assert {p.name for p in tmp_path.iterdir()} <= {"flight.raw", "found.jsonl"}
+
+
+def test_a_broken_frame_leaves_the_old_file(scenes: Path, tmp_path: Path) -> None:
+    good = sorted((scenes / "images").iterdir())[0]
+    (tmp_path / "bad.png").write_bytes(good.read_bytes()[:99])
+    out = tmp_path / "found.jsonl"
+    out.write_text("old")
+    refused(irstd_edge("predict", "p2p", good, tmp_path / "bad.png", "--json", out), "bad.png")
+    assert out.read_text() == "old" and len(list(tmp_path.iterdir())) == 2
 
 
 def test_train_writes_a_run_and_goes_on(scenes: Path, tmp_path: Path) -> None:

@@ -45,6 +45,28 @@ def test_write_atomic_keeps_the_old_file_when_it_is_interrupted(
     assert names_in(tmp_path) == ["model.bin"]
 
 
+def test_open_atomic_shows_a_file_when_all_of_it_is_there(tmp_path: Path) -> None:
+    target = tmp_path / "found.jsonl"
+    with files.open_atomic(target) as file:
+        file.write(b"first\n")
+        assert not target.exists()
+        file.write(b"second\n")
+    assert target.read_bytes() == b"first\nsecond\n"
+    with pytest.raises(ValueError, match="midway"), files.open_atomic(target) as file:
+        file.write(b"third\n")
+        raise ValueError("midway")
+    assert target.read_bytes() == b"first\nsecond\n"
+    assert names_in(tmp_path) == ["found.jsonl"]
+
+
+def test_open_atomic_refuses_a_folder_before_the_work_is_done(tmp_path: Path) -> None:
+    with (
+        pytest.raises(IrstdError, match=f"^{tmp_path}: cannot be written"),
+        files.open_atomic(tmp_path),
+    ):
+        pytest.fail("opened")
+
+
 def test_write_atomic_respects_the_umask_and_follows_a_link(tmp_path: Path) -> None:
     real, link = tmp_path / "real.txt", tmp_path / "link.txt"
     real.write_text("old")

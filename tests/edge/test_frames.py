@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from irstd_edge.edge import frames
+from irstd_edge.edge.headers import PNG_SIGNATURE
 from irstd_edge.edge.types import Frame, InputSpec, IrstdError
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -150,7 +151,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(
 ) -> None:
     header = struct.pack(">IIBBBBB", 60_000, 50_000, 8, 0, 0, 0, 0)
     path = tmp_path / "bomb.png"
-    path.write_bytes(frames.PNG_SIGNATURE + chunk(b"IHDR", header) + chunk(b"IEND", b""))
+    path.write_bytes(PNG_SIGNATURE + chunk(b"IHDR", header) + chunk(b"IEND", b""))
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(IrstdError, match=r"bomb\.png: 50000x60000 pixels, and 8192 is the longest"):
         frames.read_frame(path)
@@ -167,7 +168,7 @@ def test_a_frame_over_the_size_limit_is_refused_in_any_format(tmp_path: Path) ->
     [
         (b"", "the file is empty: copy it again"),
         (b"not an image", "cannot be decoded: is it a whole PNG, TIFF, BMP or JPEG?"),
-        (frames.PNG_SIGNATURE, "the PNG is truncated: copy it again"),
+        (PNG_SIGNATURE, "the PNG is truncated: copy it again"),
     ],
 )
 def test_what_is_no_image_is_refused(tmp_path: Path, raw: bytes, why: str) -> None:
@@ -195,7 +196,7 @@ def test_read_pages_names_each_page(tmp_path: Path) -> None:
     pages = [GREY, GREY + 1, GREY + 2]
     path = tmp_path / "flight.tif"
     assert cv2.imwritemulti(str(path), pages)
-    found = frames.read_pages(path)
+    found = list(frames.read_pages(path))
     assert [frame.name for frame in found] == ["flight#0", "flight#1", "flight#2"]
     for frame, counts in zip(found, pages, strict=True):
         np.testing.assert_array_equal(frame.counts, counts)

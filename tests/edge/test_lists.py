@@ -86,7 +86,7 @@ def test_where_there_is_no_frame_it_says_what_is_wanted(tmp_path: Path) -> None:
     with pytest.raises(IrstdError) as caught:
         frames_in([tmp_path])
     assert str(caught.value) == (
-        f"{tmp_path}: no frames (.png, .bmp, .jpg, .jpeg, .tif, .tiff): give another"
+        f"{tmp_path}: no frames (.png, .bmp, .jpg, .jpeg, .tif, .tiff, .npy, .npz): give another"
     )
     missing = tmp_path / "missing.png"
     with pytest.raises(IrstdError) as caught:

@@ -1,0 +1,72 @@
+"""Which numbers are a frame: counts of 8 or 16 bits, one channel or colour, of a bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from irstd_edge.edge.types import CountArray, Frame, IrstdError
+
+MAX_SIDE_PX = 8192
+CLIPPED_SHARE = 0.001
+"""Of the pixels at full scale, from which on a frame counts as clipped."""
+
+
+def frames_of_pages(
+    path: Path, pages: Iterable[npt.NDArray[Any]], numbered: bool, bit_depth: int | None
+) -> Iterator[Frame]:
+    """The pages of a file as frames, as they come: `STEM#0`, `STEM#1`, ... or `STEM`, the one."""
+    for index, pixels in enumerate(pages):
+        name = f"{path.stem}#{index}" if numbered else path.stem
+        yield frame_of_pixels(path, name, pixels, bit_depth)
+
+
+def frame_of_pixels(
+    path: Path, name: str, pixels: npt.NDArray[Any], bit_depth: int | None
+) -> Frame:
+    """Pixels (H, W) or (H, W, 3 or 4) as a frame; its bits are those of its type if not given."""
+    counts = one_channel(path, pixels)
+    depth = bit_depth or counts.dtype.itemsize * 8
+    if int(counts.max()) >= 2**depth:
+        raise IrstdError(f"{path}: holds {counts.max()} counts, more than {depth} bits: say 16")
+    return Frame(name, counts, depth)
+
+
+def one_channel(path: Path, pixels: npt.NDArray[Any]) -> CountArray:
+    """Pixels as counts (H, W); blue, green, red become luminance. Raises IrstdError by file."""
+    refuse_numbers(path, pixels.dtype)
+    refuse_size(path, *pixels.shape[:2])
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+        raise IrstdError(f"{path}: has the shape {pixels.shape}: save one channel or three")
+    blue, green, red = (pixels[..., i].astype(np.uint32) for i in range(3))
+    # ITU-R 601 in 1/65536; the weights add up to one, so that grey stays exactly as it was.
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(pixels.dtype)
+
+
+def clipped_share(frame: Frame) -> float:
+    """Share 0..1 of the pixels at full scale: what is brighter than that cannot be told apart."""
+    full = 2**frame.bit_depth - 1
+    return float(np.count_nonzero(frame.counts >= full) / frame.counts.size)
+
+
+def refuse_numbers(path: Path, dtype: np.dtype[Any]) -> None:
+    """Raise IrstdError for numbers that are no counts of a sensor: signed, float, wider."""
+    if dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        raise IrstdError(f"{path}: holds {dtype} numbers: save the sensor's counts as 8 or 16 bit")
+
+
+def refuse_size(path: Path, height: int, width: int) -> None:
+    """Raise IrstdError for a size that no frame has; ask before memory is given to it."""
+    if height < 1 or width < 1:
+        raise IrstdError(f"{path}: {height}x{width} pixels, which is none: save it again")
+    if max(height, width) > MAX_SIDE_PX:
+        raise IrstdError(
+            f"{path}: {height}x{width} pixels, and {MAX_SIDE_PX} is the longest side: cut it into "
+            "tiles"
+        )

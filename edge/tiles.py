@@ -1,0 +1,135 @@
+"""Large frames by tiles with a halo, so that memory is the tile's and not the frame's.
+
+Every tile answers for its core alone. The halo around the core is context: what a convolution
+makes up at a tile's border stays in it. The cores cover the frame without gap or overlap, their
+outputs are put together and decoded once, so a target on a seam is found once, whole.
+
+    |  halo  |   core   |  halo  |
+                    |  halo  |   core   |  halo  |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice, product
+
+import numpy as np
+
+from irstd_edge.edge.runners import Runner
+from irstd_edge.edge.types import FloatArray, Frame, IrstdError, Prediction
+
+HALO_PX = 32
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a frame is cut. Frames that fit into one tile run whole."""
+
+    tile: tuple[int, int]
+    """(height, width) in pixels, halo included; multiples of the stride."""
+    stride: int
+    """Of the network's input, see `InputSpec`."""
+    halo_px: int = HALO_PX
+    """Context on every side that is inside the frame; rounded up to the stride."""
+    batch: int = 1
+    """Tiles per run of the network."""
+
+    def __post_init__(self) -> None:
+        height, width = self.tile
+        up = [max(1, -(-side // self.stride)) * self.stride for side in self.tile]
+        if (height, width) != tuple(up):
+            raise IrstdError(
+                f"--tile: {height}x{width} is not a multiple of {self.stride}, the network's "
+                f"stride: use {up[0]}x{up[1]}"
+            )
+        if self.halo_px < 0:
+            raise IrstdError(f"--halo: {self.halo_px} px is below 0: use {HALO_PX}")
+        if self.batch < 1:
+            raise IrstdError(f"batch: {self.batch} tiles a run: use 1 or more")
+        least = 2 * self.halo + self.stride
+        if min(self.tile) < least:
+            raise IrstdError(
+                f"--tile: {height}x{width} leaves no core inside a halo of {self.halo} px: use "
+                f"{least}x{least} or more, or a smaller --halo"
+            )
+
+    @property
+    def halo(self) -> int:
+        """Pixels of the halo, a multiple of the stride, so that tiles share the output's grid."""
+        return -(-self.halo_px // self.stride) * self.stride
+
+
+@dataclass(frozen=True)
+class Span:
+    """One side of a tile: it reads from `start` on, and answers for `first` to `last`, in px."""
+
+    start: int
+    first: int
+    last: int
+    """Exclusive."""
+
+
+def spans(size: int, tile: int, halo: int) -> list[Span]:
+    """Cut a side of `size` px into tiles of min(tile, size); the last is shifted inwards.
+
+    Every core is at least `halo` away from the borders of its tile that are not the frame's.
+    """
+    furthest = max(0, size - tile)
+    starts = [*range(0, furthest, tile - 2 * halo), furthest]
+    cuts = [0, *(start + halo for start in starts[1:]), size]
+    return [Span(*span) for span in zip(starts, cuts[:-1], cuts[1:], strict=True)]
+
+
+def predict_tiled(
+    run: Runner, frame: Frame, tiling: Tiling, threshold: float | None = None
+) -> Prediction:
+    """`Runner.predict` by tiles: the same result where the network looks no further than the halo.
+
+    A frame no larger than the tile runs whole. Raises IrstdError as `Runner.predict` does.
+    """
+    padded = [-(-side // tiling.stride) * tiling.stride for side in frame.shape]
+    sides = list(zip(padded, tiling.tile, strict=True))
+    tile = tuple(map(min, sides))
+    cuts = product(*(spans(size, side, tiling.halo) for size, side in sides))
+    maps: list[FloatArray] = []
+    while group := list(islice(cuts, tiling.batch)):
+        outputs = run.infer(np.concatenate(list(_batches(run, frame, group, tile))))
+        if not maps:
+            shapes = (_map_shape(output.shape, padded, tile) for output in outputs)
+            maps = [np.empty(shape, np.float32) for shape in shapes]
+        for whole, output in zip(maps, outputs, strict=True):
+            _paste_cores(whole, output, group, tile[0] // output.shape[2])
+    return run.decode(maps, frame, threshold)
+
+
+def _batches(
+    run: Runner, frame: Frame, group: list[tuple[Span, ...]], tile: tuple[int, ...]
+) -> Iterator[FloatArray]:
+    """(1, 1, h, w) of each tile; what pads the frame to the stride pads the last tiles too."""
+    for rows, cols in group:
+        bottom, right = rows.start + tile[0], cols.start + tile[1]
+        counts = frame.counts[rows.start : bottom, cols.start : right]
+        yield run.batch_of(replace(frame, counts=counts))
+
+
+def _map_shape(
+    output: tuple[int, ...], padded: list[int], tile: tuple[int, ...]
+) -> tuple[int, int, int]:
+    """(C, H', W') of a whole frame's output, from that (N, C, h', w') of its tiles."""
+    height, width = (
+        size * cells // side for size, cells, side in zip(padded, output[2:], tile, strict=True)
+    )
+    return output[1], height, width
+
+
+def _paste_cores(
+    whole: FloatArray, output: FloatArray, group: list[tuple[Span, ...]], cell: int
+) -> None:
+    """Copy the cores (px) of a group's output (N, C, h', w') to their places; `cell` px a cell."""
+    for values, (rows, cols) in zip(output, group, strict=True):
+        to = whole[
+            :, rows.first // cell : rows.last // cell, cols.first // cell : cols.last // cell
+        ]
+        top, left = (rows.first - rows.start) // cell, (cols.first - cols.start) // cell
+        to[...] = values[:, top : top + to.shape[1], left : left + to.shape[2]]
