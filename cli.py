@@ -295,6 +295,7 @@ def evaluate(
     """Measure the accuracy of weights or a bundle on labelled frames."""
     from irstd_edge.benchmarks.accuracy import evaluate as run_evaluation
     from irstd_edge.benchmarks.buckets import buckets
+    from irstd_edge.benchmarks.curves import threshold_to_predict
     from irstd_edge.benchmarks.table import print_accuracy
     from irstd_edge.edge.dataset import open_dataset
 
@@ -302,12 +303,12 @@ def evaluate(
     with _progress() as move, _runner(source, runtime, variant) as run:
         threshold = _threshold(run, threshold, max_fa)
         samples = _counted(chosen.samples(strict, protocol), len(chosen.names), run.name, move)
-        result = run_evaluation(samples, lambda f: run.predict(f, threshold), protocol)
+        low = threshold_to_predict(run.spec.decode.kind, threshold)
+        result = run_evaluation(samples, lambda f: run.predict(f, low), protocol, threshold)
     found = {
         "model": run.spec.name,
         "variant": run.variant,
         "runtime": run.runtime,
-        "threshold": threshold,
         **result.accuracy(),
         **buckets(result),
     }

@@ -32,11 +32,18 @@ def _all(shape: Any, *names: str) -> dict[str, Any]:
 
 _CHANGES = ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px")
 
+_CURVE = {
+    **_all(NUMBERS, "threshold", "fa_per_mpx"),
+    **_all([Maybe(NUMBER)], "precision_3px", "recall_3px", "pd"),
+}
+
 _ACCURACY = {
     "protocol": TEXT,
     **_all(COUNT, "images", "targets"),
     **_all(Maybe(NUMBER), *METRICS),
     "undefined": [TEXT],
+    "threshold": Maybe(NUMBER, optional=True),
+    "curve": Maybe(_CURVE, optional=True),
 }
 
 _TARGET = {

@@ -35,6 +35,16 @@ def no_accuracy(bench: Bench) -> None:
     bench["results"][0]["variants"][0]["accuracy"] = None
 
 
+def test_curves_may_be_there_and_are_checked(bench_json: Bench) -> None:
+    names = ("threshold", "precision_3px", "recall_3px", "pd", "fa_per_mpx")
+    curve = dict.fromkeys(names, [0.5, 0.25]) | {"precision_3px": [0.5, None]}
+    first(bench_json)["accuracy"] |= {"threshold": 0.5, "curve": curve}
+    check_bench(bench_json)
+    curve["pd"] = ["high", 0.0]
+    with pytest.raises(IrstdError, match=r"accuracy.curve.pd\[0\]: 'high' is not a number"):
+        check_bench(bench_json)
+
+
 @pytest.mark.parametrize("change", [projected, no_accuracy])
 def test_what_was_not_measured_is_null(bench_json: Bench, change: Callable[[Bench], None]) -> None:
     change(bench_json)
