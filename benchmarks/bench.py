@@ -156,14 +156,10 @@ def _evaluate(runner: Runner, plan: Plan, what: str, progress: Progress) -> Eval
             yield sample
             progress(what, done, total)
 
-    decode = runner.spec.decode
-    low = threshold_to_predict(decode.kind, decode.threshold)
-    return evaluate(
-        counted(plan.data),
-        lambda frame: runner.predict(frame, low),
-        plan.protocol,
-        decode.threshold,
-    )
+    own = runner.spec.decode.threshold
+    low = threshold_to_predict(runner.spec.decode.kind, own)
+    samples = counted(plan.data)
+    return evaluate(samples, lambda frame: runner.predict(frame, low), plan.protocol, own)
 
 
 def _cost(bundle: Bundle, pair: Pair, size: Size) -> dict[str, Any]:
