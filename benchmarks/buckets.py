@@ -63,7 +63,7 @@ def _flips(
             "lost": sum(target["flip"] == "lost" for target in inside),
             "gained": sum(target["flip"] == "gained" for target in inside),
         }
-        for ends, inside in _ranges(targets, lambda target: target[key], edges)
+        for ends, inside in ranges_of(targets, lambda target: target[key], edges)
     ]
 
 
@@ -73,14 +73,14 @@ def _by(
     edges: Sequence[float],
 ) -> list[dict[str, Any]]:
     ranges = []
-    for ends, inside in _ranges(targets, value_of, edges):
+    for ends, inside in ranges_of(targets, value_of, edges):
         found = sum(target.matched for target in inside)
         pd = found / len(inside) if inside else None
         ranges.append({**ends, "targets": len(inside), "found": found, "pd": pd})
     return ranges
 
 
-def _ranges(
+def ranges_of(
     items: Sequence[Item], value_of: Callable[[Item], float | None], edges: Sequence[float]
 ) -> Iterator[tuple[dict[str, float | None], list[Item]]]:
     """The ends of each range and what lies in it; the lowest edge belongs to the first."""
