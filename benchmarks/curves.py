@@ -21,8 +21,14 @@ from irstd_edge.edge.types import Prediction, Sample
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-LOGITS = (*np.arange(-4.0, 4.0, 0.2), *np.arange(4.0, 11.0, 1.0))
-"""Even steps of log odds: the scores of a trained network crowd near 0 and near 1."""
+LOGITS = (
+    *np.arange(-4.0, -1.5, 0.25),
+    *np.arange(-1.5, 1.5, 0.1),
+    *np.arange(1.5, 4.0, 0.25),
+    *np.arange(4.0, 11.0, 1.0),
+)
+"""Steps of log odds, as the scores of a trained network crowd near 0 and near 1; finest where
+thresholds are set."""
 THRESHOLDS = (*(round(1 / (1 + math.exp(-logit)), 6) for logit in LOGITS), 1.0)
 """Of every curve, lowest first; the threshold of the detector joins them."""
 PREDICTED, HITS, FOUND, FALSE_PX = range(4)

@@ -109,6 +109,11 @@ def _meaning(change_at_own: float | None, entry: Mapping[str, Any]) -> str:
             return "the threshold moved, the information is there"
         return "nothing is lost"
     missing = f"{signed(100 * change, 2)} points that no threshold brings back"
+    if change_at_own is not None and change_at_own < change - SLACK:
+        missing = (
+            f"of the {signed(100 * change_at_own, 2)} points at the old threshold, no threshold "
+            f"brings back {signed(100 * change, 2)}"
+        )
     if ends is None or ends[1] > -SLACK:
         return f"{missing}, no more than chance gives on these frames"
     return f"the information is lost, {missing}"

@@ -20,10 +20,10 @@ from irstd_edge.benchmarks.report_svg import (
 )
 
 Point = tuple[float, float]
-LEFT, TOP, BOTTOM = 40.0, 14.0, 230.0
+LEFT, TOP, BOTTOM = 40.0, 18.0, 230.0
 MARGIN = 12.0
 """Percentage points shown below the worst variant at its own threshold: there they differ."""
-MAX_DECADES = 6
+MAX_DECADES = 4
 STROKES = ("solid", "dashed", "dotted")
 """One a runtime, in the order of the rows; the colour says float or INT8."""
 
@@ -46,9 +46,9 @@ def curve_figures(rows: Sequence[Row]) -> list[Html]:
     return [
         figure(
             "Precision and recall at 3 px",
-            "Along the thresholds; the dot is the variant's own.",
+            "Along the thresholds; the dot is the variant's own: its recall R, its precision P.",
             _recall_chart(recall),
-            [_key(each, "recall {:.2f} %, precision {:.2f} %") for each in recall],
+            [_key(each, "R {:.2f} %, P {:.2f} %") for each in recall],
             "rows",
         ),
         figure(
@@ -97,6 +97,7 @@ def _recall_chart(lines: Sequence[_Line]) -> Html | None:
         f"Precision against recall: {words}",
         y_grid(round_ticks(low, 100.0), y),
         x_axis(round_ticks(left, 100.0), x, BOTTOM, ""),
+        element("text", "precision %", x=LEFT, y=8),
         element("text", "recall %", x=WIDTH, y=BOTTOM + 38, class_="end"),
         *drawn,
     )
@@ -105,8 +106,8 @@ def _recall_chart(lines: Sequence[_Line]) -> Html | None:
 def _alarm_chart(lines: Sequence[_Line]) -> Html | None:
     if not lines:
         return None
-    first, last = _decades([fa for each in lines for fa, _ in each.points])
     low = _floor([each.own[1] for each in lines if each.own is not None])
+    first, last = _decades([fa for each in lines for fa, pd in each.points if pd >= low])
     along, y = scale(first, last, LEFT, WIDTH - 8), scale(low, 100.0, BOTTOM, TOP)
 
     def x(fa_per_mpx: float) -> float:
@@ -120,6 +121,7 @@ def _alarm_chart(lines: Sequence[_Line]) -> Html | None:
         f"Pd against false alarms: {words}",
         y_grid(round_ticks(low, 100.0), y),
         x_axis([10.0**k for k in range(first, last + 1)], x, BOTTOM, ""),
+        element("text", "Pd %", x=LEFT, y=8),
         element("text", "false alarms per Mpx", x=WIDTH, y=BOTTOM + 38, class_="end"),
         *drawn,
     )

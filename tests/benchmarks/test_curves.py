@@ -136,7 +136,7 @@ def test_a_curve_is_counted_out() -> None:
     alarm = pytest.approx(1e6 / (2 * 64 * 64), abs=1e-6)
     assert rows[THRESHOLDS[0]] == (0.75, 1.0, alarm)  # all of them, one false
     assert rows[0.5] == (pytest.approx(2 / 3, abs=1e-6), pytest.approx(2 / 3, abs=1e-6), alarm)
-    assert rows[0.900250] == (1.0, pytest.approx(1 / 3, abs=1e-6), 0.0)  # logit 2.2: a's first
+    assert rows[0.904651] == (1.0, pytest.approx(1 / 3, abs=1e-6), 0.0)  # logit 2.25: a's first
     assert rows[1.0] == (None, 0.0, 0.0)
     json.dumps(curve, allow_nan=False)
 

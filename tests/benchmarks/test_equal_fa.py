@@ -60,7 +60,7 @@ def test_no_drift_is_no_difference_at_any_rate() -> None:
 
 
 def test_a_threshold_that_moved_is_told_from_information_that_is_lost() -> None:
-    """Two steps of the thresholds down: at 0.5 targets go, at equal false alarms they are back."""
+    """Four steps of the thresholds down: at 0.5 targets go, at equal false alarms they are back."""
     (own, *_) = entries = compare(curve(FRAMES), curve(shifted(FRAMES, -0.4)))
     assert own["pd_candidate"] == own["pd_reference"]
     assert (own["threshold_reference"], own["threshold_candidate"]) == (
@@ -78,7 +78,15 @@ def test_a_threshold_that_moved_is_told_from_information_that_is_lost() -> None:
     (own, *_) = entries = compare(curve(FRAMES), curve(drowned))
     assert own["pd_candidate"] < own["pd_reference"] - 0.05
     assert own["ci95"][1] < 0
-    assert "the information is lost, −" in sentence(entries, -0.09)
+    change = own["pd_candidate"] - own["pd_reference"]
+    points = f"−{-100 * change:.2f}"
+    assert sentence(entries, change).endswith(
+        f": the information is lost, {points} points that no threshold brings back."
+    )
+    assert sentence(entries, -0.5).endswith(
+        ": the information is lost, of the −50.00 points at the old threshold, no threshold "
+        f"brings back {points}."
+    )
     assert "px per Mpx" in sentence(entries, -0.09, iou=-0.1)
 
 
