@@ -301,25 +301,26 @@ def evaluate(
     """Measure the accuracy of weights or a bundle on labelled frames."""
     from irstd_edge.benchmarks.accuracy import evaluate as run_evaluation
     from irstd_edge.benchmarks.buckets import buckets
+    from irstd_edge.benchmarks.curves import threshold_to_predict
     from irstd_edge.benchmarks.table import print_accuracy
     from irstd_edge.edge.dataset import open_dataset
 
     chosen = open_dataset(data, split)
     with _progress() as move, _runner(source, runtime, variant) as run, _clipping() as check:
         threshold = _threshold(run, threshold, max_fa)
-        look = _predict_by(run, tile, halo, threshold)
+        low = threshold_to_predict(run.spec.decode.kind, threshold)
+        look = _predict_by(run, tile, halo, low)
 
         def checked(frame: Frame) -> Prediction:
             check(frame)
             return look(frame)
 
         samples = _counted(chosen.samples(strict, protocol), len(chosen.names), run.name, move)
-        result = run_evaluation(samples, checked, protocol)
+        result = run_evaluation(samples, checked, protocol, threshold)
     found = {
         "model": run.spec.name,
         "variant": run.variant,
         "runtime": run.runtime,
-        "threshold": threshold,
         "tile": tile,
         **result.accuracy(),
         **buckets(result),
@@ -710,23 +711,29 @@ def report(
     bench_files: Annotated[list[Path], typer.Argument(metavar="BENCH.json...")],
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="Page to write.")],
     config: Annotated[Path | None, typer.Option(metavar="gate.toml", help="Limits.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="OLD.json", help="Earlier bench.")
+    ] = None,
 ) -> None:
     """Write one self-contained page: verdict, tables, curves."""
     from irstd_edge.benchmarks.gate import load_limits
     from irstd_edge.benchmarks.schema import read_bench
 
-    _report([read_bench(path) for path in bench_files], out, load_limits(config))
+    old = None if baseline is None else read_bench(baseline)
+    _report([read_bench(path) for path in bench_files], out, load_limits(config), old)
     print(out)
 
 
-def _report(benches: list[dict[str, Any]], out: Path, limits: Any) -> Any:
+def _report(
+    benches: list[dict[str, Any]], out: Path, limits: Any, old: dict[str, Any] | None = None
+) -> Any:
     """Judge the benches, write the page, and return the verdict."""
     from irstd_edge.benchmarks.gate import judge
     from irstd_edge.benchmarks.report import write_report
     from irstd_edge.benchmarks.summary import summaries
     from irstd_edge.benchmarks.verdict import Verdict, verdict_as_json
 
-    verdicts = [judge(found, limits) for found in benches]
+    verdicts = [judge(found, limits, old) for found in benches]
     whole = Verdict(tuple(check for verdict in verdicts for check in verdict.checks))
     pairs = zip(benches, verdicts, strict=True)
     words = tuple(line for found, verdict in pairs for line in summaries(found, verdict))

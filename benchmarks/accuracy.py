@@ -7,13 +7,14 @@ micro-averaged over a score-ordered greedy one-to-one matching.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from irstd_edge.benchmarks.counts import MaskCounts, PointCounts
+from irstd_edge.benchmarks.curves import Counts, Curve, curve_of, frame_counts, thresholds_with
 from irstd_edge.benchmarks.matching import match_masks, match_points
 from irstd_edge.benchmarks.targets import NEAR_PX as NEAR_PX
 from irstd_edge.benchmarks.targets import (
@@ -78,6 +79,8 @@ class ImageResult:
     points_5px: PointCounts
     targets: tuple[Target, ...]
     false_alarms: tuple[FalseAlarm, ...]
+    curve: Counts | None = None
+    """What the curves need of it; None where none was asked for."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,18 @@ class Evaluation:
     """native or paper256: how frames were brought to the network. Not comparable."""
     images: tuple[ImageResult, ...]
     skipped: tuple[Skip, ...] = ()
+    threshold: float | None = None
+    """Of the detections, where curves were asked for."""
+
+    @property
+    def curve(self) -> Curve | None:
+        """Over all frames; None unless `evaluate` was given the threshold."""
+        counts = [image.curve for image in self.images if image.curve is not None]
+        if self.threshold is None or len(counts) < len(self.images):
+            return None
+        pixels = [image.shape[0] * image.shape[1] for image in self.images]
+        targets = [len(image.targets) for image in self.images]
+        return curve_of(counts, pixels, targets, self.threshold, self.mask is not None)
 
     @property
     def mask(self) -> MaskCounts | None:
@@ -131,8 +146,10 @@ class Evaluation:
         """The `accuracy` object of bench.json; "undefined" names the metrics that apply but fail.
 
         A metric fails where its denominator is zero: no target, no detection, no match.
+        `threshold` and `curve` are there where `evaluate` was given the threshold.
         """
-        metrics = self.metrics()
+        metrics, curve = self.metrics(), self.curve
+        curves = {"threshold": curve.own, "curve": curve.to_json()} if curve else {}
         applies = [name for name in METRICS if self.mask or name not in MASK_METRICS]
         return {
             "protocol": self.protocol,
@@ -141,27 +158,47 @@ class Evaluation:
             "targets": sum(len(image.targets) for image in self.images),
             **metrics,
             "undefined": [name for name in applies if metrics[name] is None],
+            **curves,
         }
 
 
 def evaluate(
-    samples: Iterable[Sample | Skip], predict: Callable[[Frame], Prediction], protocol: str
+    samples: Iterable[Sample | Skip],
+    predict: Callable[[Frame], Prediction],
+    protocol: str,
+    threshold: float | None = None,
 ) -> Evaluation:
     """Predict every sample once and keep the raw results.
 
+    threshold: of the detections that are scored; then `predict` is to give them from
+    `threshold_to_predict` on, and the evaluation holds curves. None takes all, without curves.
     IrstdError if no frame could be used, or if a predicted mask has not its frame's size.
     """
     images: list[ImageResult] = []
     skipped: list[Skip] = []
+    thresholds = None if threshold is None else thresholds_with(threshold)
     for sample in samples:
         if isinstance(sample, Skip):
             skipped.append(sample)
         else:
-            images.append(_image_result(sample, predict(sample.frame)))
+            prediction = predict(sample.frame)
+            counts = None
+            if thresholds is not None and threshold is not None:
+                counts = frame_counts(sample, prediction, thresholds)
+                prediction = _cut(prediction, threshold)
+            images.append(replace(_image_result(sample, prediction), curve=counts))
     if not images:
         why = f"; {skipped[0].name}: {skipped[0].reason}" if skipped else ""
         raise IrstdError(f"data: none of {len(skipped)} frames can be used{why}")
-    return Evaluation(protocol, tuple(images), tuple(skipped))
+    return Evaluation(protocol, tuple(images), tuple(skipped), threshold)
+
+
+def _cut(prediction: Prediction, threshold: float) -> Prediction:
+    """Without the points that are not above the threshold; masks are made at their own."""
+    if prediction.mask is not None:
+        return prediction
+    kept = tuple(each for each in prediction.detections if each.score > threshold)
+    return replace(prediction, detections=kept)
 
 
 def _image_result(sample: Sample, prediction: Prediction) -> ImageResult:

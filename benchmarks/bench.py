@@ -12,6 +12,7 @@ import numpy as np
 
 from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
 from irstd_edge.benchmarks.cost import cost_of_graph
+from irstd_edge.benchmarks.curves import threshold_to_predict
 from irstd_edge.benchmarks.drift import drift
 from irstd_edge.benchmarks.latency import Timing, measure
 from irstd_edge.benchmarks.memory import peak_memory_mb
@@ -155,7 +156,10 @@ def _evaluate(runner: Runner, plan: Plan, what: str, progress: Progress) -> Eval
             yield sample
             progress(what, done, total)
 
-    return evaluate(counted(plan.data), runner.predict, plan.protocol)
+    own = runner.spec.decode.threshold
+    low = threshold_to_predict(runner.spec.decode.kind, own)
+    samples = counted(plan.data)
+    return evaluate(samples, lambda frame: runner.predict(frame, low), plan.protocol, own)
 
 
 def _cost(bundle: Bundle, pair: Pair, size: Size) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from irstd_edge.benchmarks.accuracy import METRICS
+from irstd_edge.benchmarks.buckets import flips_by_range, range_name
+from irstd_edge.benchmarks.equal_fa import own_entry
 from irstd_edge.benchmarks.schema import check_bench
 
 DIFFERENCES = ("iou", "f1_3px", "fa_per_mpx")
@@ -72,6 +74,15 @@ class TargetRow:
 
 
 @dataclass(frozen=True)
+class EqualFa:
+    """Pd of both sides at the false alarms that the reference has at its own threshold."""
+
+    fa_per_mpx: float
+    pd_reference: float
+    pd_candidate: float
+
+
+@dataclass(frozen=True)
 class Drift:
     """An entry of `drift`."""
 
@@ -83,6 +94,10 @@ class Drift:
     targets_lost: int
     targets_gained: int
     targets: tuple[TargetRow, ...]
+    at_own_fa: EqualFa | None
+    """None in a file that does not say."""
+    ranges: Mapping[tuple[str, str], tuple[int, int]]
+    """(lost_by_area or lost_by_scr, range) -> targets in it, and those that were lost."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +191,25 @@ def _drift(item: Mapping[str, Any]) -> Drift:
         targets_lost=item["targets_lost"],
         targets_gained=item["targets_gained"],
         targets=tuple(_target(each) for each in item["targets"]),
+        at_own_fa=_at_own_fa(item),
+        ranges=_ranges(item["targets"]),
     )
+
+
+def _at_own_fa(item: Mapping[str, Any]) -> EqualFa | None:
+    own = own_entry(item)
+    if own is None:
+        return None
+    return EqualFa(own["fa_per_mpx"], own["pd_reference"], own["pd_candidate"])
+
+
+def _ranges(targets: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Counted from the targets themselves, which every file lists."""
+    return {
+        (f"lost_{by}", range_name(each["above"], each["up_to"])): (each["targets"], each["lost"])
+        for by, ranges in flips_by_range(targets).items()
+        for each in ranges
+    }
 
 
 def _target(item: Mapping[str, Any]) -> TargetRow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from irstd_edge.benchmarks.matching import foreground_box
 from irstd_edge.edge.types import BoolArray, CountArray
 
 RING_PX = 20
@@ -17,14 +18,15 @@ def signal_to_clutter(counts: CountArray, target: BoolArray, occupied: BoolArray
     All three are (H, W). The background is the target's bounding box grown by `RING_PX`, less
     every pixel of `occupied` (all targets). None where it is empty or has no variation.
     """
-    rows, cols = np.nonzero(target)
-    if not rows.size:
+    rows, cols = foreground_box(target)
+    own = counts[rows, cols][target[rows, cols]]
+    if not own.size:
         return None
     window = np.s_[
-        max(rows.min() - RING_PX, 0) : rows.max() + RING_PX + 1,
-        max(cols.min() - RING_PX, 0) : cols.max() + RING_PX + 1,
+        max(rows.start - RING_PX, 0) : rows.stop + RING_PX,
+        max(cols.start - RING_PX, 0) : cols.stop + RING_PX,
     ]
-    ring = counts[window][~(occupied | target)[window]].astype(np.float64)
+    ring = counts[window][~(occupied[window] | target[window])].astype(np.float64)
     if not ring.size or ring.min() == ring.max():
         return None
-    return float(abs(counts[rows, cols].mean(dtype=np.float64) - ring.mean()) / ring.std())
+    return float(abs(own.mean(dtype=np.float64) - ring.mean()) / ring.std())

@@ -5,7 +5,14 @@ Counts add. Ratios are derived, and None where the denominator is zero.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+def _values(counts: object) -> Iterable[Any]:
+    """Of its fields; `dataclasses.astuple` copies deeply, which takes most of a sum's time."""
+    return vars(counts).values()
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:
@@ -32,7 +39,7 @@ class MaskCounts:
 
     def __add__(self, other: MaskCounts) -> MaskCounts:
         """Those of both together."""
-        return MaskCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return MaskCounts(*(a + b for a, b in zip(_values(self), _values(other), strict=True)))
 
     @property
     def iou(self) -> float | None:
@@ -72,7 +79,7 @@ class PointCounts:
 
     def __add__(self, other: PointCounts) -> PointCounts:
         """Those of both together."""
-        return PointCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return PointCounts(*(a + b for a, b in zip(_values(self), _values(other), strict=True)))
 
     @property
     def precision(self) -> float | None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from irstd_edge.benchmarks.accuracy import Evaluation, ImageResult
+from irstd_edge.benchmarks.bootstrap import intervals_of, resamples
+from irstd_edge.benchmarks.buckets import flips_by_range
+from irstd_edge.benchmarks.equal_fa import pd_at_fa
 from irstd_edge.benchmarks.targets import NEAR_PX, FalseAlarm, Target
 from irstd_edge.edge.types import IrstdError
 
 METRICS = ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px")
 """Reported as differences."""
-RESAMPLES = 2000
-"""Bootstrap resamples: the ends of a 95 % interval rest on 50 each."""
 
 
 def drift(
@@ -31,6 +29,8 @@ def drift(
     `p_value`: exact two-sided McNemar test of targets lost against targets gained.
     `ci95`: percentile bootstrap over frames, seeded, of the difference of Pd (masks) or of
     F1 at 3 px (points), both variants on the same resample; None where it is undefined.
+    `ci95_of`: the same of IoU, of F1 and of Pd. `pd_at_fa`: Pd at equal false alarms, empty
+    unless both evaluations hold curves. `by_area`, `by_scr`: flips by size and by contrast.
     `targets`: all true targets, also those that did not flip.
     IrstdError unless both come from the same frames and targets in the same order.
     """
@@ -43,6 +43,9 @@ def drift(
     ]
     lost = sum(target["flip"] == "lost" for target in targets)
     gained = sum(target["flip"] == "gained" for target in targets)
+    weights = resamples(len(reference.images), seed)
+    intervals = intervals_of(reference, candidate, weights)
+    before_curve, after_curve = reference.curve, candidate.curve
     return {
         "reference": names[0],
         "candidate": names[1],
@@ -52,7 +55,10 @@ def drift(
         "targets_gained": gained,
         "false_alarms_gained": _false_alarms_gained(reference, candidate),
         "p_value": mcnemar_p_value(lost, gained),
-        "ci95": _bootstrap_interval(reference, candidate, seed),
+        "ci95": intervals["f1_3px" if reference.mask is None else "pd"],
+        "ci95_of": intervals,
+        "pd_at_fa": pd_at_fa(before_curve, after_curve, weights),
+        **flips_by_range(targets),
         "targets": targets,
     }
 
@@ -116,27 +122,3 @@ def _false_alarms_gained(reference: Evaluation, candidate: Evaluation) -> int:
 
 def _distance_px(one: FalseAlarm, other: FalseAlarm) -> float:
     return math.hypot(one.row - other.row, one.col - other.col)
-
-
-def _score_terms(evaluation: Evaluation) -> npt.NDArray[np.int64]:
-    """(frames, 2): numerator and denominator of Pd (masks) or F1 at 3 px (points)."""
-    if evaluation.mask is not None:
-        counts = [image.mask for image in evaluation.images if image.mask is not None]
-        return np.array([(c.matched, c.targets) for c in counts])
-    points = [image.points_3px for image in evaluation.images]
-    return np.array([(2 * c.matched, c.predicted + c.truth) for c in points])
-
-
-def _bootstrap_interval(
-    reference: Evaluation, candidate: Evaluation, seed: int
-) -> list[float] | None:
-    frames = len(reference.images)
-    random = np.random.default_rng(seed)
-    weights = random.multinomial(frames, np.full(frames, 1 / frames), size=RESAMPLES)
-    before, after = (weights @ _score_terms(each) for each in (reference, candidate))
-    defined = (before[:, 1] > 0) & (after[:, 1] > 0)
-    if not defined.any():
-        return None
-    before, after = before[defined], after[defined]
-    differences = after[:, 0] / after[:, 1] - before[:, 0] / before[:, 1]
-    return [float(end) for end in np.percentile(differences, [2.5, 97.5])]

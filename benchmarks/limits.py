@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from irstd_edge.benchmarks.accuracy import METRICS
+from irstd_edge.benchmarks.buckets import AREA_EDGES_PX, SCR_EDGES, range_names
 from irstd_edge.edge.types import IrstdError
 
 if sys.version_info >= (3, 11):
@@ -26,6 +27,14 @@ CHANGES: Mapping[str, float] = {
 }
 """Against a reference: targets lost less gained, share of targets that flipped either way,
 lowest allowed changes of F1 and IoU, highest allowed rise of Fa."""
+ASKED = ("pd_at_fa", "fps_ratio")
+"""Of a drift, off unless set: lowest allowed change of Pd at the reference's own false alarms,
+lowest allowed speed as a share of the reference's."""
+RANGES: Mapping[str, tuple[str, ...]] = {
+    "lost_by_area": range_names(AREA_EDGES_PX),
+    "lost_by_scr": range_names(SCR_EDGES),
+}
+"""Sections within [drift]: most targets lost of each range of area in px, and of SCR."""
 FLOORS = ("fps", "images", "targets", *METRICS)
 """What [floor] may name."""
 LOWER_IS_BETTER = frozenset(
@@ -33,7 +42,7 @@ LOWER_IS_BETTER = frozenset(
 )
 """Their limits are the highest allowed values; all others are the lowest. In [floor] too: for
 false alarms and position error the "floor" is a ceiling."""
-FRACTIONS = frozenset(METRICS) - LOWER_IS_BETTER | {"targets_flipped"}
+FRACTIONS = frozenset(METRICS) - LOWER_IS_BETTER | {"targets_flipped", "pd_at_fa"}
 """Those that lie in 0..1; a change of one in -1..1."""
 
 
@@ -43,6 +52,8 @@ class Limits:
 
     drift: Mapping[str, float] = field(default_factory=lambda: dict(CHANGES))
     """A candidate against the reference of its bundle."""
+    lost: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """(section of `RANGES`, name of a range) -> most targets that a candidate may lose of it."""
     floor: Mapping[str, float] = field(default_factory=dict)
     """Absolute, of every measured variant that is not just a reference."""
     baseline: Mapping[str, float] = field(default_factory=lambda: {**CHANGES, "fps_ratio": 0.9})
@@ -57,22 +68,46 @@ def load_limits(path: Path | None = None) -> Limits:
         return Limits()
     given = _read_toml(path)
     defaults = Limits()
-    sections = {"drift": tuple(defaults.drift), "floor": FLOORS}
+    sections = {"drift": (*defaults.drift, *ASKED), "floor": FLOORS}
     sections["baseline"] = tuple(defaults.baseline)
     _check_names(given, tuple(sections), f"{path}: section")
+    lost = _lost_by_range(given, path)
     for name, valid in sections.items():
-        values = given.get(name, {})
-        if not isinstance(values, dict):
-            raise IrstdError(f"{path}: {name} is not a section; write [{name}] on its own line")
-        _check_names(values, valid, f"{path}: [{name}] key")
+        values = _section(given, name, path)
+        _check_names(
+            values, (*valid, *RANGES) if name == "drift" else valid, f"{path}: [{name}] key"
+        )
         for key, value in values.items():
             _check_limit(value, key, absolute=name == "floor", where=f"{path}: [{name}] {key}")
     return Limits(
         drift={**defaults.drift, **given.get("drift", {})},
+        lost=lost,
         floor=given.get("floor", {}),
         baseline={**defaults.baseline, **given.get("baseline", {})},
         baseline_asked="baseline" in given,
     )
+
+
+def _section(given: Mapping[str, Any], name: str, path: Path, inside: str = "") -> dict[str, Any]:
+    values = given.get(name, {})
+    if not isinstance(values, dict):
+        raise IrstdError(
+            f"{path}: {inside}{name} is not a section; write [{inside}{name}] on its own line"
+        )
+    return values
+
+
+def _lost_by_range(given: Mapping[str, Any], path: Path) -> dict[tuple[str, str], float]:
+    """The sections of `RANGES`, taken out of [drift]."""
+    drift, limits = _section(given, "drift", path), {}
+    for name, valid in RANGES.items():
+        values = _section(drift, name, path, "drift.")
+        drift.pop(name, None)
+        _check_names(values, valid, f"{path}: [drift.{name}] range")
+        for key, value in values.items():
+            _check_limit(value, key, absolute=True, where=f"{path}: [drift.{name}] {key}")
+            limits[name, key] = value
+    return limits
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

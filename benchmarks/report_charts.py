@@ -1,15 +1,25 @@
-"""The report's charts as inline SVG, drawn in a box 340 wide that scales with the page."""
+"""The report's charts of speed and of scores, as inline SVG."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from irstd_edge.benchmarks.comparison import Row, fixed, percent
 from irstd_edge.benchmarks.report_page import Html, element
+from irstd_edge.benchmarks.report_svg import (
+    WIDTH,
+    family,
+    line,
+    padded,
+    round_ticks,
+    scale,
+    svg,
+    thinned,
+    x_axis,
+    y_grid,
+)
 
-WIDTH = 340.0
 LANE = 46.0
 """Height of a row of the lane charts: its name above, its track below."""
 MAX_DOTS = 200
@@ -25,12 +35,12 @@ def latency_chart(rows: Sequence[Row]) -> Html | None:
     if not timed:
         return None
     end = 1.08 * max(_furthest(row) for row in timed)
-    x = _scale(0.0, end, 0.0, WIDTH)
+    x = scale(0.0, end, 0.0, WIDTH)
     lanes = [_latency_lane(row, k * LANE, x, end) for k, row in enumerate(timed)]
     bottom = len(timed) * LANE
     words = "; ".join(f"{row.label} p50 {fixed(row.latency_ms('p50'), 1)} ms" for row in timed)
-    axis = _x_axis(_ticks(0.0, end), x, bottom, "ms")
-    return _svg(bottom + 26, f"Latency of the inference: {words}", axis, *lanes)
+    axis = x_axis(round_ticks(0.0, end), x, bottom, "ms")
+    return svg(bottom + 26, f"Latency of the inference: {words}", axis, *lanes)
 
 
 def _furthest(row: Row) -> float:
@@ -40,7 +50,7 @@ def _furthest(row: Row) -> float:
 def _latency_lane(row: Row, top: float, x: Callable[[float], float], end: float) -> Html:
     p50, p99 = row.latency_ms("p50") or 0.0, row.latency_ms("p99")
     times = row.variant.get("infer_ms") or []
-    shown = [ms for ms in _thinned(times, MAX_DOTS) if ms <= end]
+    shown = [ms for ms in thinned(times, MAX_DOTS) if ms <= end]
     middle = top + 31
     dots = [
         # The golden ratio spreads neighbours over the lane without a pattern or a seed.
@@ -48,14 +58,14 @@ def _latency_lane(row: Row, top: float, x: Callable[[float], float], end: float)
         for k, ms in enumerate(shown)
     ]
     value = f"{'~' if row.is_noisy else ''}{p50:.1f} ms"
-    tail = [_line(x(p99), middle - 5, x(p99), middle + 5, "mark")] if p99 is not None else []
+    tail = [line(x(p99), middle - 5, x(p99), middle + 5, "mark")] if p99 is not None else []
     return element(
         "g",
         element("text", row.label, x=0, y=top + 15, class_="name"),
         element("text", value, x=WIDTH, y=top + 15, class_="end"),
         element("rect", x=0, y=middle - 9, width=WIDTH, height=18, rx=4, class_="track"),
-        element("g", *dots, class_=_family(row)),
-        _line(x(p50), middle - 9, x(p50), middle + 9, "mark"),
+        element("g", *dots, class_=family(row)),
+        line(x(p50), middle - 9, x(p50), middle + 9, "mark"),
         *tail,
     )
 
@@ -66,19 +76,19 @@ def stages_chart(rows: Sequence[Row]) -> Html | None:
     if not staged:
         return None
     totals = [sum(_stages(row).values()) for row in staged]
-    x = _scale(0.0, max(totals) or 1.0, 0.0, WIDTH)
+    x = scale(0.0, max(totals) or 1.0, 0.0, WIDTH)
     lanes = []
     for k, (row, total) in enumerate(zip(staged, totals, strict=True)):
         top, left = k * LANE, 0.0
         lanes.append(element("text", row.label, x=0, y=top + 15, class_="name"))
         lanes.append(element("text", f"{total:.1f} ms", x=WIDTH, y=top + 15, class_="end"))
         for stage, ms in _stages(row).items():
-            kind = _family(row) if stage == "infer" else stage
+            kind = family(row) if stage == "infer" else stage
             bar = {"x": x(left), "y": top + 22, "width": x(ms), "height": 18, "class_": kind}
             lanes.append(element("rect", element("title", f"{stage} {ms:.2f} ms"), **bar))
             left += ms
     words = "; ".join(f"{r.label} {t:.1f} ms" for r, t in zip(staged, totals, strict=True))
-    return _svg(len(staged) * LANE, f"Mean time of a frame: {words}", *lanes)
+    return svg(len(staged) * LANE, f"Mean time of a frame: {words}", *lanes)
 
 
 def _stages(row: Row) -> dict[str, float]:
@@ -96,22 +106,22 @@ def trade_chart(rows: Sequence[Row], metric: str, name: str) -> Html | None:
     if not points:
         return None
     fastest = 1.12 * max(fps for _, _, fps, _ in points)
-    low, high = _padded([100 * (value or 0.0) for *_, value in points])
-    x, y = _scale(0.0, fastest, 40.0, WIDTH), _scale(low, high, 230.0, 14.0)
+    low, high = padded([100 * (value or 0.0) for *_, value in points])
+    x, y = scale(0.0, fastest, 40.0, WIDTH), scale(low, high, 230.0, 14.0)
     places = {k: (x(fps), y(100 * (value or 0.0))) for k, _, fps, value in points}
     numbers = {id(row.variant): k for k, row, _, _ in points}
     links = [
-        _line(*places[start], *places[k], "link")
+        line(*places[start], *places[k], "link")
         for k, row, _, _ in points
         if (start := numbers.get(id(row.reference))) is not None and start != k
     ]
     marks = [_numbered(k, places[k], row) for k, row, _, _ in points]
     words = "; ".join(f"{row.label} {fps:.1f} FPS, {percent(v)} %" for _, row, fps, v in points)
     grid = [
-        _y_grid(_ticks(max(low, 0.0), min(high, 100.0)), y),
-        _x_axis(_ticks(0.0, fastest), x, 230.0, "FPS"),
+        y_grid(round_ticks(max(low, 0.0), min(high, 100.0)), y),
+        x_axis(round_ticks(0.0, fastest), x, 230.0, "FPS"),
     ]
-    return _svg(258.0, f"{name} against speed: {words}", *grid, *links, *marks)
+    return svg(258.0, f"{name} against speed: {words}", *grid, *links, *marks)
 
 
 def _numbered(number: int, place: tuple[float, float], row: Row) -> Html:
@@ -119,7 +129,7 @@ def _numbered(number: int, place: tuple[float, float], row: Row) -> Html:
     return element(
         "g",
         element("title", row.label),
-        element("circle", cx=x, cy=y, r=9, class_=_family(row)),
+        element("circle", cx=x, cy=y, r=9, class_=family(row)),
         element("text", str(number), x=x, y=y + 4, class_="mid on"),
     )
 
@@ -130,19 +140,19 @@ def score_chart(drift: Mapping[str, Any]) -> Html | None:
     if not targets:
         return None
     flipped = [t for t in targets if t["flip"] is not None]
-    steady = _thinned([t for t in targets if t["flip"] is None], MAX_TARGETS)
-    x, y = _scale(0.0, 1.0, 30.0, WIDTH - 10), _scale(0.0, 1.0, 286.0, 8.0)
-    ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
+    steady = thinned([t for t in targets if t["flip"] is None], MAX_TARGETS)
+    x, y = scale(0.0, 1.0, 30.0, WIDTH - 10), scale(0.0, 1.0, 286.0, 8.0)
+    quarters = [0.0, 0.25, 0.5, 0.75, 1.0]
     quiet = [element("circle", cx=x(a), cy=y(b), r=2.4) for a, b in map(_scores, steady)]
     words = f"Scores of {len(targets)} targets, {len(flipped)} of them flipped"
-    return _svg(
+    return svg(
         326.0,
         words,
-        _y_grid(ticks, y),
-        _x_axis(ticks, x, 286.0, ""),
-        _line(x(0.0), y(0.0), x(1.0), y(1.0), "diagonal"),
+        y_grid(quarters, y),
+        x_axis(quarters, x, 286.0, ""),
+        line(x(0.0), y(0.0), x(1.0), y(1.0), "diagonal"),
         element("g", *quiet, class_="quiet"),
-        *[_flip_mark(target, x, y) for target in _thinned(flipped, MAX_FLIPS)],
+        *[_flip_mark(target, x, y) for target in thinned(flipped, MAX_FLIPS)],
         element("text", f"score of {drift['reference']}", x=WIDTH - 10, y=322, class_="end"),
         element("text", f"score of {drift['candidate']}", x=36, y=20),
     )
@@ -164,72 +174,3 @@ def _flip_mark(
 
 def _scores(target: Mapping[str, Any]) -> tuple[float, float]:
     return target["score_reference"], target["score_candidate"]
-
-
-def swatch(kind: str, shape: str = "square") -> Html:
-    """The key of a legend."""
-    corners = {"down": "0,1 12,1 6,12", "up": "0,11 12,11 6,0", "square": "0,0 12,0 12,12 0,12"}
-    mark = element("polygon", points=corners[shape], class_=kind)
-    return element("svg", mark, viewBox="0 0 12 12", aria_hidden="true")
-
-
-def _family(row: Row) -> str:
-    return "int" if row.name.startswith("int8") else "float"
-
-
-def _svg(height: float, label: str, *children: str) -> Html:
-    box = f"0 0 {WIDTH:g} {height:g}"
-    return element("svg", *children, viewBox=box, role="img", aria_label=label)
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Html:
-    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=kind)
-
-
-def _x_axis(ticks: Sequence[float], x: Callable[[float], float], y: float, unit: str) -> Html:
-    last = len(ticks) - 1
-    labels = [
-        element(
-            "text",
-            f"{tick:g}{f' {unit}' if k == last and unit else ''}",
-            x=x(tick),
-            y=y + 18,
-            class_="mid" if 0 < x(tick) < WIDTH - 16 else ("end" if tick else None),
-        )
-        for k, tick in enumerate(ticks)
-    ]
-    rules = [_line(x(tick), y, x(tick), y + 5, "grid") for tick in ticks]
-    return element("g", _line(x(ticks[0]), y, WIDTH, y, "grid"), *rules, *labels)
-
-
-def _y_grid(ticks: Sequence[float], y: Callable[[float], float]) -> Html:
-    parts = []
-    for tick in ticks:
-        parts.append(_line(34.0, y(tick), WIDTH, y(tick), "grid"))
-        parts.append(element("text", f"{tick:g}", x=28, y=y(tick) + 4, class_="end"))
-    return element("g", *parts)
-
-
-def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    return lambda value: start + (value - low) / (high - low) * (end - start)
-
-
-def _padded(values: Sequence[float]) -> tuple[float, float]:
-    """At least two points of a percentage: a flat difference must not look like a cliff."""
-    middle = (min(values) + max(values)) / 2
-    half = max(1.0, 0.75 * (max(values) - min(values)))
-    return middle - half, middle + half
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers from low to high."""
-    rough = (high - low) / 5
-    magnitude = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough)
-    first, last = math.ceil(low / step), math.floor(high / step)
-    return [round(k * step, 10) for k in range(first, last + 1)]
-
-
-def _thinned(items: Sequence[Any], most: int) -> Sequence[Any]:
-    """So many of them at most, evenly spread."""
-    return items[:: max(1, math.ceil(len(items) / most))]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from irstd_edge.benchmarks.buckets import AREA_EDGES_PX, SCR_EDGES, range_name, ranges_of
 from irstd_edge.benchmarks.comparison import fixed, signed
-from irstd_edge.benchmarks.report_charts import score_chart, swatch
+from irstd_edge.benchmarks.equal_fa import equal_fa_words
+from irstd_edge.benchmarks.report_charts import score_chart
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
+from irstd_edge.benchmarks.report_svg import swatch
 
 TARGET_ROWS = 60
 """Flipped targets are listed first; unflipped ones fill up to so many."""
 MAX_TARGET_ROWS = 400
 """More flips than these are a broken graph, not a list to read."""
-
-AREAS_PX = (4.0, 9.0, 25.0, 64.0, math.inf)
-SCRS = (1.0, 2.0, 4.0, 8.0, math.inf)
-"""Upper ends of the buckets, the last one open."""
 
 
 def drift_parts(drift: Mapping[str, Any]) -> list[Html]:
@@ -25,6 +23,8 @@ def drift_parts(drift: Mapping[str, Any]) -> list[Html]:
     title = f"{drift['candidate']} against {drift['reference']}, {drift['runtime']}"
     targets = drift["targets"]
     parts = [element("h3", title), element("p", _drift_words(drift))]
+    if sentence := equal_fa_words(drift):
+        parts.append(element("p", sentence))
     if not targets:
         return parts
     halves = [_score_figure(drift), element("div", *_bucket_tables(targets))]
@@ -62,28 +62,23 @@ def _score_figure(drift: Mapping[str, Any]) -> Html:
 
 
 def _bucket_tables(targets: Sequence[Mapping[str, Any]]) -> list[Html]:
-    by_area = _buckets(targets, "area_px", AREAS_PX)
-    by_scr = _buckets(targets, "scr", SCRS)
     headings = ("targets", "lost", "gained", "Δ score")
+    by_area = _buckets(targets, "area_px", AREA_EDGES_PX)
+    by_scr = _buckets(targets, "scr", SCR_EDGES)
     return [
-        table(
-            "By area of the target, upper ends excluded", ("area px", *headings), by_area, texts=1
-        ),
-        table(
-            "By signal-to-clutter ratio, upper ends excluded", ("SCR", *headings), by_scr, texts=1
-        ),
+        table("By area of the target", ("area px", *headings), by_area, texts=1),
+        table("By signal-to-clutter ratio", ("SCR", *headings), by_scr, texts=1),
     ]
 
 
 def _buckets(
-    targets: Sequence[Mapping[str, Any]], key: str, ends: Sequence[float]
+    targets: Sequence[Mapping[str, Any]], key: str, edges: Sequence[float]
 ) -> list[list[str]]:
-    rows, start = [], 0.0
-    for end in ends:
-        inside = [t for t in targets if t[key] is not None and start <= t[key] < end]
-        name = f"≥ {start:g}" if end == math.inf else f"{start:g} – {end:g}"
-        rows += [_bucket_row(name, inside)] if inside else []
-        start = end
+    rows = [
+        _bucket_row(range_name(ends["above"] or 0.0, ends["up_to"]), inside)
+        for ends, inside in ranges_of(targets, lambda target: target[key], edges)
+        if inside
+    ]
     unknown = [t for t in targets if t[key] is None]
     return rows + ([_bucket_row("unknown", unknown)] if unknown else [])
 

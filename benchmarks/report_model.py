@@ -18,11 +18,12 @@ from irstd_edge.benchmarks.comparison import (
 from irstd_edge.benchmarks.report_charts import (
     latency_chart,
     stages_chart,
-    swatch,
     trade_chart,
 )
+from irstd_edge.benchmarks.report_curves import curve_figures
 from irstd_edge.benchmarks.report_drift import drift_parts
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
+from irstd_edge.benchmarks.report_svg import swatch
 
 COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("F1 3 px %", lambda row: percent(row.accuracy("f1_3px"))),
@@ -151,5 +152,6 @@ def _charts(rows: Sequence[Row]) -> Html:
         figure("Latency", "Every timed inference; bar p50, tick p99.", latency),
         figure("A frame, end to end", "Mean time of each stage.", frame, key),
         figure(f"{name} against speed", "Up and to the right is better.", trade, numbered, "rows"),
+        *curve_figures(measured),
     )
     return element("div", *figures, class_="charts") if any(figures) else Html("")

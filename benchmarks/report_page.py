@@ -166,12 +166,16 @@ svg .float { fill: var(--float); } svg .int { fill: var(--int); }
 svg .dot { opacity: .3; } svg .quiet { fill: var(--soft); opacity: .38; }
 svg .mark { stroke: var(--ink); stroke-width: 2; } svg .link { stroke: var(--soft); fill: none;
   stroke-dasharray: 3 3; } svg .diagonal { stroke: var(--soft); stroke-dasharray: 2 4; }
+svg .curve { fill: none; stroke: var(--float); stroke-width: 2; stroke-linejoin: round; }
+svg .curve.int { stroke: var(--int); } svg .dashed { stroke-dasharray: 7 4; }
+svg .dotted { stroke-dasharray: 2 3; } svg .ringed { stroke: var(--card); stroke-width: 1.5; }
 svg .lost { fill: var(--bad); } svg .gained { fill: var(--good); }
 svg .read { fill: var(--read); } svg .pre { fill: var(--pre); } svg .post { fill: var(--post); }
 .legend { list-style: none; padding: 0; margin: 6px 0 0; font-size: 13px; color: var(--soft); }
 .legend li { display: inline-block; margin-right: 14px; }
 .legend.rows li { display: block; margin: 0; }
 .legend svg { display: inline-block; width: 11px; height: 11px; margin-right: 5px; }
+.legend svg.long { width: 24px; }
 .halves { display: grid; gap: 0 36px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
 .halves > * { min-width: 0; }

@@ -32,11 +32,18 @@ def _all(shape: Any, *names: str) -> dict[str, Any]:
 
 _CHANGES = ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px")
 
+_CURVE = {
+    **_all(NUMBERS, "threshold", "fa_per_mpx"),
+    **_all([Maybe(NUMBER)], "precision_3px", "recall_3px", "pd"),
+}
+
 _ACCURACY = {
     "protocol": TEXT,
     **_all(COUNT, "images", "targets"),
     **_all(Maybe(NUMBER), *METRICS),
     "undefined": [TEXT],
+    "threshold": Maybe(NUMBER, optional=True),
+    "curve": Maybe(_CURVE, optional=True),
 }
 
 _TARGET = {
@@ -48,11 +55,23 @@ _TARGET = {
     **_all(Maybe(FLAG, optional=True), "matched_reference", "matched_candidate"),
 }
 
+_EQUAL_FA = {
+    **_all(NUMBER, "fa_per_mpx", "pd_reference", "pd_candidate"),
+    **_all(NUMBER, "threshold_reference", "threshold_candidate"),
+    "own": FLAG,
+    "ci95": Maybe(NUMBERS),
+}
+
+_RANGE = {"above": NUMBER, "up_to": Maybe(NUMBER), **_all(COUNT, "targets", "lost", "gained")}
+
 _DRIFT = {
     **_all(TEXT, "reference", "candidate", "runtime"),
     **_all(Maybe(NUMBER), *_CHANGES, "p_value"),
     **_all(COUNT, "targets_lost", "targets_gained", "false_alarms_gained"),
     "ci95": Maybe(NUMBERS),
+    "ci95_of": Maybe(_all(Maybe(NUMBERS), "iou", "f1_3px", "pd"), optional=True),
+    "pd_at_fa": Maybe([_EQUAL_FA], optional=True),
+    **_all(Maybe([_RANGE], optional=True), "by_area", "by_scr"),
     "targets": [_TARGET],
 }
 

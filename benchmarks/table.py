@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from irstd_edge.benchmarks.buckets import range_name
 from irstd_edge.benchmarks.comparison import (
     ABSENT,
     Row,
@@ -21,6 +22,7 @@ from irstd_edge.benchmarks.comparison import (
     rows_of,
     size_of,
 )
+from irstd_edge.benchmarks.equal_fa import equal_fa_words
 from irstd_edge.benchmarks.projection import METHOD
 from irstd_edge.benchmarks.verdict import Verdict
 
@@ -129,6 +131,9 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     reasons = dict.fromkeys(reason for row in rows for reason in row.weak)
     for reason in reasons:
         yield f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"
+    for drift in result["drift"]:
+        if words := equal_fa_words(drift):
+            yield f"{drift['runtime']}: {words}"
     yield from (f"{row.label}: {note}" for row in rows if (note := row.variant["not_measured"]))
 
 
@@ -174,8 +179,7 @@ def _found_by(words: str, ranges: Sequence[Mapping[str, Any]]) -> Table:
     for heading in (f"targets by {words}", "found", "of", "Pd %"):
         table.add_column(heading, justify="right")
     for each in ranges:
-        above, up_to = each["above"], each["up_to"]
-        where = f"over {above:g}" if up_to is None else f"{above:g} to {up_to:g}"
+        where = range_name(each["above"], each["up_to"])
         table.add_row(where, str(each["found"]), str(each["targets"]), percent(each["pd"]))
     return table
 

@@ -90,6 +90,31 @@ def drift(targets: list[Json], runtime: str = "onnxruntime", **changes: Any) -> 
     }
 
 
+def equal_fa(change: float = 0.0, **changes: Any) -> Json:
+    """An entry of `pd_at_fa`: at FP32's own false alarms, INT8 at a lower threshold."""
+    return {
+        "fa_per_mpx": 1.25,
+        "own": True,
+        "pd_reference": 0.9947,
+        "pd_candidate": 0.9947 + change,
+        "threshold_reference": 0.5,
+        "threshold_candidate": 0.450166,
+        "ci95": [min(change, 0.0) - 0.004, 0.004],
+        **changes,
+    }
+
+
+def curve(found: float = 0.99) -> Json:
+    """Of three thresholds and 1, as an `accuracy` object holds it."""
+    return {
+        "threshold": [0.1, 0.5, 0.9, 1.0],
+        "precision_3px": [0.6, 0.9, 0.98, None],
+        "recall_3px": [1.0, found, 0.8, 0.0],
+        "pd": [1.0, found, 0.8, 0.0],
+        "fa_per_mpx": [40.0, 1.25, 0.3, 0.0],
+    }
+
+
 def bench(model: str, variants: list[Json], drifts: list[Json]) -> Json:
     """One model on one machine."""
     cost = {"params": 240366, "macs": 1_530_000_000, "gflops": 3.06, "input": [1, 1, 256, 256]}
@@ -121,7 +146,7 @@ def bench(model: str, variants: list[Json], drifts: list[Json]) -> Json:
 @pytest.fixture
 def make() -> SimpleNamespace:
     """The parts of a bench.json; keyword arguments replace their fields."""
-    parts = (accuracy, variant, target, drift, bench)
+    parts = (accuracy, variant, target, drift, equal_fa, curve, bench)
     return SimpleNamespace(**{part.__name__: part for part in parts})
 
 

@@ -104,9 +104,17 @@ def test_every_variant_is_timed_judged_and_compared(
     assert (fp32["accuracy"]["pd"], int8["accuracy"]["pd"]) == (1.0, 0.75)
     assert fp32["accuracy"]["images"] == 3
     assert [skip["name"] for skip in fp32["accuracy"]["skipped"]] == ["odd"]
+    curves = [variant["accuracy"]["curve"] for variant in (fp32, int8)]
+    assert [curve["pd"][curve["threshold"].index(0.5)] for curve in curves] == [1.0, 0.75]
+    assert [curve["pd"][-1] for curve in curves] == [0.0, 0.0]
     (drift,) = result["drift"]
     assert (drift["reference"], drift["candidate"]) == ("fp32", "int8")
     assert (drift["targets_lost"], drift["targets_gained"]) == (1, 0)
+    (at_own, *_) = drift["pd_at_fa"]
+    assert (at_own["pd_reference"], at_own["pd_candidate"], at_own["fa_per_mpx"]) == (
+        *(1.0, 0.75, 0.0),
+    )
+    assert [each["lost"] for each in drift["by_area"]] == [1, 0, 0, 0]
     (lost,) = [target for target in drift["targets"] if target["flip"] == "lost"]
     assert (lost["image"], lost["row"], lost["col"]) == ("b", 20.5, 6.5)
 

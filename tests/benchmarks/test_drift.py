@@ -132,6 +132,36 @@ def test_the_interval_is_of_pd_for_masks_and_of_f1_for_points() -> None:
     assert drift(*masks)["ci95"] == [0, 0]
 
 
+def test_every_difference_has_an_interval_beside() -> None:
+    masks = drift(evaluation("xx-", "x", masked=True), evaluation("x--", "x", masked=True))
+    assert set(masks["ci95_of"]) == {"iou", "f1_3px", "pd"}
+    assert masks["ci95_of"]["pd"] == masks["ci95"]
+    for name, (low, high) in masks["ci95_of"].items():
+        assert low <= masks[name] <= high, name
+    points = drift(evaluation("xx-", "x"), evaluation("x--", "x"))
+    assert points["ci95_of"]["iou"] is None
+    assert points["ci95_of"]["f1_3px"] == points["ci95"]
+    low, high = points["ci95_of"]["pd"]
+    assert low < points["pd"] <= high
+
+
+def test_flips_are_told_by_size_and_by_contrast() -> None:
+    """All targets of these frames have 4 px and an SCR of 2.5."""
+    entry = drift(evaluation("xx-", "x"), evaluation("--x", "x"))
+    names = ("above", "up_to", "targets", "lost", "gained")
+    assert [tuple(each[name] for name in names) for each in entry["by_area"]] == [
+        (0, 9, 4, 2, 1),
+        (9, 25, 0, 0, 0),
+        (25, 50, 0, 0, 0),
+        (50, None, 0, 0, 0),
+    ]
+    assert [each["lost"] for each in entry["by_scr"]] == [0, 2, 0, 0]
+
+
+def test_without_curves_pd_is_not_compared_at_equal_false_alarms() -> None:
+    assert drift(evaluation("x"), evaluation("x"))["pd_at_fa"] == []
+
+
 def test_the_interval_of_pd_is_as_wide_as_theory_says() -> None:
     random = np.random.default_rng(3)
     found = ["x" if one else "-" for one in random.random(400) < 0.9]

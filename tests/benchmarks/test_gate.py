@@ -154,6 +154,126 @@ def test_a_change_up_to_the_limit_or_for_the_better_is_green(
     assert judge(make_bench(change=change), Limits(), strict=True).passed
 
 
+ASKED = Limits(
+    drift={**Limits().drift, "pd_at_fa": -0.005, "fps_ratio": 2.0},
+    lost={("lost_by_scr", "0 to 1.5"): 0, ("lost_by_area", "0 to 9"): 1},
+)
+"""Everything that a gate.toml may ask of a drift."""
+
+
+@pytest.fixture
+def asked(make: SimpleNamespace, make_bench: Make) -> Make:
+    """A bench that can answer all of `ASKED`."""
+
+    def made(change: Change | None = None) -> Json:
+        bench = make_bench()
+        entry(bench)["pd_at_fa"] = [make.equal_fa(), make.equal_fa(-0.5, own=False)]
+        if change is not None:
+            change(bench)
+        return bench
+
+    return made
+
+
+def lose(*indices: int) -> Change:
+    """Target k is of 4 k + 1 px at an SCR of 0.8 k; others are gained for them."""
+
+    def apply(bench: Json) -> None:
+        flip(bench, gained=len(indices))
+        for k in indices:
+            entry(bench)["targets"][k] |= {"matched_candidate": False, "flip": "lost"}
+        entry(bench)["targets_lost"] = len(indices)
+        int8(bench)["accuracy"]["pd"] = FOUND / TARGETS
+
+    return apply
+
+
+def slow(bench: Json) -> None:
+    int8(bench)["fps"] = 0.8 * 2.0 * 10.0
+
+
+def worse_at_equal_fa(bench: Json) -> None:
+    entry(bench)["pd_at_fa"][0]["pd_candidate"] -= 0.0051
+
+
+def test_what_is_asked_for_is_checked_and_green_without_drift(asked: Make) -> None:
+    verdict = judge(asked(), ASKED, strict=True)
+    assert verdict.passed
+    assert [check.name for check in verdict.checks][5:] == [
+        "drift.pd_at_fa",
+        "drift.fps_ratio",
+        "drift.lost_by_scr.0 to 1.5",
+        "drift.lost_by_area.0 to 9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "why"),
+    [
+        (
+            lambda bench: flip(bench, lost=2),
+            "drift.net_targets_lost",
+            "940 -> 938: +2, highest allowed +1",
+        ),
+        (shift("fa_per_mpx", 5.0), "drift.fa_per_mpx", "5 -> 10: +5, highest allowed +2"),
+        (slow, "drift.fps_ratio", "10 -> 16 fps: 1.6 of fp32, lowest allowed 2"),
+        (
+            worse_at_equal_fa,
+            "drift.pd_at_fa",
+            "at 1.25 false alarms per Mpx 0.9947 -> 0.9896: -0.0051, lowest allowed -0.005",
+        ),
+        (
+            lose(1),
+            "drift.lost_by_scr.0 to 1.5",
+            "1 lost of 2 targets at SCR 0 to 1.5, highest allowed 0",
+        ),
+        (
+            lambda bench: entry(bench).pop("pd_at_fa"),
+            "drift.pd_at_fa",
+            "the bench does not compare Pd at equal false alarms; bench anew with --data",
+        ),
+        (
+            lambda bench: int8(bench).update(fps=None),
+            "drift.fps_ratio",
+            "the speed of both sides was not measured; bench fp32 beside it",
+        ),
+    ],
+)
+def test_a_regression_is_red_for_its_own_reason(
+    asked: Make, change: Change, name: str, why: str
+) -> None:
+    reasons = {c.name: c.why for c in judge(asked(change), ASKED).checks if not c.passed}
+    assert reasons[name] == why
+    assert set(reasons) - {name} <= {"drift.lost_by_scr.0 to 1.5", "drift.lost_by_area.0 to 9"}
+    if name != "drift.net_targets_lost":  # the two lost ones are faint and small as well
+        assert set(reasons) == {name}
+
+
+def test_small_targets_have_a_limit_of_their_own(asked: Make) -> None:
+    """Targets 0, 1, 2 have up to 9 px; only target 2 is clear enough to be lost."""
+    small = Limits(lost={("lost_by_area", "0 to 9"): 1, ("lost_by_scr", "0 to 1.5"): 2})
+    assert judge(asked(lose(1)), small, strict=True).passed
+    assert failed(judge(asked(lose(1, 2)), small)) == ["drift.lost_by_area.0 to 9"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lose(9), lambda bench: entry(bench)["pd_at_fa"][0].update(pd_candidate=1.0)],
+)
+def test_a_clear_target_or_a_gain_leaves_what_is_asked_green(asked: Make, change: Change) -> None:
+    assert judge(asked(change), ASKED, strict=True).passed
+
+
+def test_a_range_without_targets_is_skipped_and_red_where_strict(asked: Make) -> None:
+    bench = asked()
+    for row in entry(bench)["targets"]:
+        row["scr"] = None
+    limits = Limits(lost={("lost_by_scr", "over 6"): 0})
+    verdict = judge(bench, limits)
+    assert verdict.passed and skipped(verdict) == ["drift.lost_by_scr.over 6"]
+    assert failed(judge(bench, limits, strict=True)) == ["drift.lost_by_scr.over 6"]
+
+
 def test_one_lost_target_is_red_where_none_may_be_lost(make_bench: Make) -> None:
     bench = make_bench(change=lambda bench: flip(bench, lost=1))
     limits = Limits(drift={**Limits().drift, "net_targets_lost": 0})

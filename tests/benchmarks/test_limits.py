@@ -42,6 +42,22 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     assert limits.baseline_asked
 
 
+def test_limits_that_are_off_unless_set(tmp_path: Path) -> None:
+    text = """
+        [drift]
+        pd_at_fa = -0.005
+        fps_ratio = 1.2
+        [drift.lost_by_scr]
+        "0 to 1.5" = 0
+        [drift.lost_by_area]
+        "over 50" = 2
+    """
+    limits = load_limits(written(tmp_path, text))
+    assert limits.drift == {**CHANGES, "pd_at_fa": -0.005, "fps_ratio": 1.2}
+    assert limits.lost == {("lost_by_scr", "0 to 1.5"): 0, ("lost_by_area", "over 50"): 2}
+    assert load_limits().lost == {}
+
+
 def test_a_section_of_a_file_has_to_be_asked_for(tmp_path: Path) -> None:
     assert not load_limits(written(tmp_path, "[drift]\niou = -0.01\n")).baseline_asked
     assert load_limits(written(tmp_path, "[baseline]\n")).baseline_asked
@@ -69,7 +85,23 @@ def test_infinity_turns_a_limit_off(tmp_path: Path) -> None:
             "[drift]\nf1 = -0.1\n",
             r"\[drift\] key 'f1' is unknown; valid are net_targets_lost, targets_flipped, f1_3px",
         ),
-        ("[drift]\nfps_ratio = 0.9\n", r"\[drift\] key 'fps_ratio' is unknown"),
+        ("[drift]\nfps_rate = 0.9\n", r"key 'fps_rate' is unknown; .*fps_ratio, lost_by_area"),
+        ("[drift]\nfps_ratio = -1\n", "fps_ratio = -1 is negative"),
+        ("[drift]\npd_at_fa = 0.005\n", "pd_at_fa = 0.005 demands a rise; write -0.005"),
+        ("[drift]\npd_at_fa = -5\n", "pd_at_fa = -5 is no fraction; write -0.05 for -5 %"),
+        ("[baseline]\npd_at_fa = -0.1\n", r"\[baseline\] key 'pd_at_fa' is unknown"),
+        (
+            "[drift]\nlost_by_scr = 0\n",
+            r"drift.lost_by_scr is not a section; .*\[drift.lost_by_scr\]",
+        ),
+        (
+            '[drift.lost_by_scr]\n"0-1.5" = 0\n',
+            r"\[drift.lost_by_scr\] range '0-1.5' is unknown; valid are 0 to 1.5, 1.5 to 3,",
+        ),
+        ('[drift.lost_by_area]\n"0 to 1.5" = 0\n', "range '0 to 1.5' is unknown; .* over 50$"),
+        ('[drift.lost_by_scr]\n"over 6" = -1\n', "over 6 = -1 is negative; write 0 or more"),
+        ('[drift.lost_by_scr]\n"over 6" = "few"\n', "over 6 is 'few'; write a number"),
+        ("[floor.lost_by_scr]\n", r"\[floor\] key 'lost_by_scr' is unknown"),
         ("[floor]\nspeed = 9\n", r"\[floor\] key 'speed' is unknown; valid are fps, images"),
         ("[floor]\nfps = '30'\n", r"\[floor\] fps is '30'; write a number"),
         ("[floor]\nfps = true\n", r"\[floor\] fps is True; write a number"),

@@ -3,6 +3,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -186,7 +187,70 @@ def test_targets_fall_into_buckets(bench_json: dict[str, Any]) -> None:
     page = report_html([bench_json])
     buckets = page[page.index("By area of the target") : page.index("By signal-to-clutter")]
     rows = re.findall(r'<th scope="row">(.*?)</th>' + r"<td[^>]*>(\d+)</td>" * 3, buckets)
-    assert rows == [("0 – 4", "1", "0", "0"), ("4 – 9", "1", "1", "0"), ("9 – 25", "2", "1", "1")]
+    assert rows == [("0 to 9", "3", "1", "1"), ("9 to 25", "1", "1", "0")]
+
+
+@pytest.fixture
+def with_curves(bench_json: dict[str, Any], make: SimpleNamespace) -> dict[str, Any]:
+    """INT8 finds less than FP32 at its threshold."""
+    for variant in bench_json["results"][0]["variants"]:
+        found = 0.99 if variant["name"] == "fp32" else 0.97
+        variant["accuracy"] |= {"threshold": 0.5, "curve": make.curve(found)}
+    return bench_json
+
+
+def test_both_curves_of_every_variant_are_drawn(with_curves: dict[str, Any]) -> None:
+    page = report_html([with_curves])
+    labels = [svg.get("aria-label") or "" for svg in read(page).all("svg")]
+    (recall,) = [label for label in labels if label.startswith("Precision against recall")]
+    (alarms,) = [label for label in labels if label.startswith("Pd against false alarms")]
+    assert "fp32 onnxruntime recall 99.00 %, precision 90.00 %" in recall
+    assert "int8 openvino 1.25 false alarms per Mpx, Pd 97.00 %" in alarms
+    strokes = re.findall(r'<polyline points="[^"]+" class="curve (\w+) (\w+)">', page)
+    assert strokes == 2 * [(k, s) for s in ("solid", "dashed") for k in ("float", "int")]
+    assert "int8 openvino: R 97.00 %, P 90.00 %" in text_of(page)
+
+
+def test_a_curve_stays_inside_its_axes(with_curves: dict[str, Any]) -> None:
+    """Of FP32's places the one at 0.9 and the end at 1 lie below the axis of Pd, 80 %."""
+    page = report_html([with_curves])
+    section = page[page.index("<figcaption>Pd against false alarms") :]
+    corners = re.findall(r'<polyline points="([^"]+)"', section)[0].split()
+    places = [tuple(float(at) for at in corner.split(",")) for corner in corners]
+    assert len(places) == 2 + 1  # exactly 80 % is on it
+    assert all(40 <= x <= 340 and 18 <= y <= 230 for x, y in places)
+    assert places == sorted(places, reverse=True), "fewer false alarms to the left"
+    assert [y for _, y in places] == sorted(y for _, y in places), "and fewer targets"
+
+
+def test_without_curves_or_undefined_throughout_there_is_no_chart_of_them(
+    with_curves: dict[str, Any],
+) -> None:
+    for variant in with_curves["results"][0]["variants"]:
+        curve = variant["accuracy"]["curve"]
+        curve |= {name: [None] * 4 for name in ("precision_3px", "recall_3px", "pd")}
+    assert "<polyline" not in report_html([with_curves])
+    for variant in with_curves["results"][0]["variants"]:
+        del variant["accuracy"]["curve"]
+    assert "<polyline" not in report_html([with_curves])
+
+
+def test_no_false_alarm_at_all_is_drawn_at_the_edge(with_curves: dict[str, Any]) -> None:
+    for variant in with_curves["results"][0]["variants"]:
+        variant["accuracy"]["curve"]["fa_per_mpx"] = [0.0] * 4
+    page = report_html([with_curves])
+    section = page[page.index("<figcaption>Pd against false alarms") :]
+    corners = re.findall(r'<polyline points="([^"]+)"', section)[0].split()
+    assert {corner.split(",")[0] for corner in corners} == {"40.0"}
+
+
+def test_the_page_says_whether_the_threshold_moved(
+    make: SimpleNamespace, bench_json: dict[str, Any]
+) -> None:
+    assert "At the false alarms" not in text_of(report_html([bench_json]))
+    bench_json["results"][0]["drift"][1]["pd_at_fa"] = [make.equal_fa()]
+    text = text_of(report_html([bench_json]))
+    assert "int8 finds 99.47 % (threshold 0.450): the threshold moved" in text
 
 
 def test_a_bench_without_data_or_times_is_still_a_page(bench_json: dict[str, Any]) -> None:

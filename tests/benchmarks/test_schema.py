@@ -2,6 +2,7 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +34,29 @@ def projected(bench: Bench) -> None:
 
 def no_accuracy(bench: Bench) -> None:
     bench["results"][0]["variants"][0]["accuracy"] = None
+
+
+def test_curves_may_be_there_and_are_checked(bench_json: Bench) -> None:
+    names = ("threshold", "precision_3px", "recall_3px", "pd", "fa_per_mpx")
+    curve = dict.fromkeys(names, [0.5, 0.25]) | {"precision_3px": [0.5, None]}
+    first(bench_json)["accuracy"] |= {"threshold": 0.5, "curve": curve}
+    check_bench(bench_json)
+    curve["pd"] = ["high", 0.0]
+    with pytest.raises(IrstdError, match=r"accuracy.curve.pd\[0\]: 'high' is not a number"):
+        check_bench(bench_json)
+
+
+def test_what_a_drift_says_beyond_its_first_fields_is_checked(
+    bench_json: Bench, make: SimpleNamespace
+) -> None:
+    drift = bench_json["results"][0]["drift"][0]
+    ranges = [{"above": 6, "up_to": None, "targets": 1, "lost": 0, "gained": 0}]
+    drift |= {"pd_at_fa": [make.equal_fa()], "by_scr": ranges}
+    drift["ci95_of"] = {"iou": None, "f1_3px": [-0.1, 0.1], "pd": None}
+    check_bench(bench_json)
+    del drift["pd_at_fa"][0]["pd_candidate"]
+    with pytest.raises(IrstdError, match=r"pd_at_fa\[0\]: pd_candidate is missing"):
+        check_bench(bench_json)
 
 
 @pytest.mark.parametrize("change", [projected, no_accuracy])

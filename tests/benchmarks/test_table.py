@@ -55,6 +55,22 @@ def test_weak_numbers_and_missing_ones_are_explained(bench_json: dict[str, Any])
     assert "int8 openvino: no INA3221 on this board" in text
 
 
+def test_a_sentence_says_whether_the_threshold_moved_or_information_is_lost(
+    make: SimpleNamespace, bench_json: dict[str, Any]
+) -> None:
+    assert "At the false alarms" not in printed(bench_json, 80)
+    first, second = bench_json["results"][0]["drift"]
+    first["pd_at_fa"] = [make.equal_fa()]
+    second["pd_at_fa"] = [make.equal_fa(-0.02, ci95=[-0.03, -0.01])]
+    text = " ".join(printed(bench_json, 80).split())
+    assert (
+        "onnxruntime: At the false alarms of fp32, 1.25 per Mpx: fp32 finds 99.47 % (threshold "
+        "0.500), int8 finds 99.47 % (threshold 0.450): the threshold moved, the information is "
+        "there." in text
+    )
+    assert "the information is lost, −2.00 points that no threshold brings back." in text
+
+
 def test_a_bench_without_data_has_no_accuracy(bench_json: dict[str, Any]) -> None:
     result = bench_json["results"][0]
     result["drift"] = []

@@ -1,0 +1,124 @@
+"""Pd at equal false alarms: whether a threshold moved, or what it judged by is lost.
+
+INT8 shifts scores. At one fixed threshold that looks like lost targets or like new false alarms;
+at equal false alarms, with each side's own threshold, only what no threshold brings back is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from irstd_edge.benchmarks.bootstrap import interval
+from irstd_edge.benchmarks.comparison import percent, signed
+from irstd_edge.benchmarks.curves import Curve
+
+RATES_PER_MPX = (1.0, 5.0, 20.0)
+"""False alarms to compare at, beside those that the reference has at its own threshold."""
+SLACK = 1e-9
+"""Of a rate that was computed in two ways."""
+
+Floats = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+
+
+def pd_at_fa(
+    reference: Curve | None, candidate: Curve | None, weights: Floats
+) -> list[dict[str, Any]]:
+    """Pd of both at the reference's own rate of false alarms (`own`), then at round rates.
+
+    Each side takes the lowest threshold from which on its false alarms are at most that rate;
+    at threshold 1 nothing is found. A round rate is left out where a side never gets above it,
+    or only by finding nothing. `ci95`: of candidate - reference over `weights` (draws, frames),
+    every draw with thresholds of its own. Empty without curves or targets.
+    """
+    if reference is None or candidate is None or not reference.targets.sum():
+        return []
+    own = float(reference.fa_per_mpx[np.searchsorted(reference.thresholds, reference.own)])
+    sides = (reference, candidate)
+    rates = [rate for rate in RATES_PER_MPX if all(_reaches(side, rate) for side in sides)]
+    at_own = _entry(sides, own, True, weights)
+    return [at_own, *(_entry(sides, rate, False, weights) for rate in rates)]
+
+
+def _reaches(curve: Curve, rate: float) -> bool:
+    at = int(_first_below(curve.fa_per_mpx[None], rate)[0])
+    return 0 < at < len(curve.thresholds) - 1
+
+
+def _entry(
+    sides: tuple[Curve, Curve], rate: float, is_own: bool, weights: Floats
+) -> dict[str, Any]:
+    whole = np.ones((1, weights.shape[1]))
+    (before, old), (after, new) = (_pd(side, rate, whole) for side in sides)
+    drawn = [_pd(side, rate, weights)[0] for side in sides]
+    change = drawn[1] - drawn[0]
+    return {
+        "fa_per_mpx": rate,
+        "own": is_own,
+        "pd_reference": float(before[0]),
+        "pd_candidate": float(after[0]),
+        "threshold_reference": float(sides[0].thresholds[old[0]]),
+        "threshold_candidate": float(sides[1].thresholds[new[0]]),
+        "ci95": interval(change[np.isfinite(change)]),
+    }
+
+
+def _pd(curve: Curve, rate: float, weights: Floats) -> tuple[Floats, Index]:
+    """(draws,) Pd at the rate, NaN where a draw has no target; and the thresholds' indices."""
+    targets, pixels = weights @ curve.targets, weights @ curve.pixels
+    at = _first_below(1e6 * (weights @ curve.false) / pixels[:, None], rate)
+    found = (weights @ curve.found)[np.arange(len(at)), at]
+    return np.where(targets > 0, found / np.maximum(targets, 1), np.nan), at
+
+
+def _first_below(fa_per_mpx: Floats, rate: float) -> Index:
+    """(draws, T) -> (draws,): the first threshold from which on no rate is above this one."""
+    above = fa_per_mpx > rate + SLACK
+    last = above.shape[1] - above[:, ::-1].argmax(axis=1)
+    return np.where(above.any(axis=1), last, 0)
+
+
+def own_entry(drift: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The comparison at the reference's own false alarms; None in a file without one."""
+    return next((entry for entry in drift.get("pd_at_fa") or () if entry["own"]), None)
+
+
+def equal_fa_words(drift: Mapping[str, Any]) -> str | None:
+    """One sentence on a drift entry of bench.json; None where it has no comparison."""
+    entry = own_entry(drift)
+    if entry is None:
+        return None
+    unit = "per Mpx" if drift["iou"] is None else "px per Mpx"
+    sides = [
+        f"{drift[side]} finds {percent(entry[f'pd_{side}'])} % "
+        f"(threshold {_threshold(entry[f'threshold_{side}'])})"
+        for side in ("reference", "candidate")
+    ]
+    rate = f"At the false alarms of {drift['reference']}, {entry['fa_per_mpx']:.2f} {unit}"
+    return f"{rate}: {', '.join(sides)}: {_meaning(drift['pd'], entry)}."
+
+
+def _meaning(change_at_own: float | None, entry: Mapping[str, Any]) -> str:
+    change, ends = entry["pd_candidate"] - entry["pd_reference"], entry["ci95"]
+    if change > -SLACK:
+        if change_at_own is not None and change_at_own < -SLACK:
+            return "the threshold moved, the information is there"
+        return "nothing is lost"
+    missing = f"{signed(100 * change, 2)} points that no threshold brings back"
+    if change_at_own is not None and change_at_own < change - SLACK:
+        missing = (
+            f"of the {signed(100 * change_at_own, 2)} points at the old threshold, no threshold "
+            f"brings back {signed(100 * change, 2)}"
+        )
+    if ends is None or ends[1] > -SLACK:
+        return f"{missing}, no more than chance gives on these frames"
+    return f"the information is lost, {missing}"
+
+
+def _threshold(value: float) -> str:
+    """Three decimals, but all that tell it from 1."""
+    return f"{value:.3f}" if value < 0.99 else f"{value:.6g}"

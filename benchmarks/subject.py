@@ -1,0 +1,45 @@
+"""Whom a check of the gate is about, and how it is worded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from irstd_edge.benchmarks.figures import Figure, is_within, worst
+from irstd_edge.benchmarks.limits import LOWER_IS_BETTER
+from irstd_edge.benchmarks.verdict import Check
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whom a check is about, and the section of gate.toml that has its limit."""
+
+    section: str
+    model: str | None = None
+    variant: str | None = None
+    runtime: str | None = None
+
+    def check(self, name: str, passed: bool, why: str, **values: float | None) -> Check:
+        """One check, named as in gate.toml."""
+        title = f"{self.section}.{name}"
+        return Check(title, self.model, self.variant, self.runtime, passed, why, **values)
+
+    def skip(self, name: str, why: str) -> Check:
+        """A check that could not be made."""
+        return self.check(name, True, f"skipped: {why}")
+
+    def changes(self, figures: Mapping[str, Figure], limits: Mapping[str, float]) -> list[Check]:
+        """A check for each figure: its worst change, held against its limit."""
+        return [self._change(name, figure, limits[name]) for name, figure in figures.items()]
+
+    def _change(self, name: str, figure: Figure, limit: float) -> Check:
+        values = {"reference": figure.before, "candidate": figure.after, "limit": limit}
+        if not figure.changes:
+            why = "is undefined: no target, or nothing detected; bench on labelled frames"
+            return self.check(name, False, why, **values)
+        change = worst(figure.changes, name)
+        bound = "highest" if name in LOWER_IS_BETTER else "lowest"
+        sides = (figure.before, figure.after)
+        shown = "" if None in sides else "{:.4g} -> {:.4g}: ".format(*sides)
+        why = f"{shown}{change:+.4g}, {bound} allowed {limit:+.4g}"
+        return self.check(name, is_within(change, limit, name), why, **values)

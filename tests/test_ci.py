@@ -1,0 +1,126 @@
+"""docs/ci.md: its limits are read, and its shell lines run, as they stand there."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from irstd_edge.benchmarks.limits import RANGES, load_limits
+from irstd_edge.edge.bundle import write_bundle
+from irstd_edge.edge.frames import png_of
+from irstd_edge.edge.types import DecodeSpec, InputSpec, Manifest, ModelSpec, Quantization
+
+onnx = pytest.importorskip("onnx", reason="the tiny graphs are written with the train extra")
+
+PAGE = (Path(__file__).parent.parent / "docs" / "ci.md").read_text()
+(LIMITS,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+WORKFLOW, HOOKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+STEPS = re.findall(r"^ +-? ?run: (.*)$", WORKFLOW, re.MULTILINE)
+(HOOK,) = re.findall(r"entry: (.*)$", HOOKS, re.MULTILINE)
+INSTALL, BENCH, GATE, SUMMARY, REPORT = STEPS
+
+TARGETS = {"a": [(8, 8, 200)], "b": [(5, 20, 200), (20, 6, 120)], "c": [(10, 24, 200)]}
+"""Name -> (row, col, counts) of its 2x2 targets; one is faint."""
+
+
+def net(counts: float) -> bytes:
+    """ONNX of a net that finds what is brighter than so many of 255 counts."""
+    weights = [
+        onnx.numpy_helper.from_array(np.full((1, 1, 1, 1), 40, np.float32), "w"),
+        onnx.numpy_helper.from_array(np.array([-40 * counts / 255], np.float32), "b"),
+    ]
+    node = onnx.helper.make_node("Conv", ["frame", "w", "b"], ["logits"], name="conv")
+    ends = [
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 1, "h", "w"])]
+        for name in ("frame", "logits")
+    ]
+    graph = onnx.helper.make_graph([node], "net", *ends, weights)
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def write_frames(root: Path) -> None:
+    random = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for name, targets in TARGETS.items():
+        counts, mask = random.integers(18, 23, (32, 32)).astype(np.uint8), np.zeros((32, 32), bool)
+        for row, col, value in targets:
+            counts[row : row + 2, col : col + 2] = value
+            mask[row : row + 2, col : col + 2] = True
+        (root / "images" / f"{name}.png").write_bytes(png_of(counts))
+        (root / "masks" / f"{name}.png").write_bytes(png_of(mask))
+    (root / "test.txt").write_text("\n".join(TARGETS))
+
+
+def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A shell line in the folder, as GitHub runs it, with this interpreter's irstd-edge."""
+    command = folder / "bin" / "irstd-edge"
+    if not command.exists():
+        command.parent.mkdir()
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m irstd_edge.cli "$@"\n')
+        command.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{command.parent}:{os.environ['PATH']}",
+        "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),
+    }
+    return subprocess.run(
+        ["bash", "-e", "-c", line], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def project(folder: Path, int8: float) -> Path:
+    """A repository whose INT8 graph finds what is brighter than `int8`, measured once before."""
+    spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
+    manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+    write_bundle(folder / "bundle", manifest, {"fp32.onnx": net(60), "int8.cpu.onnx": net(int8)})
+    write_frames(folder / "frames")
+    (folder / "gate.toml").write_text(LIMITS)
+    measured = run(BENCH, folder)
+    assert measured.returncode == 0, measured.stderr
+    bench = json.loads((folder / "bench.json").read_text())
+    for variant in bench["results"][0]["variants"]:
+        variant["fps"] /= 100  # so that a busy machine does not decide the test
+    (folder / "baseline.json").write_text(json.dumps(bench))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_detector_that_lost_nothing_goes_through_the_workflow_and_the_hook(
+    tmp_path: Path,
+) -> None:
+    folder = project(tmp_path, int8=60)
+    for line in (GATE, SUMMARY, REPORT, HOOK):
+        done = run(line, folder)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    assert (folder / "summary.md").read_text().startswith("## irstd-edge gate: passed")
+    assert (folder / "verdict.xml").exists() and "✓ Passed" in (folder / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_lost_target_stops_the_workflow_and_the_commit_and_is_told(tmp_path: Path) -> None:
+    folder = project(tmp_path, int8=160)
+    assert [run(line, folder).returncode for line in (GATE, SUMMARY, REPORT, HOOK)] == [1, 0, 0, 1]
+    summary = (folder / "summary.md").read_text()
+    for name in ("net_targets_lost", "pd_at_fa", "lost_by_area.0 to 9"):
+        assert f"| FAILED | tiny | int8 on onnxruntime | drift.{name} |" in summary
+    assert "1 lost of 4 targets of 0 to 9 px, highest allowed 0" in summary
+    assert "✗ Failed" in (folder / "report.html").read_text()
+
+
+def test_the_page_names_every_range_and_no_other_step_is_left_out(tmp_path: Path) -> None:
+    assert INSTALL == "pip install irstd-edge"
+    (tmp_path / "gate.toml").write_text(LIMITS)
+    limits = load_limits(tmp_path / "gate.toml")
+    assert limits.baseline_asked and set(limits.lost) == {
+        ("lost_by_scr", "0 to 1.5"),
+        ("lost_by_area", "0 to 9"),
+    }
+    assert all(f'"{name}"' in LIMITS for names in RANGES.values() for name in names)
