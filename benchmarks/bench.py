@@ -13,6 +13,7 @@ import numpy as np
 from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
 from irstd_edge.benchmarks.cost import cost_of_graph
 from irstd_edge.benchmarks.drift import drift
+from irstd_edge.benchmarks.energy import Board, Energy, measure_energy, this_board
 from irstd_edge.benchmarks.latency import Timing, measure
 from irstd_edge.benchmarks.memory import peak_memory_mb
 from irstd_edge.benchmarks.schema import SCHEMA
@@ -85,10 +86,12 @@ def bench(
     """
     if not bundles:
         raise IrstdError("BUNDLE: none is given, make one with `irstd-edge quantize`")
-    machine = this_machine(plan.threads).record()
+    machine = this_machine(plan.threads)
+    board = this_board(machine.is_jetson)
     timed_on = _timed_on(plan)
-    results = [_bench_one(bundle, plan, timed_on, progress) for bundle in bundles]
-    return {"schema": SCHEMA, "machine": machine, "results": results}
+    results = [_bench_one(bundle, plan, timed_on, board, progress) for bundle in bundles]
+    record = {**machine.record(), "clocks_locked": board.clocks_locked}
+    return {"schema": SCHEMA, "machine": record, "results": results}
 
 
 def frame_size(plan: Plan) -> Size:
@@ -96,7 +99,9 @@ def frame_size(plan: Plan) -> Size:
     return _timed_on(plan).frames[0].shape
 
 
-def _bench_one(bundle: Bundle, plan: Plan, timed_on: TimedOn, progress: Progress) -> dict[str, Any]:
+def _bench_one(
+    bundle: Bundle, plan: Plan, timed_on: TimedOn, board: Board, progress: Progress
+) -> dict[str, Any]:
     model = bundle.manifest.model.name
     pairs = _pairs(bundle, plan)
     with ExitStack() as stack:
@@ -116,10 +121,15 @@ def _bench_one(bundle: Bundle, plan: Plan, timed_on: TimedOn, progress: Progress
             read=timed_on.read,
             progress=lambda done, total: progress(f"{model}: timing", done, total),
         )
+        energies = {
+            pair: measure_energy(runner, timed_on.frames, board) for pair, runner in runners.items()
+        }
     size = timed_on.frames[0].shape
     variants = []
     for done, pair in enumerate(pairs, start=1):
-        variants.append(_variant(bundle, pair, plan, timings[pair], evaluations[pair], size))
+        variant = _variant(bundle, pair, plan, timings[pair], evaluations[pair], size)
+        variants.append({**variant, **_power(energies[pair])})
+        variants[-1]["weak"] = [*timings[pair].weak, *board.weak, *_weak(energies[pair])]
         progress(f"{model}: memory", done, len(pairs))
     return {
         "model": model,
@@ -200,12 +210,22 @@ def _variant(
         "stages_ms": timing.stages_ms,
         "fps": timing.fps,
         "fps_end_to_end": timing.fps_end_to_end,
-        "power_w": None,
-        "joule_per_frame": None,
         "accuracy": None if evaluation is None else evaluation.accuracy(),
         "infer_ms": [round(float(ms), 4) for ms in timing.infer_ms],
-        "weak": list(timing.weak),
     }
+
+
+def _power(energy: Energy | None) -> dict[str, float | None]:
+    """Nulls on a machine that has no sensors for it."""
+    return {
+        "power_w": None if energy is None else energy.mean_w,
+        "joule_per_frame": None if energy is None else energy.joule_per_frame,
+        "hottest_c": None if energy is None else energy.hottest_c,
+    }
+
+
+def _weak(energy: Energy | None) -> tuple[str, ...]:
+    return () if energy is None else energy.weak
 
 
 def _drifts(evaluations: dict[Pair, Evaluation | None]) -> list[dict[str, Any]]:
