@@ -493,6 +493,13 @@ def bench(
     require_measured: Annotated[
         bool, typer.Option("--require-measured", help="Exit 3 instead of projecting.")
     ] = False,
+    host: Annotated[
+        str | None, typer.Option(metavar="USER@HOST", help="Measure there, over SSH.")
+    ] = None,
+    remote_python: Annotated[
+        str | None,
+        typer.Option(metavar="PYTHON", help="The one there that has irstd-edge. [python3]"),
+    ] = None,
     runtime: Annotated[
         list[str] | None, typer.Option(help="onnxruntime, openvino; all installed by default.")
     ] = None,
@@ -506,6 +513,8 @@ def bench(
     json_to: JsonOut = None,
 ) -> None:
     """Measure accuracy, drift, latency and cost of every variant, side by side."""
+    from dataclasses import replace
+
     from irstd_edge.benchmarks.bench import Plan
     from irstd_edge.benchmarks.projection import devices_to_project
     from irstd_edge.benchmarks.table import print_table
@@ -513,7 +522,10 @@ def bench(
     from irstd_edge.edge.dataset import open_dataset
     from irstd_edge.edge.devices import this_machine
 
-    profiles = devices_to_project(device, this_machine(), require_measured)
+    profiles = ()
+    if host is None or device not in ("cpu", "cuda", "jetson"):
+        only = require_measured or host is not None
+        profiles = devices_to_project(device, this_machine(), only)
     chosen = None if data is None else open_dataset(data, split)
     opened = [open_bundle(path) for path in bundles] if bundles else _shipped_bundles()
     plan = Plan(
@@ -525,7 +537,11 @@ def bench(
         size=None if size is None else _size(size),
         samples=samples,
     )
-    found = _project(opened, plan, profiles) if profiles else _bench(opened, plan)
+    if host is not None:
+        there = replace(plan, runtimes=tuple(runtime or ()))
+        found = _bench_there(host, remote_python, opened, there, device)
+    else:
+        found = _project(opened, plan, profiles) if profiles else _bench(opened, plan)
     print_table(found, _results(json_to))
     _emit(found, json_to)
 
@@ -550,6 +566,17 @@ def _bench(bundles: list[Bundle], plan: Any) -> dict[str, Any]:
 
     with _progress() as move:
         return measure(bundles, plan, move)
+
+
+def _bench_there(
+    host: str, python: str | None, bundles: list[Bundle], plan: Any, device: str
+) -> dict[str, Any]:
+    from irstd_edge.benchmarks.remote import Remote, bench_there, default_python
+    from irstd_edge.edge.ssh import Host
+
+    remote = Remote(Host(host), python or default_python())
+    with talk.status(f"measuring on {host}"):
+        return bench_there(remote, bundles, plan, device)
 
 
 def _shipped_bundles() -> list[Bundle]:
