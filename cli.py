@@ -35,6 +35,8 @@ app = typer.Typer(
 
 talk = Console(stderr=True, highlight=False)
 
+RUNTIME_HELP = "onnxruntime, openvino, tensorrt; torch for W."
+
 Data = Annotated[Path, typer.Option(help="Data set: images/, masks/, trainval.txt, test.txt.")]
 JsonOut = Annotated[
     str | None, typer.Option("--json", metavar="FILE|-", help="Also as JSON; - for stdout.")
@@ -250,12 +252,14 @@ def import_weights(
 def _runner(source: str, runtime: str | None, variant: str | None) -> Iterator[Runner]:
     """Open weights (with torch) or a bundle, and check a bundle before it serves."""
     from irstd_edge.edge.bundle import open_bundle
+    from irstd_edge.edge.compiler import RUNTIME, variant_to_run
     from irstd_edge.edge.golden import self_test
     from irstd_edge.edge.runners import open_runner
 
     if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
         bundle = open_bundle(Path(source))
-        with open_runner(bundle, variant or "int8", runtime or "onnxruntime") as run:
+        chosen = variant or (variant_to_run(bundle) if runtime == RUNTIME else "int8")
+        with open_runner(bundle, chosen, runtime or "onnxruntime") as run:
             self_test(run, bundle)
             yield run
         return
@@ -285,7 +289,7 @@ def evaluate(
     data: Data,
     split: Annotated[str, typer.Option(help="test, val or trainval.")] = "test",
     protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
-    runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino; torch for W.")] = None,
+    runtime: Annotated[str | None, typer.Option(help=RUNTIME_HELP)] = None,
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
@@ -339,7 +343,7 @@ def predict(
     bits: Annotated[
         int | None, typer.Option(help="Of the sensor, if fewer than the file's.")
     ] = None,
-    runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino; torch for W.")] = None,
+    runtime: Annotated[str | None, typer.Option(help=RUNTIME_HELP)] = None,
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
@@ -488,7 +492,7 @@ def bench(
         typer.Argument(metavar="[BUNDLE...]", help="Both shipped models by default."),
     ] = None,
     device: Annotated[
-        str, typer.Option(metavar="cpu|jetson|PROFILE", help="A Jetson not here is projected.")
+        str, typer.Option(metavar="cpu|cuda|jetson|PROFILE", help="A Jetson not here is projected.")
     ] = "cpu",
     require_measured: Annotated[
         bool, typer.Option("--require-measured", help="Exit 3 instead of projecting.")
@@ -501,7 +505,8 @@ def bench(
         typer.Option(metavar="PYTHON", help="The one there that has irstd-edge. [python3]"),
     ] = None,
     runtime: Annotated[
-        list[str] | None, typer.Option(help="onnxruntime, openvino; all installed by default.")
+        list[str] | None,
+        typer.Option(help="onnxruntime, openvino, tensorrt; all that fit by default."),
     ] = None,
     threads: Threads = None,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Of the timed frames.")] = None,
@@ -522,14 +527,14 @@ def bench(
     from irstd_edge.edge.dataset import open_dataset
     from irstd_edge.edge.devices import this_machine
 
-    profiles = ()
+    profiles: tuple[Any, ...] = ()
     if host is None or device not in ("cpu", "cuda", "jetson"):
         only = require_measured or host is not None
         profiles = devices_to_project(device, this_machine(), only)
     chosen = None if data is None else open_dataset(data, split)
     opened = [open_bundle(path) for path in bundles] if bundles else _shipped_bundles()
     plan = Plan(
-        **_runtimes(runtime),
+        **_runtimes(runtime, device, opened),
         data=chosen,
         protocol=protocol,
         strict=strict,
@@ -555,10 +560,20 @@ def _project(bundles: list[Bundle], plan: Any, profiles: tuple[Any, ...]) -> dic
         return project(bundles, profiles, frame_size(plan), move)
 
 
-def _runtimes(names: list[str] | None) -> dict[str, Any]:
+def _runtimes(
+    names: list[str] | None, device: str = "cpu", bundles: list[Bundle] | None = None
+) -> dict[str, Any]:
+    """Those asked for, else those that are here for the device; engines count once they exist."""
     from irstd_edge.edge.runners import installed_runtimes
+    from irstd_edge.edge.tensorrt_runtime import BACKEND, engines_of, is_ready
 
-    return {"runtimes": tuple(names) if names else installed_runtimes()}
+    if names or device == "cuda":
+        return {"runtimes": tuple(names or (BACKEND,))}
+    runtimes = installed_runtimes()
+    if device == "jetson" and is_ready():
+        graphs = [b.graph(v, BACKEND) for b in bundles or [] for v in b.variants(BACKEND)]
+        runtimes += (BACKEND,) if any(map(engines_of, graphs)) else ()
+    return {"runtimes": runtimes}
 
 
 def _bench(bundles: list[Bundle], plan: Any) -> dict[str, Any]:

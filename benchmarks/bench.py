@@ -22,6 +22,8 @@ from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.frames import read_frame
 from irstd_edge.edge.runners import Runner, open_runner
+from irstd_edge.edge.tensorrt_runtime import BACKEND as TENSORRT
+from irstd_edge.edge.tensorrt_runtime import engines_of
 from irstd_edge.edge.types import Frame, IrstdError, MachineError, Sample, Skip
 
 Pair = tuple[str, str]
@@ -146,13 +148,19 @@ def _pairs(bundle: Bundle, plan: Plan) -> list[Pair]:
     pairs = [
         (variant, runtime)
         for runtime in plan.runtimes
-        for variant in plan.variants
-        if variant in bundle.variants(runtime)
+        for variant in _variants(bundle, runtime, plan)
     ]
     if not pairs:
         wanted = ", ".join(plan.variants)
         raise IrstdError(f"{bundle.path}: has none of {wanted}, make it again or ask for others")
     return pairs
+
+
+def _variants(bundle: Bundle, runtime: str, plan: Plan) -> list[str]:
+    """Of TensorRT those that an engine was built of, whatever the plan's; none is told later."""
+    there = bundle.variants(runtime)
+    built = [v for v in there if runtime == TENSORRT and engines_of(bundle.graph(v, runtime))]
+    return built or [variant for variant in plan.variants if variant in there]
 
 
 def _evaluate(runner: Runner, plan: Plan, what: str, progress: Progress) -> Evaluation | None:
@@ -195,7 +203,7 @@ def _variant(
         "name": name,
         "runtime": runtime,
         "precision": name,
-        "device": "cpu",
+        "device": "cuda" if runtime == TENSORRT else "cpu",
         "measured": True,
         "not_measured": None,
         "bytes": bundle.graph(name, runtime).stat().st_size,

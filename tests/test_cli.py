@@ -227,6 +227,16 @@ def test_compile_without_a_gpu_or_tensorrt_says_what_to_do(float_bundle: Path) -
     assert run.stderr.splitlines()[-1].startswith("irstd-edge: tensorrt: ")
 
 
+@pytest.mark.skipif(this_gpu() is not None, reason="there is a GPU here")
+@pytest.mark.parametrize("command", ["eval", "predict", "bench"])
+def test_tensorrt_that_is_not_here_is_told(float_bundle: Path, scenes: Path, command: str) -> None:
+    places: dict[str, tuple[object, ...]] = {"predict": (scenes / "images",)}
+    rest = places.get(command, ("--data", scenes))
+    run = irstd_edge(command, float_bundle, *rest, "--runtime", "tensorrt")
+    assert (run.returncode, run.stdout) == (3, "")
+    assert run.stderr.startswith("irstd-edge: tensorrt: not installed: ")
+
+
 def test_doctor_says_what_is_here_and_what_is_missing() -> None:
     run = irstd_edge("doctor", "--json", "-")
     assert run.returncode == 0, run.stderr

@@ -142,6 +142,23 @@ def test_on_a_board_power_is_measured_and_what_weakens_it_is_told(
         assert "sudo jetson_clocks" in reasons and "throttled itself (gpu-throttle" in reasons
 
 
+def test_of_tensorrt_the_variants_with_an_engine_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
+    manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+    names = ("fp32.onnx", "int8.onnx", "int8-fp16.onnx")
+    bundle = write_bundle(tmp_path / "bundle", manifest, dict.fromkeys(names, b"graph"))
+    built = {"fp32.onnx", "int8-fp16.onnx"}
+    monkeypatch.setattr(bench_module, "engines_of", lambda graph: graph.name in built)
+    plan = Plan(runtimes=("onnxruntime", "tensorrt"))
+    assert bench_module._pairs(bundle, plan) == [
+        *(("fp32", "onnxruntime"), ("fp32", "tensorrt"), ("int8-fp16", "tensorrt"))
+    ]
+    built.clear()
+    assert bench_module._pairs(bundle, plan)[1:] == [("fp32", "tensorrt"), ("int8", "tensorrt")]
+
+
 def test_without_a_board_there_is_no_power(bundle: Bundle, quick: Callable[..., Plan]) -> None:
     report = bench([bundle], quick(size=(16, 16)))
     for variant in report["results"][0]["variants"]:
