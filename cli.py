@@ -44,6 +44,9 @@ JsonOut = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Of the CPU; all by default.")]
 Source = Annotated[str, typer.Argument(metavar="W|BUNDLE", help="mshnet, p2p, a file, a bundle.")]
+PublicKey = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Refuse a bundle that this key did not sign.")
+]
 Threshold = Annotated[
     float | None, typer.Option(help="Lowest probability of a detection, instead of the model's.")
 ]
@@ -249,7 +252,9 @@ def import_weights(
 
 
 @contextmanager
-def _runner(source: str, runtime: str | None, variant: str | None) -> Iterator[Runner]:
+def _runner(
+    source: str, runtime: str | None, variant: str | None, public_key: Path | None
+) -> Iterator[Runner]:
     """Open weights (with torch) or a bundle, and check a bundle before it serves."""
     from irstd_edge.edge.bundle import open_bundle
     from irstd_edge.edge.compiler import RUNTIME, variant_to_run
@@ -257,12 +262,14 @@ def _runner(source: str, runtime: str | None, variant: str | None) -> Iterator[R
     from irstd_edge.edge.runners import open_runner
 
     if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
-        bundle = open_bundle(Path(source))
+        bundle = open_bundle(Path(source), public_key)
         chosen = variant or (variant_to_run(bundle) if runtime == RUNTIME else "int8")
         with open_runner(bundle, chosen, runtime or "onnxruntime") as run:
             self_test(run, bundle)
             yield run
         return
+    if public_key is not None:
+        raise IrstdError(f"--public-key: {source} is no bundle, and only bundles are signed")
     if runtime not in (None, "torch") or variant not in (None, "fp32"):
         raise IrstdError(f"{source}: weights run as fp32 with torch; give a bundle instead")
     with _weights_runner(source) as run:
@@ -293,6 +300,7 @@ def evaluate(
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
+    public_key: PublicKey = None,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
     json_to: JsonOut = None,
 ) -> None:
@@ -303,7 +311,7 @@ def evaluate(
     from irstd_edge.edge.dataset import open_dataset
 
     chosen = open_dataset(data, split)
-    with _progress() as move, _runner(source, runtime, variant) as run:
+    with _progress() as move, _runner(source, runtime, variant, public_key) as run:
         threshold = _threshold(run, threshold, max_fa)
         samples = _counted(chosen.samples(strict, protocol), len(chosen.names), run.name, move)
         result = run_evaluation(samples, lambda f: run.predict(f, threshold), protocol)
@@ -347,6 +355,7 @@ def predict(
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
+    public_key: PublicKey = None,
     json_to: JsonOut = None,
 ) -> None:
     """Detect targets in frames: one JSON object a line."""
@@ -360,7 +369,7 @@ def predict(
         raise IrstdError("--overlay: has nowhere to write; add --out DIR")
     files = frames_in(paths)
     lines = []
-    with _progress() as move, _runner(source, runtime, variant) as run:
+    with _progress() as move, _runner(source, runtime, variant, public_key) as run:
         threshold = _threshold(run, threshold, max_fa)
         for done, file in enumerate(files, start=1):
             for frame in read_pages(file, bits):
@@ -442,6 +451,7 @@ def compile_bundle(
         typer.Option(metavar="HxW", help="Of the frames; several give a range. [256x256]"),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Most frames a call.")] = 1,
+    public_key: PublicKey = None,
     json_to: JsonOut = None,
 ) -> None:
     """Build an engine and keep it in this machine's store."""
@@ -452,7 +462,7 @@ def compile_bundle(
 
     sizes = tuple(_size(text) for text in size or ["256x256"])
     plan = EnginePlan(backend, target, sizes, batch)
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, public_key)
     chosen = variant or best_variant(opened)
     talk.print(f"building {chosen} with {backend}")
     done = compile_engine(opened, chosen, plan, open_store())
@@ -463,6 +473,19 @@ def compile_bundle(
         markup=False,
     )
     _emit(done.record(), json_to)
+
+
+@app.command()
+def sign(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="Private Ed25519 key.")],
+) -> None:
+    """Sign a bundle, so that --public-key can tell who made it."""
+    from irstd_edge.edge.bundle import open_bundle
+    from irstd_edge.edge.signing import sign as sign_bundle
+
+    opened = open_bundle(bundle)
+    print(f"{bundle}: signed with the key {sign_bundle(opened.path, key)}")
 
 
 @app.command()
@@ -515,6 +538,7 @@ def bench(
     protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
     samples: Annotated[int, typer.Option(min=10, help="Timed frames of each variant.")] = 100,
+    public_key: PublicKey = None,
     json_to: JsonOut = None,
 ) -> None:
     """Measure accuracy, drift, latency and cost of every variant, side by side."""
@@ -532,7 +556,9 @@ def bench(
         only = require_measured or host is not None
         profiles = devices_to_project(device, this_machine(), only)
     chosen = None if data is None else open_dataset(data, split)
-    opened = [open_bundle(path) for path in bundles] if bundles else _shipped_bundles()
+    if public_key is not None and not bundles:
+        raise IrstdError("--public-key: no bundle is given, and those made here are not signed")
+    opened = [open_bundle(p, public_key) for p in bundles] if bundles else _shipped_bundles()
     plan = Plan(
         **_runtimes(runtime, device, opened),
         data=chosen,
