@@ -36,6 +36,8 @@ app = typer.Typer(
 
 talk = Console(stderr=True, highlight=False)
 
+RUNTIME_HELP = "onnxruntime, openvino, tensorrt; torch for W."
+
 Data = Annotated[Path, typer.Option(help="Data set: images/, masks/, trainval.txt, test.txt.")]
 JsonOut = Annotated[
     str | None, typer.Option("--json", metavar="FILE|-", help="Also as JSON; - for stdout.")
@@ -43,6 +45,9 @@ JsonOut = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Of the CPU; all by default.")]
 Source = Annotated[str, typer.Argument(metavar="W|BUNDLE", help="mshnet, p2p, a file, a bundle.")]
+PublicKey = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Refuse a bundle that this key did not sign.")
+]
 Threshold = Annotated[
     float | None, typer.Option(help="Lowest probability of a detection, instead of the model's.")
 ]
@@ -252,18 +257,24 @@ def import_weights(
 
 
 @contextmanager
-def _runner(source: str, runtime: str | None, variant: str | None) -> Iterator[Runner]:
+def _runner(
+    source: str, runtime: str | None, variant: str | None, public_key: Path | None
+) -> Iterator[Runner]:
     """Open weights (with torch) or a bundle, and check a bundle before it serves."""
     from irstd_edge.edge.bundle import open_bundle
+    from irstd_edge.edge.compiler import RUNTIME, variant_to_run
     from irstd_edge.edge.golden import self_test
     from irstd_edge.edge.runners import open_runner
 
     if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
-        bundle = open_bundle(Path(source))
-        with open_runner(bundle, variant or "int8", runtime or "onnxruntime") as run:
+        bundle = open_bundle(Path(source), public_key)
+        chosen = variant or (variant_to_run(bundle) if runtime == RUNTIME else "int8")
+        with open_runner(bundle, chosen, runtime or "onnxruntime") as run:
             self_test(run, bundle)
             yield run
         return
+    if public_key is not None:
+        raise IrstdError(f"--public-key: {source} is no bundle, and only bundles are signed")
     if runtime not in (None, "torch") or variant not in (None, "fp32"):
         raise IrstdError(f"{source}: weights run as fp32 with torch; give a bundle instead")
     with _weights_runner(source) as run:
@@ -289,12 +300,13 @@ def evaluate(
     data: Data,
     split: Annotated[str, typer.Option(help="test, val or trainval.")] = "test",
     protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
-    runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino; torch for W.")] = None,
+    runtime: Annotated[str | None, typer.Option(help=RUNTIME_HELP)] = None,
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
     tile: Tile = None,
     halo: Halo = 32,
+    public_key: PublicKey = None,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
     json_to: JsonOut = None,
 ) -> None:
@@ -306,7 +318,11 @@ def evaluate(
     from irstd_edge.edge.dataset import open_dataset
 
     chosen = open_dataset(data, split)
-    with _progress() as move, _runner(source, runtime, variant) as run, _clipping() as check:
+    with (
+        _progress() as move,
+        _runner(source, runtime, variant, public_key) as run,
+        _clipping() as check,
+    ):
         threshold = _threshold(run, threshold, max_fa)
         low = threshold_to_predict(run.spec.decode.kind, threshold)
         look = _predict_by(run, tile, halo, low)
@@ -371,12 +387,13 @@ def predict(
         str | None,
         typer.Option(metavar="WxH:u16le|u16be|u8", help="PATHs are counts without a header."),
     ] = None,
-    runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino; torch for W.")] = None,
+    runtime: Annotated[str | None, typer.Option(help=RUNTIME_HELP)] = None,
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
     tile: Tile = None,
     halo: Halo = 32,
+    public_key: PublicKey = None,
     json_to: JsonOut = None,
 ) -> None:
     """Detect targets in frames: one JSON object a line, as it comes.
@@ -396,7 +413,7 @@ def predict(
     frames = ((n, f) for n, file in enumerate(files, 1) for f in frames_of(file, bits, layout))
     with (
         _progress() as move,
-        _runner(source, runtime, variant) as run,
+        _runner(source, runtime, variant, public_key) as run,
         _clipping() as check,
         _lines(json_to) as write,
     ):
@@ -534,6 +551,7 @@ def compile_bundle(
         typer.Option(metavar="HxW", help="Of the frames; several give a range. [256x256]"),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Most frames a call.")] = 1,
+    public_key: PublicKey = None,
     json_to: JsonOut = None,
 ) -> None:
     """Build an engine and keep it in this machine's store."""
@@ -544,7 +562,7 @@ def compile_bundle(
 
     sizes = tuple(_size(text) for text in size or ["256x256"])
     plan = EnginePlan(backend, target, sizes, batch)
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, public_key)
     chosen = variant or best_variant(opened)
     talk.print(f"building {chosen} with {backend}")
     done = compile_engine(opened, chosen, plan, open_store())
@@ -555,6 +573,19 @@ def compile_bundle(
         markup=False,
     )
     _emit(done.record(), json_to)
+
+
+@app.command()
+def sign(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="Private Ed25519 key.")],
+) -> None:
+    """Sign a bundle, so that --public-key can tell who made it."""
+    from irstd_edge.edge.bundle import open_bundle
+    from irstd_edge.edge.signing import sign as sign_bundle
+
+    opened = open_bundle(bundle)
+    print(f"{bundle}: signed with the key {sign_bundle(opened.path, key)}")
 
 
 @app.command()
@@ -584,13 +615,21 @@ def bench(
         typer.Argument(metavar="[BUNDLE...]", help="Both shipped models by default."),
     ] = None,
     device: Annotated[
-        str, typer.Option(metavar="cpu|jetson|PROFILE", help="A Jetson not here is projected.")
+        str, typer.Option(metavar="cpu|cuda|jetson|PROFILE", help="A Jetson not here is projected.")
     ] = "cpu",
     require_measured: Annotated[
         bool, typer.Option("--require-measured", help="Exit 3 instead of projecting.")
     ] = False,
+    host: Annotated[
+        str | None, typer.Option(metavar="USER@HOST", help="Measure there, over SSH.")
+    ] = None,
+    remote_python: Annotated[
+        str | None,
+        typer.Option(metavar="PYTHON", help="The one there that has irstd-edge. [python3]"),
+    ] = None,
     runtime: Annotated[
-        list[str] | None, typer.Option(help="onnxruntime, openvino; all installed by default.")
+        list[str] | None,
+        typer.Option(help="onnxruntime, openvino, tensorrt; all that fit by default."),
     ] = None,
     threads: Threads = None,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Of the timed frames.")] = None,
@@ -599,9 +638,12 @@ def bench(
     protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
     samples: Annotated[int, typer.Option(min=10, help="Timed frames of each variant.")] = 100,
+    public_key: PublicKey = None,
     json_to: JsonOut = None,
 ) -> None:
     """Measure accuracy, drift, latency and cost of every variant, side by side."""
+    from dataclasses import replace
+
     from irstd_edge.benchmarks.bench import Plan
     from irstd_edge.benchmarks.projection import devices_to_project
     from irstd_edge.benchmarks.table import print_table
@@ -609,11 +651,16 @@ def bench(
     from irstd_edge.edge.dataset import open_dataset
     from irstd_edge.edge.devices import this_machine
 
-    profiles = devices_to_project(device, this_machine(), require_measured)
+    profiles: tuple[Any, ...] = ()
+    if host is None or device not in ("cpu", "cuda", "jetson"):
+        only = require_measured or host is not None
+        profiles = devices_to_project(device, this_machine(), only)
     chosen = None if data is None else open_dataset(data, split)
-    opened = [open_bundle(path) for path in bundles] if bundles else _shipped_bundles()
+    if public_key is not None and not bundles:
+        raise IrstdError("--public-key: no bundle is given, and those made here are not signed")
+    opened = [open_bundle(p, public_key) for p in bundles] if bundles else _shipped_bundles()
     plan = Plan(
-        **_runtimes(runtime),
+        **_runtimes(runtime, device, opened),
         data=chosen,
         protocol=protocol,
         strict=strict,
@@ -621,7 +668,11 @@ def bench(
         size=None if size is None else _size(size),
         samples=samples,
     )
-    found = _project(opened, plan, profiles) if profiles else _bench(opened, plan)
+    if host is not None:
+        there = replace(plan, runtimes=tuple(runtime or ()))
+        found = _bench_there(host, remote_python, opened, there, device)
+    else:
+        found = _project(opened, plan, profiles) if profiles else _bench(opened, plan)
     print_table(found, _results(json_to))
     _emit(found, json_to)
 
@@ -635,10 +686,20 @@ def _project(bundles: list[Bundle], plan: Any, profiles: tuple[Any, ...]) -> dic
         return project(bundles, profiles, frame_size(plan), move)
 
 
-def _runtimes(names: list[str] | None) -> dict[str, Any]:
+def _runtimes(
+    names: list[str] | None, device: str = "cpu", bundles: list[Bundle] | None = None
+) -> dict[str, Any]:
+    """Those asked for, else those that are here for the device; engines count once they exist."""
     from irstd_edge.edge.runners import installed_runtimes
+    from irstd_edge.edge.tensorrt_runtime import BACKEND, engines_of, is_ready
 
-    return {"runtimes": tuple(names) if names else installed_runtimes()}
+    if names or device == "cuda":
+        return {"runtimes": tuple(names or (BACKEND,))}
+    runtimes = installed_runtimes()
+    if device == "jetson" and is_ready():
+        graphs = [b.graph(v, BACKEND) for b in bundles or [] for v in b.variants(BACKEND)]
+        runtimes += (BACKEND,) if any(map(engines_of, graphs)) else ()
+    return {"runtimes": runtimes}
 
 
 def _bench(bundles: list[Bundle], plan: Any) -> dict[str, Any]:
@@ -646,6 +707,17 @@ def _bench(bundles: list[Bundle], plan: Any) -> dict[str, Any]:
 
     with _progress() as move:
         return measure(bundles, plan, move)
+
+
+def _bench_there(
+    host: str, python: str | None, bundles: list[Bundle], plan: Any, device: str
+) -> dict[str, Any]:
+    from irstd_edge.benchmarks.remote import Remote, bench_there, default_python
+    from irstd_edge.edge.ssh import Host
+
+    remote = Remote(Host(host), python or default_python())
+    with talk.status(f"measuring on {host}"):
+        return bench_there(remote, bundles, plan, device)
 
 
 def _shipped_bundles() -> list[Bundle]:

@@ -14,6 +14,7 @@ from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
 from irstd_edge.benchmarks.cost import cost_of_graph
 from irstd_edge.benchmarks.curves import threshold_to_predict
 from irstd_edge.benchmarks.drift import drift
+from irstd_edge.benchmarks.energy import Board, Energy, measure_energy, this_board
 from irstd_edge.benchmarks.latency import Timing, measure
 from irstd_edge.benchmarks.memory import peak_memory_mb
 from irstd_edge.benchmarks.schema import SCHEMA
@@ -22,6 +23,8 @@ from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.frames import read_frame
 from irstd_edge.edge.runners import Runner, open_runner
+from irstd_edge.edge.tensorrt_runtime import BACKEND as TENSORRT
+from irstd_edge.edge.tensorrt_runtime import engines_of
 from irstd_edge.edge.types import Frame, IrstdError, MachineError, Sample, Skip
 
 Pair = tuple[str, str]
@@ -86,10 +89,12 @@ def bench(
     """
     if not bundles:
         raise IrstdError("BUNDLE: none is given, make one with `irstd-edge quantize`")
-    machine = this_machine(plan.threads).record()
+    machine = this_machine(plan.threads)
+    board = this_board(machine.is_jetson)
     timed_on = _timed_on(plan)
-    results = [_bench_one(bundle, plan, timed_on, progress) for bundle in bundles]
-    return {"schema": SCHEMA, "machine": machine, "results": results}
+    results = [_bench_one(bundle, plan, timed_on, board, progress) for bundle in bundles]
+    record = {**machine.record(), "clocks_locked": board.clocks_locked}
+    return {"schema": SCHEMA, "machine": record, "results": results}
 
 
 def frame_size(plan: Plan) -> Size:
@@ -97,7 +102,9 @@ def frame_size(plan: Plan) -> Size:
     return _timed_on(plan).frames[0].shape
 
 
-def _bench_one(bundle: Bundle, plan: Plan, timed_on: TimedOn, progress: Progress) -> dict[str, Any]:
+def _bench_one(
+    bundle: Bundle, plan: Plan, timed_on: TimedOn, board: Board, progress: Progress
+) -> dict[str, Any]:
     model = bundle.manifest.model.name
     pairs = _pairs(bundle, plan)
     with ExitStack() as stack:
@@ -117,10 +124,15 @@ def _bench_one(bundle: Bundle, plan: Plan, timed_on: TimedOn, progress: Progress
             read=timed_on.read,
             progress=lambda done, total: progress(f"{model}: timing", done, total),
         )
+        energies = {
+            pair: measure_energy(runner, timed_on.frames, board) for pair, runner in runners.items()
+        }
     size = timed_on.frames[0].shape
     variants = []
     for done, pair in enumerate(pairs, start=1):
-        variants.append(_variant(bundle, pair, plan, timings[pair], evaluations[pair], size))
+        variant = _variant(bundle, pair, plan, timings[pair], evaluations[pair], size)
+        variants.append({**variant, **_power(energies[pair])})
+        variants[-1]["weak"] = [*timings[pair].weak, *board.weak, *_weak(energies[pair])]
         progress(f"{model}: memory", done, len(pairs))
     return {
         "model": model,
@@ -137,13 +149,19 @@ def _pairs(bundle: Bundle, plan: Plan) -> list[Pair]:
     pairs = [
         (variant, runtime)
         for runtime in plan.runtimes
-        for variant in plan.variants
-        if variant in bundle.variants(runtime)
+        for variant in _variants(bundle, runtime, plan)
     ]
     if not pairs:
         wanted = ", ".join(plan.variants)
         raise IrstdError(f"{bundle.path}: has none of {wanted}, make it again or ask for others")
     return pairs
+
+
+def _variants(bundle: Bundle, runtime: str, plan: Plan) -> list[str]:
+    """Of TensorRT those that an engine was built of, whatever the plan's; none is told later."""
+    there = bundle.variants(runtime)
+    built = [v for v in there if runtime == TENSORRT and engines_of(bundle.graph(v, runtime))]
+    return built or [variant for variant in plan.variants if variant in there]
 
 
 def _evaluate(runner: Runner, plan: Plan, what: str, progress: Progress) -> Evaluation | None:
@@ -189,7 +207,7 @@ def _variant(
         "name": name,
         "runtime": runtime,
         "precision": name,
-        "device": "cpu",
+        "device": "cuda" if runtime == TENSORRT else "cpu",
         "measured": True,
         "not_measured": None,
         "bytes": bundle.graph(name, runtime).stat().st_size,
@@ -204,12 +222,22 @@ def _variant(
         "stages_ms": timing.stages_ms,
         "fps": timing.fps,
         "fps_end_to_end": timing.fps_end_to_end,
-        "power_w": None,
-        "joule_per_frame": None,
         "accuracy": None if evaluation is None else evaluation.accuracy(),
         "infer_ms": [round(float(ms), 4) for ms in timing.infer_ms],
-        "weak": list(timing.weak),
     }
+
+
+def _power(energy: Energy | None) -> dict[str, float | None]:
+    """Nulls on a machine that has no sensors for it."""
+    return {
+        "power_w": None if energy is None else energy.mean_w,
+        "joule_per_frame": None if energy is None else energy.joule_per_frame,
+        "hottest_c": None if energy is None else energy.hottest_c,
+    }
+
+
+def _weak(energy: Energy | None) -> tuple[str, ...]:
+    return () if energy is None else energy.weak
 
 
 def _drifts(evaluations: dict[Pair, Evaluation | None]) -> list[dict[str, Any]]:

@@ -99,10 +99,8 @@ def devices_to_project(
 
     Raises MachineError where a projection is not allowed, IrstdError on an unknown name.
     """
-    if device == "cpu" or (device == "jetson" and machine.is_jetson):
+    if device in ("cpu", "cuda") or (device == "jetson" and machine.is_jetson):
         return ()
-    if device == "cuda":
-        raise MachineError("--device cuda: this version measures on cpu alone: leave it out")
     profiles = tuple(PROFILES.values()) if device == "jetson" else (profile_of(device),)
     if require_measured:
         raise MachineError(

@@ -15,6 +15,7 @@ from irstd_edge.edge.types import IrstdError
 
 TITLE = "What the cheaper detector costs"
 MACHINE = {
+    "host": "reached as",
     "cpu": "processor",
     "isa": "instruction set",
     "threads": "threads",
@@ -136,7 +137,11 @@ def _bench_sections(bench: Mapping[str, Any]) -> list[Html]:
 
 
 def _machine(machine: Mapping[str, Any]) -> Html:
-    known = [(words, machine.get(key)) for key, words in MACHINE.items()]
+    known = [
+        (words, machine.get(key))
+        for key, words in MACHINE.items()
+        if key != "host" or key in machine
+    ]
     facts = [
         element("div", element("dt", words), element("dd", "–" if value is None else str(value)))
         for words, value in known

@@ -128,6 +128,10 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield cost_of(result["cost"])
     if result.get("timed_on"):
         yield f"timed on {result['timed_on']}; p50 and FPS: inference alone, ~: weak"
+    for row in rows:
+        watts, joule = row.variant["power_w"], row.variant["joule_per_frame"]
+        if watts is not None and joule is not None:
+            yield f"{row.label}: {watts:.1f} W, {1000 * joule:.1f} mJ per frame, the whole module"
     reasons = dict.fromkeys(reason for row in rows for reason in row.weak)
     for reason in reasons:
         yield f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"

@@ -1,6 +1,7 @@
 """The deployable folder: graphs, golden frames, and a manifest that vouches for each of them.
 
 manifest.json   fp32.onnx  fp16.onnx  int8.onnx  int8-fp16.onnx  int8.cpu.onnx   golden/
+signature.json  where someone signed the manifest, see `signing`
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from irstd_edge.edge.manifest import (
     manifest_from_json,
     manifest_to_json,
 )
+from irstd_edge.edge.signing import check_signature
 from irstd_edge.edge.types import IrstdError, Manifest
 
 MANIFEST = "manifest.json"
@@ -103,12 +105,15 @@ def read_manifest(path: Path) -> Manifest:
     return manifest_from_json(read_json(file, "a bundle's manifest"), str(file))
 
 
-def open_bundle(path: Path) -> Bundle:
-    """Read the manifest and verify every file it names.
+def open_bundle(path: Path, public_key: Path | None = None) -> Bundle:
+    """Read the manifest and verify every file it names, and who signed it if a key is given.
 
-    Raises IrstdError naming the first file that is missing, altered, too large or a link.
+    Raises IrstdError naming the first file that is missing, altered, too large or a link, or what
+    is wrong with the signature.
     """
     manifest = read_manifest(path)
+    if public_key is not None:
+        check_signature(path, public_key)
     if (path / GOLDEN).is_symlink():
         raise IrstdError(f"{path / GOLDEN}: is a link, not a folder: copy the bundle again")
     for name, digest in manifest.files.items():

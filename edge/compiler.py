@@ -11,6 +11,7 @@ from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.engine_from_onnx import THIS, EnginePlan, engine_from_onnx
 from irstd_edge.edge.engine_store import EngineKey, EngineStore
 from irstd_edge.edge.gpu import this_gpu
+from irstd_edge.edge.tensorrt_runtime import engines_of
 from irstd_edge.edge.types import IrstdError
 
 RUNTIME = "tensorrt"
@@ -50,6 +51,13 @@ def best_variant(bundle: Bundle) -> str:
         if variant in there:
             return variant
     raise IrstdError(f"{bundle.path}: has no graph for TensorRT: quantize again")
+
+
+def variant_to_run(bundle: Bundle) -> str:
+    """The fastest that has an engine here; where none has, the one to build."""
+    there = bundle.variants(RUNTIME)
+    built = (v for v in FASTEST_FIRST if v in there and engines_of(bundle.graph(v, RUNTIME)))
+    return next(built, None) or best_variant(bundle)
 
 
 def compile_engine(bundle: Bundle, variant: str, plan: EnginePlan, store: EngineStore) -> Compiled:

@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from irstd_edge.edge.clocks import NVPMODEL, Ask, ask, parse_power_mode
+from irstd_edge.edge.sysfs import read_text
+
 X86_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
 ARM_FEATURES = ("asimd", "asimddp", "fphp", "asimdhp", "i8mm", "bf16", "sve")
 """In the kernel's words, those that decide how fast INT8 and FP32 convolutions run."""
@@ -31,7 +34,7 @@ class Machine:
     board: str | None
     """From the device tree: a Jetson or another single-board computer."""
     power_mode: str | None
-    """nvpmodel's number on a Jetson, else the CPU's frequency governor."""
+    """nvpmodel's number and name on a Jetson, else the CPU's frequency governor."""
     load: float
     """Runnable processes, mean of the last minute, this one among them."""
 
@@ -44,30 +47,30 @@ class Machine:
 
     @property
     def is_jetson(self) -> bool:
-        """Whether the board is one of NVIDIA's."""
-        return self.board is not None and bool(
-            re.search("jetson|nvidia", self.board, re.IGNORECASE)
-        )
+        """Whether the module is one of NVIDIA's; the carrier board may bear another's name."""
+        named = re.search("jetson|nvidia", self.board or "", re.IGNORECASE)
+        return named is not None or bool(self.gpu and re.search("tegra[0-9]", self.gpu))
 
     def record(self) -> dict[str, Any]:
         """The `machine` object of bench.json."""
         return {**asdict(self), "fingerprint": self.fingerprint}
 
 
-def this_machine(threads: int | None = None, root: Path = Path("/")) -> Machine:
+def this_machine(threads: int | None = None, root: Path = Path("/"), ask: Ask = ask) -> Machine:
     """Look at this machine.
 
     threads: given to the runners; None for all. root: where /proc, /sys and /var hang.
+    ask: runs NVIDIA's tools.
     """
-    cpuinfo = _text(root / "proc/cpuinfo") or ""
-    board = _text(root / "proc/device-tree/model")
+    cpuinfo = read_text(root / "proc/cpuinfo") or ""
+    board = read_text(root / "proc/device-tree/model")
     return Machine(
         cpu=_cpu(cpuinfo, board),
         isa=_isa(cpuinfo),
         threads=threads or usable_threads(),
         gpu=_gpu(root),
         board=board,
-        power_mode=_power_mode(root),
+        power_mode=_power_mode(root, ask),
         load=round(os.getloadavg()[0], 2),
     )
 
@@ -99,23 +102,17 @@ def _isa(cpuinfo: str) -> str:
 def _gpu(root: Path) -> str | None:
     """The driver's own words; a Jetson's GPU is part of its chip and named by the device tree."""
     for file in sorted(root.glob("proc/driver/nvidia/gpus/*/information")):
-        model = re.search(r"^Model:\s*(.+)$", _text(file) or "", re.MULTILINE)
+        model = re.search(r"^Model:\s*(.+)$", read_text(file) or "", re.MULTILINE)
         if model:
             return model[1].strip()
-    chips = re.search(r"nvidia,(tegra\d+)", _text(root / "proc/device-tree/compatible") or "")
+    chips = re.search(r"nvidia,(tegra\d+)", read_text(root / "proc/device-tree/compatible") or "")
     return f"integrated, {chips[1]}" if chips else None
 
 
-def _power_mode(root: Path) -> str | None:
-    mode = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
-    if mode:
-        return f"nvpmodel {int(mode[1])}"
-    return _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-
-
-def _text(file: Path) -> str | None:
-    """A file of the kernel's: device-tree strings end in NUL, most machines lack most files."""
-    try:
-        return file.read_text(errors="replace").replace("\0", " ").strip() or None
-    except OSError:
-        return None
+def _power_mode(root: Path, ask: Ask) -> str | None:
+    """The tool knows the mode's name; the file that it keeps knows its number alone."""
+    kept = re.search(r"pmode:(\d+)", read_text(root / "var/lib/nvpmodel/status") or "")
+    if kept:
+        named = parse_power_mode(ask(NVPMODEL) or "")
+        return f"nvpmodel {int(kept[1])}" if named is None else str(named)
+    return read_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")

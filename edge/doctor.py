@@ -15,6 +15,7 @@ from typing import Any
 from irstd_edge.edge.devices import Machine, this_machine
 from irstd_edge.edge.engine_from_onnx import BACKENDS, INSTALLS
 from irstd_edge.edge.gpu import Gpu, this_gpu
+from irstd_edge.edge.signing import INSTALL
 
 WEIGHTS = Path(__file__).parent.parent / "models" / "weights"
 PACKAGES = (
@@ -24,6 +25,7 @@ PACKAGES = (
     ("nncf", "nncf", "quantize", "pip install 'irstd-edge[train]'"),
     ("onnx", "onnx", "GFLOPs, projections", "pip install 'irstd-edge[train]'"),
     ("polygraphy", "polygraphy", "compile", "pip install polygraphy"),
+    ("cryptography", "cryptography", "sign, --public-key", INSTALL),
 )
 """Distribution, module, what for, how to get it."""
 INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")

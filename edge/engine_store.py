@@ -18,7 +18,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,15 @@ class EngineStore:
         if not hmac.compare_digest(self._seal(key, data).encode(), seal):
             raise IrstdError(f"{folder}: this engine was altered since it was built: {AGAIN}")
         return data
+
+    def keys(self) -> tuple[EngineKey, ...]:
+        """Of all engines that are kept, unverified: `load` verifies."""
+        names = {field.name for field in fields(EngineKey)}
+        return tuple(
+            EngineKey(**{**old, "flags": tuple(old["flags"])})
+            for old in self._entries()
+            if set(old) == names and isinstance(old["flags"], list)
+        )
 
     def _seal(self, key: EngineKey, data: bytes) -> str:
         content = hashlib.sha256(data).digest()

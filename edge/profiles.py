@@ -92,5 +92,7 @@ PROFILES = {profile.name: profile for profile in _ALL}
 def profile_of(name: str) -> Profile:
     """The profile of a module. Raises IrstdError listing the names."""
     if name not in PROFILES:
-        raise IrstdError(f"--device: {name!r} is not one of cpu, jetson, {', '.join(PROFILES)}")
+        raise IrstdError(
+            f"--device: {name!r} is not one of cpu, cuda, jetson, {', '.join(PROFILES)}"
+        )
     return PROFILES[name]

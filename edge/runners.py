@@ -23,6 +23,8 @@ from irstd_edge.edge.frames import normalise, pad_to_stride
 from irstd_edge.edge.quiet import silence_telemetry
 from irstd_edge.edge.runtimes import PACKAGES, Infer
 from irstd_edge.edge.runtimes import RUNTIMES as RUNTIMES
+from irstd_edge.edge.tensorrt_runtime import BACKEND as TENSORRT
+from irstd_edge.edge.tensorrt_runtime import TensorrtInfer
 from irstd_edge.edge.types import (
     Detection,
     FloatArray,
@@ -99,7 +101,10 @@ class Runner:
 
     def close(self) -> None:
         """Free the network; may be called twice."""
-        self._infer = None
+        infer, self._infer = self._infer, None
+        free = getattr(infer, "close", None)  # of runtimes that hold more than memory
+        if free is not None:
+            free()
 
     def __enter__(self) -> Runner:
         """The runner itself."""
@@ -139,14 +144,19 @@ def open_graph(
     runtime: str = "onnxruntime",
     threads: int | None = None,
 ) -> Runner:
-    """Open one ONNX file that is not in a bundle (yet). Otherwise as `open_runner`."""
+    """Open one ONNX file that is not in a bundle (yet). Otherwise as `open_runner`.
+
+    tensorrt runs an engine that was built of this very file on this machine.
+    """
     _check_runtime(runtime)
     if threads is not None and threads < 1:
         raise IrstdError(f"--threads: {threads} is not a number of threads: use 1 or more")
+    outputs = OUTPUTS[spec.decode.kind]
+    if runtime == TENSORRT:
+        return Runner(spec, runtime, variant, TensorrtInfer(graph, outputs))
     if find_spec(runtime) is None:
         raise MachineError(f"{runtime}: not installed: pip install '{PACKAGES[runtime]}'")
     silence_telemetry()
-    outputs = OUTPUTS[spec.decode.kind]
     infer = RUNTIMES[runtime](graph, outputs, threads or usable_threads())
     return Runner(spec, runtime, variant, infer)
 
@@ -174,17 +184,15 @@ def torch_runner(module: torch.nn.Module, spec: ModelSpec, variant: str = "fp32"
 
 
 def installed_runtimes() -> tuple[str, ...]:
-    """Those of `RUNTIMES` that can be imported here."""
+    """Those of `RUNTIMES` that can be imported here: they run on the CPU and read ONNX."""
     return tuple(name for name in RUNTIMES if find_spec(name) is not None)
 
 
 def _check_runtime(runtime: str) -> None:
-    names = ", ".join(RUNTIMES)
-    if runtime == "tensorrt":
-        raise MachineError(f"tensorrt: this version does not run engines: use --runtime {names}")
+    names = ", ".join((*RUNTIMES, TENSORRT))
     if runtime == "torch":
         raise IrstdError(f"torch: runs weights, not bundles: use --runtime {names}")
-    if runtime not in RUNTIMES:
+    if runtime not in (*RUNTIMES, TENSORRT):
         raise IrstdError(f"--runtime: {runtime!r} is not one of {names}")
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import copytree, which
 
 import pytest
 
@@ -341,6 +342,44 @@ def test_compile_without_a_gpu_or_tensorrt_says_what_to_do(float_bundle: Path) -
     run = irstd_edge("compile", float_bundle)
     assert (run.returncode, run.stdout) == (3, "")
     assert run.stderr.splitlines()[-1].startswith("irstd-edge: tensorrt: ")
+
+
+@pytest.mark.skipif(find_spec("cryptography") is None, reason="needs irstd-edge[sign]")
+@pytest.mark.skipif(which("ssh-keygen") is None, reason="no ssh-keygen here")
+def test_a_signed_bundle_is_told_from_others(
+    float_bundle: Path, scenes: Path, tmp_path: Path
+) -> None:
+    bundle = copytree(float_bundle, tmp_path / "bundle")
+    for name in ("mine", "other"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
+        subprocess.run(command, check=True)
+    mine, other = ("--public-key", tmp_path / "mine.pub"), ("--public-key", tmp_path / "other.pub")
+    places: dict[str, tuple[object, ...]] = {
+        "eval": (bundle, "--data", scenes),
+        "predict": (bundle, scenes / "images"),
+        "compile": (bundle,),
+        "bench": (bundle,),
+    }
+    for command_name, rest in places.items():
+        refused(irstd_edge(command_name, *rest, *mine), str(bundle), "is not signed")
+    signed = irstd_edge("sign", bundle, "--key", tmp_path / "mine")
+    assert (signed.returncode, signed.stderr) == (0, "") and "signed with" in signed.stdout
+    for command_name, rest in places.items():
+        refused(irstd_edge(command_name, *rest, *other), str(bundle), "was signed with the key")
+    found = irstd_edge("bench", bundle, *mine, "--size", "32x32", "--samples", 10, "--threads", 1)
+    assert found.returncode == 0, found.stderr
+    refused(irstd_edge("bench", *mine), "--public-key")
+    refused(irstd_edge("eval", "p2p", "--data", scenes, *mine), "--public-key", "no bundle")
+
+
+@pytest.mark.skipif(this_gpu() is not None, reason="there is a GPU here")
+@pytest.mark.parametrize("command", ["eval", "predict", "bench"])
+def test_tensorrt_that_is_not_here_is_told(float_bundle: Path, scenes: Path, command: str) -> None:
+    places: dict[str, tuple[object, ...]] = {"predict": (scenes / "images",)}
+    rest = places.get(command, ("--data", scenes))
+    run = irstd_edge(command, float_bundle, *rest, "--runtime", "tensorrt")
+    assert (run.returncode, run.stdout) == (3, "")
+    assert run.stderr.startswith("irstd-edge: tensorrt: not installed: ")
 
 
 def test_doctor_says_what_is_here_and_what_is_missing() -> None:

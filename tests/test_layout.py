@@ -16,7 +16,8 @@ MAY_IMPORT = {
     "calibration": set(FOLDERS),
 }
 INSIDE_FUNCTIONS = {
-    *("torch", "nncf", "onnx", "openvino", "polygraphy", "tensorrt", "tensorrt_rtx", "matplotlib")
+    *("torch", "nncf", "onnx", "openvino", "polygraphy", "tensorrt", "tensorrt_rtx", "matplotlib"),
+    "cryptography",
 }
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("**/*.py"))]
 

@@ -8,6 +8,7 @@ import pytest
 
 from irstd_edge.benchmarks import bench as bench_module
 from irstd_edge.benchmarks.bench import Plan, bench
+from irstd_edge.benchmarks.energy import Board, Energy
 from irstd_edge.benchmarks.memory import peak_memory_mb
 from irstd_edge.benchmarks.schema import check_bench
 from irstd_edge.edge.bundle import Bundle, write_bundle
@@ -130,6 +131,46 @@ def test_without_data_noise_is_timed_and_nothing_judged(
     for variant in result["variants"]:
         assert variant["accuracy"] is None
         assert variant["stages_ms"]["read"] is None
+
+
+def test_on_a_board_power_is_measured_and_what_weakens_it_is_told(
+    bundle: Bundle, quick: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    energy = Energy(8.0, 40.0, 52.5, 90, ("gpu-throttle-alert",))
+    monkeypatch.setattr(bench_module, "this_board", lambda is_jetson: Board(clocks_locked=False))
+    monkeypatch.setattr(bench_module, "measure_energy", lambda *ignored: energy)
+    report = bench([bundle], quick(size=(16, 16)))
+
+    check_bench(report)
+    assert report["machine"]["clocks_locked"] is False
+    for variant in report["results"][0]["variants"]:
+        assert (variant["power_w"], variant["joule_per_frame"]) == (8.0, 0.2)
+        assert variant["hottest_c"] == 52.5
+        reasons = " ".join(variant["weak"])
+        assert "sudo jetson_clocks" in reasons and "throttled itself (gpu-throttle" in reasons
+
+
+def test_of_tensorrt_the_variants_with_an_engine_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
+    manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+    names = ("fp32.onnx", "int8.onnx", "int8-fp16.onnx")
+    bundle = write_bundle(tmp_path / "bundle", manifest, dict.fromkeys(names, b"graph"))
+    built = {"fp32.onnx", "int8-fp16.onnx"}
+    monkeypatch.setattr(bench_module, "engines_of", lambda graph: graph.name in built)
+    plan = Plan(runtimes=("onnxruntime", "tensorrt"))
+    assert bench_module._pairs(bundle, plan) == [
+        *(("fp32", "onnxruntime"), ("fp32", "tensorrt"), ("int8-fp16", "tensorrt"))
+    ]
+    built.clear()
+    assert bench_module._pairs(bundle, plan)[1:] == [("fp32", "tensorrt"), ("int8", "tensorrt")]
+
+
+def test_without_a_board_there_is_no_power(bundle: Bundle, quick: Callable[..., Plan]) -> None:
+    report = bench([bundle], quick(size=(16, 16)))
+    for variant in report["results"][0]["variants"]:
+        assert (variant["power_w"], variant["joule_per_frame"]) == (None, None)
 
 
 def test_a_size_of_its_own_cuts_and_mirrors_the_frames(

@@ -71,6 +71,18 @@ def test_a_sentence_says_whether_the_threshold_moved_or_information_is_lost(
     assert "the information is lost, −2.00 points that no threshold brings back." in text
 
 
+def test_power_stands_below_where_it_was_measured(bench_json: dict[str, Any]) -> None:
+    measured = {"power_w": 8.04, "joule_per_frame": 0.1608}
+    variants = bench_json["results"][0]["variants"]
+    for variant in variants:
+        variant |= dict.fromkeys(measured)
+    assert "whole module" not in printed(bench_json, 160)
+    variants[1] |= measured
+    lines = printed(bench_json, 160).splitlines()
+    (line,) = [line for line in lines if "whole module" in line]
+    assert line.strip().endswith(": 8.0 W, 160.8 mJ per frame, the whole module")
+
+
 def test_a_bench_without_data_has_no_accuracy(bench_json: dict[str, Any]) -> None:
     result = bench_json["results"][0]
     result["drift"] = []

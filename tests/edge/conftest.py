@@ -1,5 +1,6 @@
 """Networks of one layer, whose answers can be worked out by hand."""
 
+import ctypes
 import math
 
 import numpy as np
@@ -65,3 +66,88 @@ def frame():
     counts[6:8, 8:10] = 230
     counts[20:22, 14:16] = 180
     return Frame("scene", counts, 8)
+
+
+class FakeDriver:
+    """Answers as libcuda does, with a stream that runs on the CPU when it is waited for."""
+
+    def __init__(self):
+        self.memory, self.queued, self.recording = {}, [], None
+        self.graphs, self.launches, self.calls = [], 0, []
+        self.fails = {}  # call -> status
+
+    def __getattr__(self, name):
+        """A call without an implementation of its own succeeds."""
+        if not name.startswith("cu"):
+            raise AttributeError(name)
+        return self._called(name, getattr(type(self), f"_{name}", lambda *arguments: 0))
+
+    def _called(self, name, work):
+        def call(*arguments):
+            self.calls.append(name)
+            if name in self.fails:
+                return self.fails[name]
+            return work(self, *arguments)
+
+        return call
+
+    def queue(self, work):
+        """What a kernel launch does: it is recorded or waits its turn."""
+        (self.queued if self.recording is None else self.recording).append(work)
+
+    def _allocate(self, pointer, size):
+        memory = ctypes.create_string_buffer(size.value)
+        pointer._obj.value = ctypes.addressof(memory)
+        self.memory[pointer._obj.value] = memory
+        return 0
+
+    _cuMemAlloc_v2 = _cuMemAllocHost_v2 = _allocate
+
+    def _free(self, address):
+        del self.memory[address.value]
+        return 0
+
+    _cuMemFree_v2 = _cuMemFreeHost = _free
+
+    def _copy(self, target, source, size, stream):
+        self.queue(lambda: ctypes.memmove(target.value, source.value, size.value))
+        return 0
+
+    _cuMemcpyHtoDAsync_v2 = _cuMemcpyDtoHAsync_v2 = _copy
+
+    def _cuStreamCreate(self, stream, flags):
+        stream._obj.value = 1
+        return 0
+
+    def _cuStreamSynchronize(self, stream):
+        while self.queued:
+            self.queued.pop(0)()
+        return 0
+
+    def _cuStreamBeginCapture_v2(self, stream, mode):
+        self.recording = []
+        return 0
+
+    def _cuStreamEndCapture(self, stream, graph):
+        self.graphs.append(self.recording)
+        self.recording = None
+        graph._obj.value = len(self.graphs)
+        return 0
+
+    def _cuGraphInstantiateWithFlags(self, ready, graph, flags):
+        ready._obj.value = graph.value
+        return 0
+
+    def _cuGraphLaunch(self, ready, stream):
+        self.launches += 1
+        self.queued += self.graphs[ready.value - 1]
+        return 0
+
+    def _cuGetErrorString(self, status, text):
+        text._obj.value = b"out of memory"
+        return 0
+
+
+@pytest.fixture
+def driver():
+    return FakeDriver()

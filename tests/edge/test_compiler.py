@@ -5,7 +5,7 @@ import pytest
 
 from irstd_edge.edge import compiler
 from irstd_edge.edge.bundle import Bundle, write_bundle
-from irstd_edge.edge.compiler import best_variant, compile_engine, engine_key
+from irstd_edge.edge.compiler import best_variant, compile_engine, engine_key, variant_to_run
 from irstd_edge.edge.devices import Machine
 from irstd_edge.edge.engine_from_onnx import Engine, EnginePlan
 from irstd_edge.edge.engine_store import open_store
@@ -31,6 +31,17 @@ def test_the_fastest_variant_there_is_chosen(tmp_path: Path, mask_spec: ModelSpe
     assert best_variant(bundle_of(tmp_path / "c", mask_spec, fp32=b"f")) == "fp32"
     with pytest.raises(IrstdError, match="has no graph for TensorRT"):
         best_variant(bundle_of(tmp_path / "d", mask_spec, **{"int8.cpu": b"c"}))
+
+
+def test_what_was_built_runs_before_what_would_be_faster(
+    tmp_path: Path, mask_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_of(tmp_path / "a", mask_spec, fp32=b"f", int8=b"i", int8_fp16=b"h")
+    built = {"fp32.onnx", "int8.onnx"}
+    monkeypatch.setattr(compiler, "engines_of", lambda graph: graph.name in built)
+    assert variant_to_run(bundle) == "int8"
+    built.clear()
+    assert variant_to_run(bundle) == "int8-fp16"
 
 
 def test_the_engine_is_stored_under_what_it_depends_on(

@@ -55,13 +55,29 @@ def test_a_jetson(tmp_path):
     )
     tree(root / "proc", **{"device-tree__model": f"{board}\0"})
     tree(root / "proc", **{"device-tree__compatible": "nvidia,p3768-0000\0nvidia,tegra234\0"})
-    machine = this_machine(root=root)
+    machine = this_machine(root=root, ask=lambda command: None)
     assert machine.board == board
     assert machine.is_jetson
     assert machine.gpu == "integrated, tegra234"
     assert machine.power_mode == "nvpmodel 2"
     assert machine.cpu == f"{platform.machine()} part 0xd42 ({board})"
     assert machine.isa == f"{platform.machine()}+asimd+asimddp+fphp+asimdhp"
+
+
+def test_the_power_mode_has_a_name_where_the_tool_tells_it(tmp_path):
+    root = tree(tmp_path, proc__cpuinfo=ORIN, var__lib__nvpmodel__status="pmode:0001 fmode:cool")
+    asked = []
+    machine = this_machine(
+        root=root, ask=lambda command: asked.append(command) or "NV Power Mode: 25W\n1\n"
+    )
+    assert (machine.power_mode, asked) == ("nvpmodel 1 (25W)", [("nvpmodel", "-q")])
+
+
+def test_a_module_on_a_carrier_board_of_someone_else_is_a_jetson(tmp_path):
+    root = tree(tmp_path, proc__cpuinfo=ORIN)
+    tree(root / "proc", **{"device-tree__model": "Lanner EAI-I233\0"})
+    tree(root / "proc", **{"device-tree__compatible": "lanner,eai-i233\0nvidia,tegra234\0"})
+    assert this_machine(root=root).is_jetson
 
 
 def test_another_board_is_no_jetson(tmp_path):

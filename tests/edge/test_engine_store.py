@@ -39,6 +39,15 @@ def test_what_was_built_here_is_loaded(store: EngineStore) -> None:
     assert store.load(KEY) == b"better"
 
 
+def test_the_keys_of_all_that_is_kept(store: EngineStore) -> None:
+    other = replace(KEY, flags=("min=1x1x512x640",))
+    for key in (KEY, other):
+        store.save(key, DATA)
+    assert set(store.keys()) == {KEY, other}
+    (store.path(KEY).parent / "entry.json").write_text('{"key": {"graph_sha256": "x"}}')
+    assert store.keys() == (other,)
+
+
 def test_nobody_else_can_read_or_write_it(tmp_path: Path) -> None:
     before = os.umask(0)
     try:

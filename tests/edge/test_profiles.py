@@ -40,7 +40,7 @@ def test_the_super_mode_is_the_same_chip_at_other_clocks() -> None:
 
 
 def test_a_wrong_name_lists_the_right_ones() -> None:
-    with pytest.raises(IrstdError, match="--device: 'orin' is not one of cpu, jetson, orin-nano"):
+    with pytest.raises(IrstdError, match="'orin' is not one of cpu, cuda, jetson, orin-nano"):
         profile_of("orin")
 
 

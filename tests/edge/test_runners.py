@@ -249,8 +249,6 @@ def test_a_wrong_runtime_lists_the_right_ones(mask_file, mask_spec):
         open_graph(mask_file, mask_spec, "fp32", "cuda")
     with pytest.raises(IrstdError, match="torch: runs weights, not bundles"):
         open_graph(mask_file, mask_spec, "fp32", "torch")
-    with pytest.raises(MachineError, match="does not run engines: use --runtime onnxruntime"):
-        open_graph(mask_file, mask_spec, "fp32", "tensorrt")
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

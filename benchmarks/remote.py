@@ -1,0 +1,163 @@
+"""bench on another machine: bundles and frames go there, bench.json comes back."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from irstd_edge.benchmarks.bench import Plan
+from irstd_edge.benchmarks.schema import read_bench
+from irstd_edge.edge.bundle import MANIFEST, Bundle
+from irstd_edge.edge.dataset import DataSet
+from irstd_edge.edge.lists import list_of_split
+from irstd_edge.edge.ssh import Host
+from irstd_edge.edge.types import IrstdError, MachineError
+
+PYTHON = "IRSTD_EDGE_REMOTE_PYTHON"
+"""Environment: as --remote-python."""
+MARGIN = 1.1
+"""Of free space, beside the files: their blocks, and bench.json."""
+BUNDLES, DATA, BENCH = "bundles", "data", "bench.json"
+LABELS = ("points.json", "dataset.json")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A machine and the Python there that has irstd-edge."""
+
+    host: Host
+    python: str = "python3"
+    """Path or name; a path that does not begin with / starts at the home folder."""
+
+    @property
+    def command(self) -> str:
+        """For sh there; what begins with ~/ is that of the user there."""
+        if self.python.startswith("~/"):
+            return "~/" + shlex.quote(self.python[2:])
+        return shlex.quote(self.python)
+
+    def version(self) -> str:
+        """Of irstd-edge there. Raises MachineError where it is not installed."""
+        done = self.host.run(f"{self.command} -c 'import irstd_edge as i; print(i.__version__)'")
+        if done.returncode != 0:
+            lack = "has no irstd-edge" if "irstd_edge" in done.stderr else "does not run"
+            raise MachineError(
+                f"--host {self.host.name}: {self.python} {lack} there: pip install irstd-edge "
+                "there, or name the Python that has it by --remote-python"
+            )
+        return done.stdout.split()[-1]
+
+
+def default_python() -> str:
+    """What --remote-python is when it is not given."""
+    return os.environ.get(PYTHON) or "python3"
+
+
+def bench_there(
+    remote: Remote, bundles: Sequence[Bundle], plan: Plan, device: str
+) -> dict[str, Any]:
+    """Run `irstd-edge bench` there; the value of its bench.json, marked with where it was measured.
+
+    plan: without runtimes, for all that are installed there. device: cpu, cuda or jetson; never
+    a projection. What was copied is removed there before this returns or raises.
+
+    Raises:
+        IrstdError: what bench there says that the user can fix.
+        MachineError: no connection, no irstd-edge, no space, or what bench there says of itself.
+    """
+    version = remote.version()
+    with TemporaryDirectory() as here, remote.host.folder() as there:
+        staged = stage(Path(here), bundles, plan.data)
+        _check_space(remote.host, staged, there)
+        remote.host.send(staged, there)
+        done = _run(remote, there, len(bundles), _options(plan, device))
+        if done.returncode != 0:
+            raise _failure(remote.host, done, there, bundles, plan.data)
+        remote.host.fetch(f"{there}/{BENCH}", Path(here) / BENCH)
+        found = read_bench(Path(here) / BENCH)
+    found["machine"] |= {"host": remote.host.name, "irstd_edge": version}
+    if [result.get("bundle") for result in found["results"]] != [b.sha256 for b in bundles]:
+        raise MachineError(
+            f"--host {remote.host.name}: measured other bundles than it was sent: run again"
+        )
+    return found
+
+
+def stage(root: Path, bundles: Sequence[Bundle], data: DataSet | None) -> list[Path]:
+    """Links to all that goes there and to nothing else; the folders to copy."""
+    for index, bundle in enumerate(bundles):
+        for name in (MANIFEST, *bundle.manifest.files):
+            _link(root / BUNDLES / str(index) / name, bundle.path / name)
+    if data is None:
+        return [root / BUNDLES]
+    listing = list_of_split(data.root, data.split)
+    kinds = (data.images, data.masks)
+    used = [files[name] for files in kinds for name in data.names if name in files]
+    labels = (path for name in LABELS if (path := data.root / name).is_file())
+    for path in (listing, *used, *labels):
+        _link(root / DATA / path.relative_to(data.root), path)
+    return [root / BUNDLES, root / DATA]
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(target.absolute())
+
+
+def _check_space(host: Host, staged: Sequence[Path], there: str) -> None:
+    """Before minutes of copying, not after."""
+    files = (file for folder in staged for file in folder.rglob("*") if file.is_file())
+    needed, free = MARGIN * sum(file.stat().st_size for file in files), host.free_bytes(there)
+    if free is not None and free < needed:
+        raise host.full(there)
+
+
+def _options(plan: Plan, device: str) -> list[str]:
+    """The plan in the words of the command line, but for the data's place."""
+    options = ["--device", device, "--require-measured", "--samples", str(plan.samples)]
+    options += ["--protocol", plan.protocol]
+    options += ["--strict"] if plan.strict else []
+    options += [] if plan.threads is None else ["--threads", str(plan.threads)]
+    options += [] if plan.size is None else ["--size", "x".join(map(str, plan.size))]
+    options += [] if plan.data is None else ["--split", plan.data.split]
+    return options + [word for name in plan.runtimes for word in ("--runtime", name)]
+
+
+def _run(
+    remote: Remote, there: str, bundles: int, options: Sequence[str]
+) -> subprocess.CompletedProcess[str]:
+    """The keeper of the folder ends it by its number if we are gone."""
+    arguments = [f"{there}/{BUNDLES}/{index}" for index in range(bundles)]
+    arguments += ["--data", f"{there}/{DATA}"] if "--split" in options else []
+    arguments += [*options, "--json", f"{there}/{BENCH}"]
+    bench = f"{remote.command} -m irstd_edge.cli bench {shlex.join(arguments)}"
+    pid = f"{shlex.quote(there)}/pid"
+    return remote.host.run(
+        f"{bench} > /dev/null & echo $! > {pid}; wait $!; code=$?; rm -f {pid}; exit $code"
+    )
+
+
+def _failure(
+    host: Host,
+    done: subprocess.CompletedProcess[str],
+    there: str,
+    bundles: Sequence[Bundle],
+    data: DataSet | None,
+) -> IrstdError:
+    """What bench said there, with our names for the files."""
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    said = lines[-1].removeprefix("irstd-edge: ")
+    for index, bundle in enumerate(bundles):
+        said = said.replace(f"{there}/{BUNDLES}/{index}", str(bundle.path))
+    if data is not None:
+        said = said.replace(f"{there}/{DATA}", str(data.root))
+    if "No space left" in said:
+        return host.full(there)
+    kind = IrstdError if done.returncode == 2 else MachineError
+    return kind(f"--host {host.name}: {said}")

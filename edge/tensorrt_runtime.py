@@ -1,0 +1,212 @@
+"""Engines of this machine's store, run by TensorRT: the same graph in, the same numbers out.
+
+No torch and no Polygraphy: TensorRT's own runtime, pinned buffers, asynchronous copies, and for
+each shape of batch one CUDA graph of copy, network and copy, recorded at its second use.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from irstd_edge.edge.cuda import Cuda
+from irstd_edge.edge.devices import this_machine
+from irstd_edge.edge.engine_from_onnx import INSTALLS
+from irstd_edge.edge.engine_store import AGAIN, EngineKey, EngineStore, open_store
+from irstd_edge.edge.files import sha256_of
+from irstd_edge.edge.gpu import this_gpu
+from irstd_edge.edge.runtimes import INPUT
+from irstd_edge.edge.types import FloatArray, IrstdError, MachineError
+
+BACKEND = "tensorrt"
+SHAPES = 8
+"""Sessions kept: frames of many sizes must not fill the memory."""
+
+Shape = tuple[int, ...]
+
+
+def is_ready() -> bool:
+    """Whether TensorRT and a GPU are here."""
+    return find_spec(BACKEND) is not None and this_gpu() is not None
+
+
+def engines_of(graph: Path, store: EngineStore | None = None) -> tuple[EngineKey, ...]:
+    """Of an ONNX file, those in the store that this TensorRT can load on this GPU.
+
+    Raises MachineError where TensorRT or the GPU is missing.
+    """
+    version = _tensorrt().__version__
+    gpu, digest, machine = this_gpu(), sha256_of(graph), this_machine()
+    power = f"power={machine.power_mode}" if machine.is_jetson else None
+    return tuple(
+        key
+        for key in (store or open_store()).keys()
+        if (key.graph_sha256, key.backend, key.version) == (digest, BACKEND, version)
+        and gpu is not None
+        and (key.gpu, key.target) == (gpu.name, f"sm_{gpu.sm}")
+        and power in (*key.flags, None)
+    )
+
+
+class TensorrtInfer:
+    """(N, 1, H, W) in 0..1 -> outputs, by whichever engine takes that shape."""
+
+    def __init__(
+        self,
+        graph: Path,
+        outputs: tuple[str, ...],
+        store: EngineStore | None = None,
+        open_cuda: Callable[[], Cuda] = Cuda,
+    ) -> None:
+        """Raises IrstdError without an engine of the graph, MachineError without TensorRT."""
+        self._trt = _tensorrt()
+        self._graph, self._outputs = graph, outputs
+        self._store = store or open_store()
+        self._keys = engines_of(graph, self._store)
+        if not self._keys:
+            raise IrstdError(f"{graph}: has no engine for this GPU and TensorRT here: {_AGAIN}")
+        self._open_cuda, self._cuda = open_cuda, open_cuda()
+        self._errors: list[str] = []
+        self._runtime = self._trt.Runtime(_listener(self._trt, self._errors))
+        self._engines: dict[EngineKey, Any] = {}
+        self._sessions: OrderedDict[Shape, _Session] = OrderedDict()
+
+    def __call__(self, batch: FloatArray) -> list[FloatArray]:
+        """Run one batch. Raises IrstdError for a shape that no engine takes."""
+        self._cuda.enter()
+        if batch.shape not in self._sessions:
+            self._sessions[batch.shape] = self._session(batch.shape)
+            if len(self._sessions) > SHAPES:
+                self._sessions.popitem(last=False)[1].close()
+        self._sessions.move_to_end(batch.shape)
+        return self._sessions[batch.shape].run(batch)
+
+    def close(self) -> None:
+        """Free sessions before engines before the runtime, as TensorRT wants it."""
+        while self._sessions:
+            self._sessions.popitem()[1].close()
+        self._engines.clear()
+        self._runtime = None
+        self._cuda.close()
+
+    def _session(self, shape: Shape) -> _Session:
+        engine = self._engine(self._key(shape))
+        context = engine.create_execution_context()
+        if context is None or not context.set_input_shape(INPUT, shape):
+            raise MachineError(f"{self._graph}: {self._why('no context')}: look at free memory")
+        return _Session(context, self._outputs, shape, self._open_cuda())
+
+    def _key(self, shape: Shape) -> EngineKey:
+        """The engine that was tuned for the shape, else one that takes it."""
+        fits = [key for key in self._keys if _takes(key, shape)]
+        if not fits:
+            size = f"{shape[2]}x{shape[3]}"
+            batch = f" --batch {shape[0]}" if shape[0] > 1 else ""
+            raise IrstdError(
+                f"{self._graph}: no engine of it takes {shape[0]} frames of {size}: "
+                f"irstd-edge compile BUNDLE --size {size}{batch}"
+            )
+        return max(fits, key=lambda key: _ends(key)["opt"] == shape)
+
+    def _engine(self, key: EngineKey) -> Any:
+        """The store vouches for the bytes, which are native code."""
+        if key not in self._engines:
+            engine = self._runtime.deserialize_cuda_engine(self._store.load(key))
+            if engine is None:
+                raise IrstdError(f"{self._graph}: {self._why('does not load')}: {AGAIN}")
+            _check(self._trt, engine, self._graph, self._outputs)
+            self._engines[key] = engine
+        return self._engines[key]
+
+    def _why(self, otherwise: str) -> str:
+        said = " ".join(self._errors[-1].split()) if self._errors else otherwise
+        return f"TensorRT: {said:.200}"
+
+
+class _Session:
+    """An execution context for one shape, with its buffers."""
+
+    def __init__(self, context: Any, outputs: tuple[str, ...], shape: Shape, cuda: Cuda) -> None:
+        self._context: Any = context
+        self._cuda = cuda
+        shapes = {INPUT: shape, **{n: tuple(context.get_tensor_shape(n)) for n in outputs}}
+        self._host = {name: self._cuda.pinned(size) for name, size in shapes.items()}
+        self._device = {n: self._cuda.device_memory(a.nbytes) for n, a in self._host.items()}
+        for name, address in self._device.items():
+            context.set_tensor_address(name, address)
+        self._outputs, self._runs = outputs, 0
+        self._queue = self._work
+
+    def run(self, batch: FloatArray) -> list[FloatArray]:
+        """Copies of the outputs: the buffers are written again by the next call."""
+        self._host[INPUT][...] = batch
+        if self._runs == 1:  # TensorRT must have run once at a shape before it can be recorded
+            self._queue = self._cuda.record(self._work) or self._work
+        self._queue()
+        self._cuda.wait()
+        self._runs += 1
+        return [self._host[name].copy() for name in self._outputs]
+
+    def close(self) -> None:
+        self._context = None
+        self._cuda.close()
+
+    def _work(self) -> None:
+        self._cuda.upload(self._host[INPUT], self._device[INPUT])
+        if not self._context.execute_async_v3(self._cuda.stream.value):
+            raise MachineError("tensorrt: the engine does not run: look at free memory and dmesg")
+        for name in self._outputs:
+            self._cuda.download(self._device[name], self._host[name])
+
+
+_AGAIN = "irstd-edge compile BUNDLE (--variant and --size choose what is built)"
+
+
+def _tensorrt() -> Any:
+    if find_spec(BACKEND) is None:
+        raise MachineError(f"tensorrt: not installed: {INSTALLS[BACKEND]}")
+    if this_gpu() is None:
+        raise MachineError(
+            "tensorrt: no usable NVIDIA GPU here: run it on the device, or use another --runtime"
+        )
+    return import_module(BACKEND)
+
+
+def _listener(trt: Any, errors: list[str]) -> Any:
+    """Keeps what TensorRT says of errors, which it would print."""
+
+    class Listener(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                errors.append(message)
+
+    return Listener()
+
+
+def _check(trt: Any, engine: Any, graph: Path, outputs: tuple[str, ...]) -> None:
+    """The contract of every graph: one input, these outputs, all of them float32."""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    kinds = {name: engine.get_tensor_dtype(name) for name in names}
+    if set(names) != {INPUT, *outputs} or set(kinds.values()) != {trt.float32}:
+        raise IrstdError(
+            f"{graph}: its engine has {kinds}, not float32 {INPUT}, {', '.join(outputs)}: {AGAIN}"
+        )
+
+
+def _ends(key: EngineKey) -> dict[str, Shape]:
+    """min, opt and max of an engine's flags."""
+    pairs = (flag.split("=", 1) for flag in key.flags)
+    return {n: tuple(map(int, s.split("x"))) for n, s in pairs if n in ("min", "opt", "max")}
+
+
+def _takes(key: EngineKey, shape: Shape) -> bool:
+    ends = _ends(key)
+    limits = zip(ends["min"], shape, ends["max"], strict=True)
+    return all(low <= extent <= high for low, extent, high in limits)

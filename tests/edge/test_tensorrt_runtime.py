@@ -1,0 +1,327 @@
+"""The logic with a TensorRT that is not one, and where there is one, the real thing."""
+
+import ctypes
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irstd_edge.edge import tensorrt_runtime as module
+from irstd_edge.edge.bundle import Bundle, write_bundle
+from irstd_edge.edge.cuda import Cuda
+from irstd_edge.edge.engine_store import EngineKey, EngineStore, open_store
+from irstd_edge.edge.files import sha256_of
+from irstd_edge.edge.gpu import Gpu, this_gpu
+from irstd_edge.edge.runners import open_graph, open_runner
+from irstd_edge.edge.tensorrt_runtime import SHAPES, TensorrtInfer, engines_of
+from irstd_edge.edge.types import IrstdError, MachineError, Manifest, ModelSpec, Quantization
+
+VERSION = "10.3.0"
+ORIN = Gpu("Orin", 87)
+
+
+class FakeContext:
+    """Of an engine whose network is logits = 20 frame - 10."""
+
+    def __init__(self, driver: Any, log: list[str]) -> None:
+        self.driver, self.log = driver, log
+        self.shape: tuple[int, ...] = ()
+        self.at: dict[str, int] = {}
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shape = shape
+        return name == "frame"
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.shape
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.at[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self.log.append("execute")
+        frame, logits = (self._array(name) for name in ("frame", "logits"))
+        self.driver.queue(lambda: np.copyto(logits, 20 * frame - 10))
+        return True
+
+    def _array(self, name: str) -> Any:
+        count = int(np.prod(self.shape))
+        return np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.at[name]))
+
+
+class FakeEngine:
+    num_io_tensors = 2
+
+    def __init__(self, driver: Any, log: list[str], dtype: str) -> None:
+        self.driver, self.log, self.dtype = driver, log, dtype
+
+    def create_execution_context(self) -> FakeContext:
+        return FakeContext(self.driver, self.log)
+
+    def get_tensor_name(self, index: int) -> str:
+        return ("frame", "logits")[index]
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return self.dtype
+
+
+class FakeTensorrt:
+    """The module, as far as it is used."""
+
+    __version__ = VERSION
+    float32 = "float32"
+
+    class ILogger:
+        INTERNAL_ERROR, ERROR, INFO = 0, 1, 3
+
+    def __init__(self, driver: Any) -> None:
+        self.log: list[str] = []
+        self.driver, self.loaded, self.dtype = driver, list[bytes](), "float32"
+
+    def Runtime(self, logger: Any) -> Any:
+        self.logger = logger
+        return self
+
+    def deserialize_cuda_engine(self, data: bytes) -> FakeEngine | None:
+        self.loaded.append(data)
+        if data == b"broken":
+            self.logger.log(3, "chatter")
+            self.logger.log(1, "Serialization assertion\\n failed")
+            return None
+        return FakeEngine(self.driver, self.log, self.dtype)
+
+
+@pytest.fixture
+def trt(driver: Any, monkeypatch: pytest.MonkeyPatch) -> FakeTensorrt:
+    fake = FakeTensorrt(driver)
+    monkeypatch.setattr(module, "find_spec", lambda name: object())
+    monkeypatch.setattr(module, "this_gpu", lambda: ORIN)
+    monkeypatch.setattr(module, "import_module", lambda name: fake)
+    return fake
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EngineStore:
+    return open_store(tmp_path / "engines")
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    path = tmp_path / "int8.onnx"
+    path.write_bytes(b"a graph")
+    return path
+
+
+def key_of(graph: Path, *flags: str, **other: Any) -> EngineKey:
+    ends = flags or ("min=1x1x32x32", "opt=1x1x32x48", "max=2x1x64x64")
+    given = {"version": VERSION, "gpu": ORIN.name, "target": "sm_87", "backend": "tensorrt"}
+    return EngineKey(sha256_of(graph), flags=ends, **{**given, **other})
+
+
+@pytest.fixture
+def infer(
+    trt: FakeTensorrt, driver: Any, store: EngineStore, graph: Path
+) -> Iterator[TensorrtInfer]:
+    store.save(key_of(graph), b"engine")
+    opened = TensorrtInfer(graph, ("logits",), store, lambda: Cuda(lambda name: driver))
+    yield opened
+    opened.close()
+
+
+def random(*shape: int) -> Any:
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+def test_every_call_gives_the_networks_numbers(infer: TensorrtInfer) -> None:
+    for batch in (random(1, 1, 32, 48), 1 - random(1, 1, 32, 48), random(2, 1, 64, 64)):
+        for _ in range(3):
+            (logits,) = infer(batch)
+            np.testing.assert_array_equal(logits, 20 * batch - 10)
+
+
+def test_a_shape_runs_once_is_recorded_and_then_replayed(
+    infer: TensorrtInfer, trt: FakeTensorrt, driver: Any
+) -> None:
+    for _ in range(5):
+        infer(random(1, 1, 32, 32))
+    assert trt.log == ["execute", "execute"]  # the second was recorded
+    assert driver.launches == 4
+
+
+def test_where_it_cannot_be_recorded_it_runs_as_it_is(
+    infer: TensorrtInfer, trt: FakeTensorrt, driver: Any
+) -> None:
+    driver.fails["cuGraphInstantiateWithFlags"] = 801
+    batch = random(1, 1, 32, 32)
+    for _ in range(4):
+        np.testing.assert_array_equal(infer(batch)[0], 20 * batch - 10)
+    assert driver.launches == 0
+
+
+def test_outputs_of_one_call_survive_the_next(infer: TensorrtInfer) -> None:
+    (dark,) = infer(np.zeros((1, 1, 32, 32), np.float32))
+    infer(np.ones((1, 1, 32, 32), np.float32))
+    assert (dark == -10).all()
+
+
+def test_frames_of_many_sizes_do_not_fill_the_memory(infer: TensorrtInfer, driver: Any) -> None:
+    most = 0
+    for width in range(32, 33 + 2 * SHAPES):
+        infer(np.zeros((1, 1, 32, width), np.float32))
+        most = max(most, len(driver.memory))
+    assert most == 4 * SHAPES  # two buffers here, two there
+    infer.close()
+    assert driver.memory == {}
+
+
+def test_a_shape_that_no_engine_takes_names_the_command(infer: TensorrtInfer) -> None:
+    with pytest.raises(IrstdError, match="takes 1 frames of 512x640: .*compile BUNDLE --size 512x"):
+        infer(np.zeros((1, 1, 512, 640), np.float32))
+    with pytest.raises(IrstdError, match="--size 32x32 --batch 3"):
+        infer(np.zeros((3, 1, 32, 32), np.float32))
+
+
+def test_the_engine_that_was_tuned_for_the_shape_is_taken(
+    infer: TensorrtInfer, trt: FakeTensorrt, driver: Any, store: EngineStore, graph: Path
+) -> None:
+    ends = ("min=1x1x32x32", "opt=1x1x64x64", "max=1x1x64x64")
+    store.save(key_of(graph, *ends), b"tuned")
+    both = TensorrtInfer(graph, ("logits",), store, lambda: Cuda(lambda name: driver))
+    both(random(1, 1, 64, 64))
+    both(random(1, 1, 32, 48))
+    assert trt.loaded == [b"tuned", b"engine"]
+    both.close()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"version": "10.7.0"},
+        {"gpu": "other"},
+        {"target": "sm_72"},
+        {"backend": "tensorrt-rtx"},
+    ],
+)
+def test_an_engine_of_elsewhere_does_not_count(
+    trt: FakeTensorrt, store: EngineStore, graph: Path, other: dict[str, str]
+) -> None:
+    store.save(key_of(graph, **other), b"engine")
+    assert engines_of(graph, store) == ()
+    with pytest.raises(IrstdError, match=r"int8\.onnx: has no engine .*irstd-edge compile BUNDLE"):
+        TensorrtInfer(graph, ("logits",), store)
+
+
+def test_an_engine_of_another_power_mode_does_not_count(
+    trt: FakeTensorrt, store: EngineStore, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = ("min=1x1x32x32", "opt=1x1x32x32", "max=1x1x32x32")
+    for mode in ("15W", "25W"):
+        store.save(key_of(graph, *ends, f"power={mode}"), b"engine")
+    here = type("Machine", (), {"is_jetson": True, "power_mode": "25W"})
+    monkeypatch.setattr(module, "this_machine", lambda: here)
+    assert [key.flags[-1] for key in engines_of(graph, store)] == ["power=25W"]
+
+
+def test_an_altered_engine_is_never_given_to_tensorrt(
+    infer: TensorrtInfer, trt: FakeTensorrt, store: EngineStore, graph: Path
+) -> None:
+    store.path(key_of(graph)).write_bytes(b"evil")
+    with pytest.raises(IrstdError, match="altered since it was built"):
+        infer(random(1, 1, 32, 32))
+    assert trt.loaded == []
+
+
+def test_what_tensorrt_says_is_told_in_one_line(
+    trt: FakeTensorrt, driver: Any, store: EngineStore, graph: Path
+) -> None:
+    store.save(key_of(graph), b"broken")
+    opened = TensorrtInfer(graph, ("logits",), store, lambda: Cuda(lambda name: driver))
+    with pytest.raises(IrstdError, match=r"TensorRT: Serialization assertion.* failed: build it"):
+        opened(random(1, 1, 32, 32))
+
+
+def test_an_engine_of_other_types_is_refused(infer: TensorrtInfer, trt: FakeTensorrt) -> None:
+    trt.dtype = "float16"
+    with pytest.raises(IrstdError, match="not float32 frame, logits: build it again"):
+        infer(random(1, 1, 32, 32))
+
+
+def test_a_missing_tensorrt_says_how_to_get_it(
+    graph: Path, mask_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(MachineError, match="tensorrt: not installed: on a Jetson .*jetpack"):
+        open_graph(graph, mask_spec, "int8", "tensorrt")
+
+
+def test_a_missing_gpu_says_where_to_run(
+    graph: Path, mask_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: object())
+    monkeypatch.setattr(module, "this_gpu", lambda: None)
+    with pytest.raises(MachineError, match="tensorrt: no usable NVIDIA GPU here: run it on the"):
+        open_graph(graph, mask_spec, "int8", "tensorrt")
+
+
+def test_a_runner_of_it_detects_and_frees_it(
+    trt: FakeTensorrt,
+    driver: Any,
+    tmp_path: Path,
+    mask_spec: ModelSpec,
+    frame: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(
+        TensorrtInfer.__init__, "__defaults__", (None, lambda: Cuda(lambda n: driver))
+    )
+    manifest = Manifest(mask_spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+    bundle = write_bundle(tmp_path / "b", manifest, {"int8.onnx": b"a graph"})
+    ends = ("min=1x1x32x24", "opt=1x1x32x24", "max=1x1x32x24")
+    open_store().save(key_of(bundle.path / "int8.onnx", *ends), b"engine")
+    with open_runner(bundle, "int8", "tensorrt") as run:
+        first, second = run.detect(frame)
+    assert (first.row, first.col, first.area_px) == (6.5, 8.5, 4.0)
+    assert (second.row, second.col, second.area_px) == (20.5, 14.5, 4.0)
+    assert run.name == "mshnet int8 on tensorrt"
+    assert driver.memory == {}
+
+
+@pytest.mark.tensorrt
+@pytest.mark.skipif(
+    find_spec("tensorrt") is None or this_gpu() is None or find_spec("polygraphy") is None,
+    reason="needs TensorRT, Polygraphy and an NVIDIA GPU",
+)
+class TestWithTensorrt:
+    """Where it exists: built, stored, loaded and compared with ONNX Runtime."""
+
+    @pytest.fixture(autouse=True)
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+
+    @pytest.fixture
+    def bundle(self, tmp_path: Path, heatmap_spec: ModelSpec, heatmap_graph: bytes) -> Bundle:
+        manifest = Manifest(heatmap_spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+        return write_bundle(tmp_path / "b", manifest, {"fp32.onnx": heatmap_graph})
+
+    def test_it_gives_the_numbers_of_onnx_runtime(self, bundle: Bundle) -> None:
+        from irstd_edge.edge.compiler import compile_engine
+        from irstd_edge.edge.engine_from_onnx import EnginePlan
+
+        compile_engine(
+            bundle, "fp32", EnginePlan(sizes=((64, 80), (32, 32)), batch=2), open_store()
+        )
+        with (
+            open_runner(bundle, "fp32", "onnxruntime") as reference,
+            open_runner(bundle, "fp32", "tensorrt") as run,
+        ):
+            for shape in ((1, 1, 64, 80), (2, 1, 32, 32), (1, 1, 64, 80)):
+                for seed in range(3):  # as it is, while it is recorded, replayed
+                    batch = np.random.default_rng(seed).random(shape, np.float32)
+                    pairs = zip(run.infer(batch), reference.infer(batch), strict=True)
+                    for found, expected in pairs:
+                        np.testing.assert_allclose(found, expected, atol=0.05)  # TF32

@@ -1,0 +1,128 @@
+"""docs/jetson.md: its code gives what edge.detect gives, and its commands exist."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from irstd_edge.edge.detect import OUTPUTS, predict_from_outputs
+from irstd_edge.edge.types import DecodeSpec, Detection
+
+DOCS = Path(__file__).parent.parent / "docs"
+TEXT = (DOCS / "jetson.md").read_text()
+SHAPES = [(64, 80), (61, 79), (7, 2)]
+COMPILER = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+
+MAIN = """
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <vector>
+{snippet}
+int main() {{
+  int n[4]; float threshold;
+  if (std::fread(n, 4, 4, stdin) != 4 || std::fread(&threshold, 4, 1, stdin) != 1) return 1;
+  std::vector<float> data(4 * n[0] * n[1]);
+  if (std::fread(data.data(), 4, data.size(), stdin) != data.size()) return 1;
+  const float* heat = data.data();
+  for (const Target& t : decode(heat, heat + n[0] * n[1], n[0], n[1], n[2], n[3], threshold))
+    std::printf("%.9g %.9g %.9g %.9g\\n", t.row, t.col, t.score, t.sigma_px);
+}}
+"""
+
+
+def snippet(kind: str, language: str) -> str:
+    found = re.findall(rf"<!-- {re.escape(kind)} -->\n```{language}\n(.*?)```", TEXT, re.DOTALL)
+    assert found
+    return "\n".join(found)
+
+
+def heatmap_outputs(shape: tuple[int, int], seed: int) -> list[Any]:
+    """Logits and geometry of a frame padded to multiples of 16, with offsets out of range too."""
+    random = np.random.default_rng(seed)
+    h, w = (-(-extent // 16) * 8 for extent in shape)
+    geometry = random.normal(0, 0.8, (3, h, w))
+    return [random.normal(-1, 3, (1, h, w)).astype(np.float32), geometry.astype(np.float32)]
+
+
+def table(detections: tuple[Detection, ...]) -> Any:
+    """row, col, score, sigma in pixels."""
+    rows = [(d.row, d.col, d.score, np.sqrt(d.area_px / np.pi)) for d in detections]
+    return np.array(rows).reshape(-1, 4)
+
+
+@pytest.fixture(scope="module")
+def code() -> dict[str, Any]:
+    names: dict[str, Any] = {"np": np, "cv2": cv2}
+    exec(snippet("numpy", "python"), names)
+    return names
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_numpy_decodes_a_heatmap_as_we_do(
+    code: dict[str, Any], shape: tuple[int, int], seed: int
+) -> None:
+    outputs = heatmap_outputs(shape, seed)
+    for threshold in (0.3, 0.9):
+        expected = predict_from_outputs(outputs, shape, DecodeSpec("heatmap", threshold)).detections
+        found = np.array(code["decode"](*outputs, shape, threshold)).reshape(-1, 4)
+        np.testing.assert_allclose(found, table(expected), rtol=1e-5, atol=1e-4)
+    assert shape[1] < 10 or len(found) > 10
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_numpy_decodes_a_mask_as_we_do(code: dict[str, Any], shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(-4, 3, (1, *(-(-extent // 16) * 16 for extent in shape)))
+    logits = logits.astype(np.float32)
+    expected = predict_from_outputs([logits], shape, DecodeSpec("mask", 0.6)).detections
+    found = code["decode_mask"](logits, shape, 0.6)
+    rows = [(d.row, d.col, d.score, d.area_px) for d in expected]
+    np.testing.assert_allclose(found, np.array(rows).reshape(-1, 4), rtol=1e-5)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler: sudo apt install g++")
+def test_cpp_decodes_a_heatmap_as_we_do(tmp_path: Path) -> None:
+    source, program = tmp_path / "decode.cpp", tmp_path / "decode"
+    source.write_text(MAIN.format(snippet=snippet("c++", "cpp")))
+    flags = ["-std=c++17", "-O1", "-Wall", "-Werror"]
+    subprocess.run([str(COMPILER), *flags, "-o", str(program), str(source)], check=True)
+    for seed, shape in enumerate(SHAPES):
+        outputs = heatmap_outputs(shape, seed)
+        ends = np.array([*outputs[0].shape[1:], *shape], np.int32).tobytes()
+        data = ends + np.float32(0.4).tobytes() + b"".join(o.tobytes() for o in outputs)
+        done = subprocess.run([str(program)], input=data, capture_output=True, check=True)
+        found = np.array([line.split() for line in done.stdout.splitlines()], float)
+        expected = predict_from_outputs(outputs, shape, DecodeSpec("heatmap", 0.4)).detections
+        np.testing.assert_allclose(found.reshape(-1, 4), table(expected), rtol=1e-4, atol=1e-3)
+
+
+def test_the_contract_names_every_output() -> None:
+    rows = re.findall(r"^\| `?(\w+)`? \| `(\w+)`.*\| \(N, ", TEXT, re.MULTILINE)
+    assert rows[0] == ("both", "frame")
+    named: dict[str, tuple[str, ...]] = {}
+    for kind, name in rows[1:]:
+        named[kind] = (*named.get(kind, ()), name)
+    assert named == OUTPUTS
+
+
+def test_five_commands_with_options_that_exist() -> None:
+    from typer.main import get_command
+
+    from irstd_edge.cli import app
+
+    lines = snippet("commands", "sh").splitlines()
+    assert len(lines) == 5
+    known = getattr(get_command(app), "commands")  # noqa: B009
+    for line in lines:
+        program, name, *rest = shlex.split(line, comments=True)
+        if program == "irstd-edge":
+            options = {option for param in known[name].params for option in param.opts}
+            assert {word for word in rest if word.startswith("--")} <= options
