@@ -67,7 +67,8 @@ class _MeanAndPeak(torch.autograd.Function):
         (index,) = ctx.saved_tensors
         shared = (grad[:, :1] / ctx.channels).expand(-1, ctx.channels, -1, -1)
         shared = shared.contiguous(memory_format=torch.channels_last)
-        return shared.scatter_add_(1, index, grad[:, 1:].contiguous())
+        both: Tensor = shared.scatter_add_(1, index, grad[:, 1:].contiguous())
+        return both
 
 
 class ChannelAttention(nn.Module):
