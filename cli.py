@@ -172,7 +172,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Crops a step, of all processes.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     loss: Annotated[str | None, typer.Option(help="sls, soft-iou, dice, bce, ...")] = None,
-    recipe: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    recipe: Annotated[str, typer.Option(help="default, paper or finetune.")] = "default",
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN/last.ckpt.")] = False,
@@ -486,6 +486,9 @@ def quantize(
     keep_float: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Layers to leave in float.")
     ] = None,
+    reduced_range: Annotated[
+        bool, typer.Option("--reduced-range", help="7-bit weights, for CPUs without VNNI.")
+    ] = False,
     frames: Annotated[int, typer.Option(min=1, help="To calibrate on.")] = 64,
     seed: Seed = 0,
 ) -> None:
@@ -498,6 +501,7 @@ def quantize(
         epochs=epochs,
         max_drop=max_drop,
         keep_float=tuple(keep_float or ()),
+        reduced_range=reduced_range,
         frames=frames,
         seed=seed,
     )

@@ -20,7 +20,7 @@ from irstd_edge.benchmarks.memory import peak_memory_mb
 from irstd_edge.benchmarks.schema import SCHEMA
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.dataset import DataSet
-from irstd_edge.edge.devices import this_machine
+from irstd_edge.edge.devices import Machine, this_machine
 from irstd_edge.edge.frames import read_frame
 from irstd_edge.edge.runners import Runner, open_runner
 from irstd_edge.edge.tensorrt_runtime import BACKEND as TENSORRT
@@ -36,6 +36,10 @@ Progress = Callable[[str, int, int], None]
 
 REFERENCE = "fp32"
 DEFAULT_SIZE = (256, 256)
+SATURATES = (
+    "int8 on this processor may clip inside its convolutions, for it has no VNNI: its accuracy "
+    "holds here alone; `quantize --reduced-range` makes graphs that cannot"
+)
 TIMED_FRAMES = 16
 """Different frames to time on: enough that none stays in a cache by itself."""
 
@@ -92,9 +96,23 @@ def bench(
     machine = this_machine(plan.threads)
     board = this_board(machine.is_jetson)
     timed_on = _timed_on(plan)
-    results = [_bench_one(bundle, plan, timed_on, board, progress) for bundle in bundles]
+    results = [
+        {
+            **_bench_one(bundle, plan, timed_on, board, progress),
+            "warnings": warnings_of(bundle, machine, plan),
+        }
+        for bundle in bundles
+    ]
     record = {**machine.record(), "clocks_locked": board.clocks_locked}
     return {"schema": SCHEMA, "machine": record, "results": results}
+
+
+def warnings_of(bundle: Bundle, machine: Machine, plan: Plan) -> list[str]:
+    """What makes this machine's results differ from another's."""
+    reduced = bundle.manifest.quantization.recipe.get("reduced_range", False)
+    on_cpu = any(runtime != TENSORRT for runtime in plan.runtimes)
+    rounds = any(variant.startswith("int8") for variant in plan.variants)
+    return [SATURATES] if machine.saturates and on_cpu and rounds and not reduced else []
 
 
 def frame_size(plan: Plan) -> Size:

@@ -48,14 +48,13 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 def model_section(result: Mapping[str, Any]) -> Html:
     """A card with everything that bench.json says of one model."""
     rows = rows_of(result)
-    timed_on = result.get("timed_on")
     return element(
         "section",
         element("h2", str(result["model"])),
         element("p", cost_of(result["cost"]), class_="soft"),
         _tiles(result, rows),
         _variants(rows),
-        _notes(rows, timed_on),
+        _notes(rows, result),
         _charts(rows),
         *[part for drift in result["drift"] for part in drift_parts(drift)],
         class_="card",
@@ -124,8 +123,10 @@ def _where(row: Row) -> Html:
     return joined([place, " ", element("span", "projected", class_="pill")])
 
 
-def _notes(rows: Sequence[Row], timed_on: str | None) -> Html:
-    lines = [f"Timed on {timed_on}."] if timed_on else []
+def _notes(rows: Sequence[Row], result: Mapping[str, Any]) -> Html:
+    timed_on = result.get("timed_on")
+    lines = [f"Warning: {words}." for words in result.get("warnings") or ()]
+    lines += [f"Timed on {timed_on}."] if timed_on else []
     weak = [
         f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"
         for reason in dict.fromkeys(reason for row in rows for reason in row.weak)

@@ -94,6 +94,7 @@ _RESULT = {
     "model": TEXT,
     "cost": _COST,
     "timed_on": Maybe(TEXT, optional=True),
+    "warnings": Maybe([TEXT], optional=True),
     "variants": [_VARIANT],
     "drift": [_DRIFT],
 }

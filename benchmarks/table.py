@@ -125,6 +125,7 @@ def _rates(ends_ms: Sequence[float] | None) -> list[float] | None:
 
 def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     rows = rows_of(result)
+    yield from result.get("warnings") or ()
     yield cost_of(result["cost"])
     if result.get("timed_on"):
         yield f"timed on {result['timed_on']}; p50 and FPS: inference alone, ~: weak"

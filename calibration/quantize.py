@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from irstd_edge.calibration.fake_quantize import FakeQuantize
+from irstd_edge.calibration.fake_quantize import LEVELS, FakeQuantize
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS, float_layers_of
 from irstd_edge.edge.quiet import silence_telemetry
 
@@ -30,6 +30,9 @@ RECIPE = {
     "bias_correction": "fast",
 }
 """What every bundle's manifest says of how it was made."""
+
+REDUCED_LEVELS = 63
+"""Of weights, for processors that add two products of 8 bit in 16: 2 * 255 * 63 fits, 127 not."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,17 @@ class Quantized:
 
 
 def quantize(
-    module: nn.Module, model: str, batches: Sequence[Tensor], keep_float: Sequence[str] = ()
+    module: nn.Module,
+    model: str,
+    batches: Sequence[Tensor],
+    keep_float: Sequence[str] = (),
+    reduced_range: bool = False,
 ) -> Quantized:
     """Quantize a deployed network after training; the one that was given stays as it is.
 
     batches: (1, 1, H, W) in 0..1 each, on the CPU, of any size. keep_float: patterns of more layers
-    to leave in float. Raises IrstdError for a pattern that fits no layer.
+    to leave in float. reduced_range: round weights to -63..63. Raises IrstdError for a pattern that
+    fits no layer.
     """
     module = copy.deepcopy(module).cpu().eval()
     with _quiet_nncf() as nncf:
@@ -66,7 +74,7 @@ def quantize(
             ),
             advanced_parameters=_parameters(nncf),
         )
-        _replace_quantizers(quantized)
+        _replace_quantizers(quantized, REDUCED_LEVELS if reduced_range else LEVELS)
     return Quantized(quantized.eval(), float_layers)
 
 
@@ -127,7 +135,7 @@ def _parameters(nncf: Any) -> Any:
     )
 
 
-def _replace_quantizers(module: nn.Module) -> None:
+def _replace_quantizers(module: nn.Module, weight_levels: int) -> None:
     """Put a `FakeQuantize` into every slot, one for all slots that share a quantizer."""
     from nncf.torch.quantization.layers import SymmetricQuantizer
 
@@ -137,13 +145,16 @@ def _replace_quantizers(module: nn.Module) -> None:
         for key, quantizer in slot.items():
             if isinstance(quantizer, SymmetricQuantizer):
                 if quantizer not in made:
-                    made[quantizer] = _fake_quantize(quantizer.scale, quantizer.per_channel)
+                    made[quantizer] = _fake_quantize(
+                        quantizer.scale, quantizer.per_channel, weight_levels
+                    )
                 slot[key] = made[quantizer]
 
 
-def _fake_quantize(limit: Tensor, per_channel: bool) -> FakeQuantize:
+def _fake_quantize(limit: Tensor, per_channel: bool, weight_levels: int) -> FakeQuantize:
     """Of NNCF's scale, which is the end of the range, signed whatever it was."""
     if not per_channel:
         return FakeQuantize(limit.reshape(()))
     axis = max(range(limit.ndim), key=lambda index: limit.shape[index])
-    return FakeQuantize(limit.reshape(-1), axis)
+    # Weights alone have a scale per channel; the wider range leaves the outer steps unused.
+    return FakeQuantize(limit.reshape(-1) * (LEVELS / weight_levels), axis)

@@ -15,7 +15,6 @@ from torch import nn
 from irstd_edge.benchmarks.accuracy import Evaluation
 from irstd_edge.calibration.export import FP32, INT8, graphs_of
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS
-from irstd_edge.calibration.head_bias import correct_head_bias
 from irstd_edge.calibration.judge import (
     golden_of,
     is_better,
@@ -79,6 +78,7 @@ def quantize_to_bundle(
     epochs: int | None = None,
     max_drop: float | None = None,
     keep_float: Sequence[str] = (),
+    reduced_range: bool = False,
     frames: int = 64,
     seed: int = 0,
     progress: Progress = lambda *_: None,
@@ -89,13 +89,18 @@ def quantize_to_bundle(
     part; never opens its test list. Where training gains nothing the calibrated network is kept,
     and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001) that INT8 may lose;
     where it loses more, the fewest layers that hold it stay in float, and the manifest lists them.
-    Raises IrstdError where none hold it, and writes nothing then.
+    reduced_range: weights of 7 bits, for processors without VNNI.
+    Raises IrstdError where no layers hold the drop, and writes nothing then.
     """
     _check(method, out)
     how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
     case = _case(weights, data, frames, seed, progress)
     recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
-    quantized, recipe["head_bias"] = _calibrated(case, keep_float, progress)
+    recipe["reduced_range"] = reduced_range
+    progress("calibrating", 0, 1)
+    batches = [torch.from_numpy(batch) for batch in case.batches()]
+    quantized = quantize(case.float_net, case.spec.name, batches, keep_float, reduced_range)
+    progress("calibrating", 1, 1)
     made_by = "ptq"
     if method == "qat":
         quantized, recipe["qat"] = _trained(case, quantized, how, seed, progress)
@@ -137,22 +142,6 @@ def _case(weights: str | Path, data: Path, frames: int, seed: int, progress: Pro
     entry = replace(spec.input, bit_depth=samples[0].frame.bit_depth)
     spec = replace(spec, input=entry)
     return _Case(path, net.deploy(), spec, train, tuple(held_out.samples()), samples)
-
-
-def _calibrated(
-    case: _Case, keep_float: Sequence[str], progress: Progress
-) -> tuple[Quantized, float]:
-    """The network after calibration, and by how much its head was shifted."""
-    progress("calibrating", 0, 2)
-    batches = [torch.from_numpy(batch) for batch in case.batches()]
-    quantized = quantize(case.float_net, case.spec.name, batches, keep_float)
-    progress("calibrating", 1, 2)
-    points = [sample.points for sample in case.samples]
-    module, shift = correct_head_bias(
-        quantized.module, case.float_net, case.spec.name, batches, points
-    )
-    progress("calibrating", 2, 2)
-    return replace(quantized, module=module), shift
 
 
 def _trained(

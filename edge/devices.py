@@ -18,6 +18,9 @@ X86_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "am
 ARM_FEATURES = ("asimd", "asimddp", "fphp", "asimdhp", "i8mm", "bf16", "sve")
 """In the kernel's words, those that decide how fast INT8 and FP32 convolutions run."""
 
+EXACT_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")
+"""x86 features that add up products of 8 bit in 32."""
+
 FINGERPRINT_DIGITS = 16
 
 
@@ -50,6 +53,16 @@ class Machine:
         """Whether the module is one of NVIDIA's; the carrier board may bear another's name."""
         named = re.search("jetson|nvidia", self.board or "", re.IGNORECASE)
         return named is not None or bool(self.gpu and re.search("tegra[0-9]", self.gpu))
+
+    @property
+    def saturates(self) -> bool:
+        """Whether convolutions of 8 bit may clip inside.
+
+        An x86 processor without VNNI adds two products of unsigned and signed 8 bit up in 16
+        (VPMADDUBSW), where 2 * 255 * 127 does not fit.
+        """
+        architecture, *features = self.isa.split("+")
+        return architecture in ("x86_64", "AMD64") and not set(features) & set(EXACT_INT8)
 
     def record(self) -> dict[str, Any]:
         """The `machine` object of bench.json."""

@@ -111,9 +111,11 @@ RECIPES = {
         warm_epochs=6,
         average_share=0.0,
     ),
-    ("mshnet", "finetune"): Recipe("soft-iou-bce", 26, 8, 5e-4, crops=(SMALL, WHOLE), until=(0.6,)),
+    ("mshnet", "finetune"): Recipe(
+        "soft-iou-bce", 30, 8, 4e-4, crops=(SMALL, WHOLE), until=(0.34,)
+    ),
     ("p2p", "default"): Recipe("points", 300, 16, 2e-3, warm_epochs=10),
-    ("p2p", "finetune"): Recipe("points", 180, 8, 1e-3, crops=(SMALL, WHOLE), until=(0.75,)),
+    ("p2p", "finetune"): Recipe("points", 150, 8, 4e-4, crops=(SMALL, WHOLE), until=(0.73,)),
 }
 
 
@@ -130,7 +132,8 @@ def recipe_of(
     spec_of(model)
     names = [recipe for of, recipe in RECIPES if of == model]
     if name not in names:
-        raise IrstdError(f"--recipe: {model} has no recipe {name!r}; choose {' or '.join(names)}")
+        choice = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        raise IrstdError(f"--recipe: {model} has no recipe {name!r}; choose {choice}")
     recipe = RECIPES[model, name]
     if loss is not None and (loss == "points") != (recipe.loss == "points"):
         raise IrstdError(f"--loss: {model} cannot be trained with {loss!r}; leave --loss out")

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,13 @@ import numpy as np
 import pytest
 
 from irstd_edge.benchmarks import bench as bench_module
-from irstd_edge.benchmarks.bench import Plan, bench
+from irstd_edge.benchmarks.bench import SATURATES, Plan, bench, warnings_of
 from irstd_edge.benchmarks.energy import Board, Energy
 from irstd_edge.benchmarks.memory import peak_memory_mb
 from irstd_edge.benchmarks.schema import check_bench
 from irstd_edge.edge.bundle import Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
+from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.frames import png_of
 from irstd_edge.edge.types import (
     DecodeSpec,
@@ -118,6 +120,25 @@ def test_every_variant_is_timed_judged_and_compared(
     assert [each["lost"] for each in drift["by_area"]] == [1, 0, 0, 0]
     (lost,) = [target for target in drift["targets"] if target["flip"] == "lost"]
     assert (lost["image"], lost["row"], lost["col"]) == ("b", 20.5, 6.5)
+
+
+@pytest.mark.parametrize(
+    ("isa", "reduced", "plan", "warned"),
+    [
+        ("x86_64+avx2", False, Plan(), True),
+        ("x86_64+avx2", True, Plan(), False),
+        ("x86_64+avx2", False, Plan(variants=("fp32", "fp16")), False),
+        ("x86_64+avx2", False, Plan(runtimes=("tensorrt",)), False),
+        ("x86_64+avx2+avx512_vnni", False, Plan(), False),
+    ],
+)
+def test_int8_without_vnni_is_warned_of(
+    isa: str, reduced: bool, plan: Plan, warned: bool, bundle: Bundle
+) -> None:
+    machine = replace(this_machine(), isa=isa)
+    recipe = Quantization("ptq", {"reduced_range": reduced}, (), ())
+    made = replace(bundle, manifest=replace(bundle.manifest, quantization=recipe))
+    assert warnings_of(made, machine, plan) == ([SATURATES] if warned else [])
 
 
 def test_without_data_noise_is_timed_and_nothing_judged(

@@ -131,3 +131,18 @@ def test_threads_are_those_this_process_may_use():
         assert usable_threads() == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(
+    ("isa", "saturates"),
+    [
+        ("x86_64+avx2", True),
+        ("x86_64+avx2+avx512f", True),
+        ("AMD64+avx2", True),
+        ("x86_64+avx2+avx512f+avx512_vnni", False),
+        ("x86_64+avx2+avx_vnni", False),
+        ("aarch64+asimd", False),
+    ],
+)
+def test_convolutions_of_8_bit_clip_without_vnni_alone(isa: str, saturates: bool) -> None:
+    assert Machine("cpu", isa, 2, None, None, None, load=0.5).saturates is saturates

@@ -34,10 +34,20 @@ def test_the_default_recipe_ends_on_whole_frames(model: str) -> None:
     assert recipe.crops_in(recipe.epochs - 1) == Augmentation(256)
 
 
+@pytest.mark.parametrize("model", ["mshnet", "p2p"])
+def test_fine_tuning_goes_on_gently(model: str) -> None:
+    default, recipe = recipe_of(model), recipe_of(model, "finetune")
+    assert recipe.lr < default.lr and recipe.loss == default.loss
+    for crops in recipe.crops:
+        assert isinstance(crops, Augmentation)
+        assert crops.noise < Augmentation(256).noise and crops.gain < Augmentation(256).gain
+    assert recipe.crops_in(recipe.epochs - 1).size_px == 256
+
+
 @pytest.mark.parametrize(
     "given", [{"epochs": 3}, {"batch_size": 2}, {"lr": 0.5}, {"loss": "dice"}, {}]
 )
-@pytest.mark.parametrize("name", ["default", "paper"])
+@pytest.mark.parametrize("name", ["default", "paper", "finetune"])
 def test_given_figures_take_the_place_of_the_recipes(name: str, given) -> None:
     assert recipe_of("mshnet", name, **given) == replace(RECIPES["mshnet", name], **given)
 
@@ -51,8 +61,8 @@ def test_mshnet_takes_every_mask_loss_and_p2p_none(loss: str) -> None:
 def test_wrong_names_list_the_right_ones() -> None:
     assert refusal("yolo") == "yolo: no model has this name; choose one of mshnet, p2p"
     message = refusal("mshnet", "fast")
-    assert message == "--recipe: mshnet has no recipe 'fast'; choose default or paper"
-    assert refusal("p2p", "paper").endswith("choose default")
+    assert message == "--recipe: mshnet has no recipe 'fast'; choose default, paper or finetune"
+    assert refusal("p2p", "paper").endswith("choose default or finetune")
     assert all(name in refusal("mshnet", loss="tversky") for name in MASK_LOSSES)
     assert refusal("mshnet", loss="points").startswith("--loss: mshnet")
 
