@@ -1,0 +1,169 @@
+"""What each part of the quantization buys: a table in Markdown, one part changed at a time.
+
+python tests/experiments/int8_parts.py p2p --data NUDT-SIRST [--split test] [--qat BUNDLE]
+
+Every row is INT8 against FP32 of the same weights and runtime: targets lost and gained, the change
+of F1 at 3 px in points, and the root of the mean squared change of a target's score.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
+from irstd_edge.calibration import float_layers, quantize, subset
+from irstd_edge.calibration.export import FP32, INT8, INT8_CPU, graphs_of
+from irstd_edge.calibration.quantize import quantize as quantized
+from irstd_edge.edge.bundle import open_bundle
+from irstd_edge.edge.dataset import open_dataset
+from irstd_edge.edge.runners import installed_runtimes, open_graph, torch_runner
+from irstd_edge.edge.types import ModelSpec, Sample
+from irstd_edge.models.weights import find_weights, load_model, spec_with_threshold
+
+FRAMES = 64
+FORMS = (("onnxruntime", INT8_CPU), ("onnxruntime", INT8), ("openvino", INT8))
+"""Runtime -> graph; the second is what happens without a form of ONNX Runtime's own."""
+FIRST_LAYERS = {"p2p": ("stem",), "mshnet": ("conv_init", "encoder_0.*")}
+"""Without the policy: only what the lint of every runtime asks for stays in float."""
+
+
+@contextmanager
+def mean_ranges() -> Iterator[None]:
+    """NNCF's own rule: the mean over frames of each frame's extremes."""
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet as Rules
+
+    with patch.object(Rules, "MINMAX", Rules.MEAN_MINMAX):
+        yield
+
+
+@contextmanager
+def drawn_frames() -> Iterator[None]:
+    """Calibration frames drawn at random, none for its targets."""
+    with (
+        patch.object(subset, "_peak", lambda sample: 0.0),
+        patch.object(subset, "_faintest", lambda sample: 0.0),
+    ):
+        yield
+
+
+@contextmanager
+def no_policy() -> Iterator[None]:
+    """Attention and heads rounded too."""
+    first = {
+        name: tuple((pattern, "first") for pattern in patterns)
+        for name, patterns in FIRST_LAYERS.items()
+    }
+    with patch.object(float_layers, "FLOAT_LAYERS", first):
+        yield
+
+
+@contextmanager
+def all_operators() -> Iterator[None]:
+    """Sums, products and resizes rounded too."""
+    with patch.object(quantize, "FLOAT_OPERATORS", ()):
+        yield
+
+
+@contextmanager
+def as_shipped() -> Iterator[None]:
+    """Nothing changed."""
+    yield
+
+
+PARTS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "as `quantize --method ptq`": (as_shipped, {}),
+    "ranges: mean over frames": (mean_ranges, {}),
+    "calibration frames drawn at random": (drawn_frames, {}),
+    "attention and heads in INT8": (no_policy, {}),
+    "sums, products, resizes in INT8": (all_operators, {}),
+    "`--reduced-range`": (as_shipped, {"reduced_range": True}),
+}
+
+
+def graphs(weights: str, data: Path, part: str) -> tuple[dict[str, bytes], ModelSpec]:
+    """The graphs that calibration gives with one part changed."""
+    changed, options = PARTS[part]
+    net, model, card = load_model(find_weights(weights))
+    spec, float_net = spec_with_threshold(model, card), net.deploy()
+    with changed():
+        samples = subset.calibration_samples(open_dataset(data, "train"), FRAMES, 0)
+        runner = torch_runner(float_net, spec)
+        batches = [runner.batch_of(sample.frame) for sample in samples]
+        tensors = [torch.from_numpy(batch) for batch in batches]
+        made = quantized(float_net, spec.name, tensors, **options)
+    return graphs_of(float_net, made.module, spec, batches), spec
+
+
+def judged(graph: bytes, spec: ModelSpec, runtime: str, samples: list[Sample]) -> Evaluation:
+    """Its results on the frames."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "graph.onnx")
+        path.write_bytes(graph)
+        with open_graph(path, spec, "int8", runtime) as run:
+            return evaluate(samples, run.predict, "native")
+
+
+def row(title: str, form: str, before: Evaluation, after: Evaluation) -> str:
+    """A line of the table."""
+    pairs = [
+        (a, b)
+        for one, other in zip(before.images, after.images, strict=True)
+        for a, b in zip(one.targets, other.targets, strict=True)
+    ]
+    lost = sum(a.matched and not b.matched for a, b in pairs)
+    gained = sum(b.matched and not a.matched for a, b in pairs)
+    error = (sum((a.score - b.score) ** 2 for a, b in pairs) / len(pairs)) ** 0.5
+    f1 = 100 * (after.points_3px.f1 - before.points_3px.f1)
+    return f"| {title} | {form} | {lost} | {gained} | {f1:+.2f} | {error:.4f} |"
+
+
+class Table:
+    """Rows against FP32, which is judged once on each runtime."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        self.samples = samples
+        self.references: dict[str, Evaluation] = {}
+
+    def add(self, title: str, made: Mapping[str, bytes], spec: ModelSpec) -> None:
+        """Print a line for each runtime and form."""
+        for runtime, name in FORMS:
+            if runtime not in installed_runtimes():
+                continue
+            if runtime not in self.references:
+                self.references[runtime] = judged(made[FP32], spec, runtime, self.samples)
+            after = judged(made[name], spec, runtime, self.samples)
+            form = f"{runtime}, {name}"
+            print(row(title, form, self.references[runtime], after), flush=True)
+
+
+def main() -> None:
+    """Print the table, part by part."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("weights")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--qat", type=Path, help="a bundle of `quantize --method qat` to compare")
+    options = parser.parse_args()
+    samples = [
+        s for s in open_dataset(options.data, options.split).samples() if isinstance(s, Sample)
+    ]
+    print("| changed | graph | lost | gained | F1, points | score error |", flush=True)
+    print(f"|{'---|' * 6}", flush=True)
+    table = Table(samples)
+    for part in PARTS:
+        made, spec = graphs(options.weights, options.data, part)
+        table.add(part, made, spec)
+    if options.qat is not None:
+        bundle = open_bundle(options.qat)
+        made = {name: (bundle.path / name).read_bytes() for name in (FP32, INT8, INT8_CPU)}
+        table.add("`quantize --method qat`", made, bundle.manifest.model)
+
+
+if __name__ == "__main__":
+    main()
