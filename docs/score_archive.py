@@ -1,0 +1,79 @@
+"""Score an archive of frames with many workers; one that dies is started again and loses nothing.
+
+    find archive -name '*.png' | sort > frames.txt
+    torchrun --nproc-per-node 2 --max-restarts 3 score_archive.py bundle frames.txt results
+
+Every worker takes each WORLD_SIZE-th chunk of the list and writes its lines, those of `irstd-edge
+predict`, as one file that is whole or absent. What is there is not done again, so a job that was
+stopped, or a group that torchrun started anew, goes on. A frame that cannot be read gets a line
+with its error, for one bad file of ten million must not end the job.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from irstd_edge.edge.bundle import Bundle, open_bundle
+from irstd_edge.edge.files import sha256_of, write_atomic
+from irstd_edge.edge.runners import Runner, open_runner
+from irstd_edge.edge.sequences import frames_of
+from irstd_edge.edge.types import IrstdError
+
+
+def chunks(listing: Path, size: int, rank: int, world_size: int) -> Iterator[tuple[int, list[str]]]:
+    """Number and paths of each chunk of this worker; the list itself is never held whole."""
+    with open(listing, encoding="utf-8") as file:
+        number = 0
+        while lines := [line.rstrip("\n") for line in islice(file, size)]:
+            if number % world_size == rank:
+                yield number, lines
+            number += 1
+
+
+def lines_of(path: str, run: Runner) -> Iterator[dict[str, Any]]:
+    """What `predict` says of each frame of a file."""
+    try:
+        for frame in frames_of(Path(path)):
+            found = [asdict(detection) for detection in run.detect(frame)]
+            yield {"path": path, "frame": frame.name, "detections": found}
+    except IrstdError as error:
+        yield {"path": path, "error": str(error)}
+
+
+def refuse_other_job(out: Path, bundle: Bundle, listing: Path, chunk: int) -> None:
+    """Keep chunks of another list, size or bundle apart from ours."""
+    job = json.dumps({"bundle": bundle.sha256, "list": sha256_of(listing), "chunk": chunk})
+    kept = out / "job.json"
+    if kept.exists() and kept.read_text() != job:
+        raise SystemExit(f"{out}: holds another job's results: choose another folder")
+    write_atomic(kept, job)
+
+
+def main() -> None:
+    """Score this worker's chunks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("listing", type=Path, metavar="FRAMES.txt")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--chunk", type=int, default=1000)
+    parser.add_argument("--variant", default="int8")
+    parser.add_argument("--runtime", default="onnxruntime")
+    options = parser.parse_args()
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    bundle = open_bundle(options.bundle)
+    refuse_other_job(options.out, bundle, options.listing, options.chunk)
+    with open_runner(bundle, options.variant, options.runtime, threads=1) as run:
+        for number, paths in chunks(options.listing, options.chunk, rank, world_size):
+            part = options.out / f"part-{number:07d}.jsonl"
+            if not part.exists():
+                lines = [json.dumps(line) for path in paths for line in lines_of(path, run)]
+                write_atomic(part, "".join(f"{line}\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()
