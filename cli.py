@@ -505,6 +505,10 @@ def quantize(
         frames=frames,
         seed=seed,
     )
+    from irstd_edge.calibration.outcome import outcome_words
+
+    for line in outcome_words(bundle.manifest.quantization):
+        talk.print(line, markup=False, soft_wrap=True)
     print(bundle.path)
 
 

@@ -24,6 +24,7 @@ from irstd_edge.calibration.judge import (
     standing_of,
     worst_drop,
 )
+from irstd_edge.calibration.parity import parity
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
@@ -111,6 +112,9 @@ def quantize_to_bundle(
         graphs, judged = _judged(case, quantized, [layer for layer, _ in released], progress)
         quantized = replace(quantized, float_layers=(*quantized.float_layers, *released))
     refuse_drop(judged, FP32, max_drop, REMEDY[method])
+    exported = None if "sensitivity" in recipe else quantized.module
+    edges = parity(judged, exported, graphs, case.spec, case.held_out, progress)
+    recipe["parity"] = [edge.record() for edge in edges]
     with opened(graphs, case.spec) as runners:
         golden = golden_of(runners, FP32, case.samples)
     calibration = tuple(fingerprint(sample.frame) for sample in case.samples)

@@ -1,0 +1,38 @@
+"""What `quantize` has to say of a bundle beside its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from irstd_edge.edge.types import Quantization
+
+
+def outcome_words(quantization: Quantization) -> Iterator[str]:
+    """Lines on what training bought, what stays in float for a budget, and who agrees."""
+    recipe = quantization.recipe
+    if "qat" in recipe:
+        yield _training_words(recipe["qat"])
+    budget = [layer for layer, reason in quantization.float_layers if "--max-drop" in reason]
+    if budget:
+        yield f"in float to hold --max-drop: {', '.join(budget)}"
+    if recipe.get("parity"):
+        yield _parity_words(recipe["parity"])
+
+
+def _training_words(qat: Mapping[str, Any]) -> str:
+    before, after = (qat["held_out"][name] for name in ("ptq", "qat"))
+    changes = ", ".join(f"{name} {before[name]:.4f} -> {after[name]:.4f}" for name in before)
+    kept = "is kept" if qat["kept"] else "bought nothing, so the calibrated network is kept"
+    return f"QAT {kept} (held-out frames: {changes})"
+
+
+def _parity_words(edges: Sequence[Mapping[str, Any]]) -> str:
+    """How far each way to run it is from the graph as written; the farthest is named last."""
+    parts = [
+        f"{edge['way']} differs in {edge['flips']} of {edge['targets']} targets (scores by "
+        f"{edge['score_error']:.4f})"
+        for edge in edges
+    ]
+    farthest = max(edges, key=lambda edge: (edge["flips"], edge["score_error"]))
+    return f"int8.onnx on held-out frames: {', '.join(parts)}; farthest: {farthest['way']}"

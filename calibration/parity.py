@@ -1,0 +1,82 @@
+"""One INT8 network, three ways to run it: do torch, ONNX Runtime and OpenVINO see the same?
+
+Every way is held against int8.onnx computed node by node as it is written. What torch gives
+beside it is the export's doing, what a runtime gives is that runtime's: its own form of the graph,
+its order of sums, and values that fall on the middle between two steps.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from irstd_edge.benchmarks.accuracy import Evaluation
+from irstd_edge.calibration.export import INT8, INT8_CPU
+from irstd_edge.calibration.judge import Runners, judge
+from irstd_edge.calibration.subset import Progress
+from irstd_edge.edge.runners import installed_runtimes, open_graph, torch_runner
+from irstd_edge.edge.types import ModelSpec, Sample, Skip
+
+TORCH = "torch"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """How far one way to run the network is from int8.onnx as it is written."""
+
+    way: str
+    """torch, onnxruntime or openvino."""
+    targets: int
+    flips: int
+    """Targets that one of both finds, and not the other."""
+    score_error: float
+    """Root of the mean squared difference of a target's score."""
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+
+def parity(
+    judged: Mapping[str, Evaluation],
+    module: nn.Module | None,
+    graphs: Mapping[str, bytes],
+    spec: ModelSpec,
+    samples: Sequence[Sample | Skip],
+    progress: Progress = lambda *_: None,
+) -> tuple[Edge, ...]:
+    """The edge of every way that runs here.
+
+    judged: results of the graphs on the samples, as `judge` gives them. module: what the graphs
+    were exported from; None where layers were released after it.
+    """
+    ways: Runners = {}
+    if module is not None:
+        ways[TORCH] = torch_runner(module, spec, f"int8 in {TORCH}")
+    with tempfile.TemporaryDirectory() as folder:
+        if "openvino" in installed_runtimes():
+            path = Path(folder, INT8)
+            path.write_bytes(graphs[INT8])
+            ways["openvino"] = open_graph(path, spec, "int8", "openvino")
+        found = judge(ways, samples, progress)
+        for runner in ways.values():
+            runner.close()
+    found["onnxruntime"] = judged[INT8_CPU]
+    return tuple(edge(way, judged[INT8], result) for way, result in found.items())
+
+
+def edge(way: str, written: Evaluation, other: Evaluation) -> Edge:
+    """Compare two results on the same frames, target by target."""
+    one, two = (
+        [target for image in result.images for target in image.targets]
+        for result in (written, other)
+    )
+    flips = sum(a.matched != b.matched for a, b in zip(one, two, strict=True))
+    error = math.dist([a.score for a in one], [b.score for b in two]) / math.sqrt(max(1, len(one)))
+    return Edge(way, len(one), flips, error)

@@ -1,0 +1,40 @@
+"""What is said of a quantization, from its record alone."""
+
+from irstd_edge.calibration.outcome import outcome_words
+from irstd_edge.edge.types import Quantization
+
+SCORES = {
+    "ptq": {"f1_3px": 0.96, "score_error": 0.02},
+    "qat": {"f1_3px": 0.97, "score_error": 0.01},
+}
+FLOATS = (("stem", "sees the frame"), ("high1.conv1", "--max-drop 0.1: rounded alone, it moves"))
+
+
+def said(recipe, float_layers=()):
+    return list(outcome_words(Quantization("ptq", recipe, (), tuple(float_layers))))
+
+
+def test_nothing_is_said_of_a_plain_calibration():
+    assert said({"seed": 0}) == []
+
+
+def test_training_that_bought_nothing_is_said_so():
+    changes = "(held-out frames: f1_3px 0.9600 -> 0.9700, score_error 0.0200 -> 0.0100)"
+    assert said({"qat": {"kept": True, "held_out": SCORES}}) == [f"QAT is kept {changes}"]
+    (line,) = said({"qat": {"kept": False, "held_out": SCORES}})
+    assert line == f"QAT bought nothing, so the calibrated network is kept {changes}"
+
+
+def test_layers_left_in_float_for_a_budget_are_named():
+    assert said({}, FLOATS) == ["in float to hold --max-drop: high1.conv1"]
+
+
+def test_the_way_that_is_farthest_off_is_named():
+    edges = [
+        {"way": "torch", "targets": 86, "flips": 0, "score_error": 0.00012},
+        {"way": "openvino", "targets": 86, "flips": 1, "score_error": 0.0044},
+        {"way": "onnxruntime", "targets": 86, "flips": 0, "score_error": 0.0125},
+    ]
+    (line,) = said({"parity": edges})
+    assert "torch differs in 0 of 86 targets (scores by 0.0001), openvino differs in 1 of" in line
+    assert line.endswith("farthest: openvino")
