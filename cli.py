@@ -55,6 +55,13 @@ MaxFa = Annotated[
     float | None,
     typer.Option(min=0, help="The threshold that kept false alarms per Mpx to this, held out."),
 ]
+Normalise = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="full-scale, percentile, local-contrast or by-depth: how counts become 0..1.",
+    ),
+]
 Tile = Annotated[
     str | None, typer.Option(metavar="HxW", help="Run larger frames by tiles of this size.")
 ]
@@ -258,7 +265,11 @@ def import_weights(
 
 @contextmanager
 def _runner(
-    source: str, runtime: str | None, variant: str | None, public_key: Path | None
+    source: str,
+    runtime: str | None,
+    variant: str | None,
+    public_key: Path | None,
+    normalise: str | None,
 ) -> Iterator[Runner]:
     """Open weights (with torch) or a bundle, and check a bundle before it serves."""
     from irstd_edge.edge.bundle import open_bundle
@@ -268,6 +279,9 @@ def _runner(
 
     if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
         bundle = open_bundle(Path(source), public_key)
+        if normalise is not None:
+            frozen = bundle.manifest.model.input.normalisation
+            raise IrstdError(f"--normalise: {source} was made for {frozen}: quantize again with it")
         chosen = variant or (variant_to_run(bundle) if runtime == RUNTIME else "int8")
         with open_runner(bundle, chosen, runtime or "onnxruntime") as run:
             self_test(run, bundle)
@@ -277,11 +291,12 @@ def _runner(
         raise IrstdError(f"--public-key: {source} is no bundle, and only bundles are signed")
     if runtime not in (None, "torch") or variant not in (None, "fp32"):
         raise IrstdError(f"{source}: weights run as fp32 with torch; give a bundle instead")
-    with _weights_runner(source) as run:
+    with _weights_runner(source, normalise) as run:
         yield run
 
 
-def _weights_runner(source: str) -> Runner:
+def _weights_runner(source: str, normalise: str | None) -> Runner:
+    from irstd_edge.edge.normalisation import with_normalisation
     from irstd_edge.edge.runners import torch_runner
 
     try:
@@ -291,7 +306,8 @@ def _weights_runner(source: str) -> Runner:
             f"{source}: weights need {error.name}: pip install 'irstd-edge[train]' or give a bundle"
         ) from error
     net, model, card = load_model(source)
-    return torch_runner(net.deploy(), spec_with_threshold(model, card))
+    spec = with_normalisation(spec_with_threshold(model, card), normalise)
+    return torch_runner(net.deploy(), spec)
 
 
 @app.command("eval")
@@ -304,6 +320,7 @@ def evaluate(
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
+    normalise: Normalise = None,
     tile: Tile = None,
     halo: Halo = 32,
     public_key: PublicKey = None,
@@ -320,7 +337,7 @@ def evaluate(
     chosen = open_dataset(data, split)
     with (
         _progress() as move,
-        _runner(source, runtime, variant, public_key) as run,
+        _runner(source, runtime, variant, public_key, normalise) as run,
         _clipping() as check,
     ):
         threshold = _threshold(run, threshold, max_fa)
@@ -391,6 +408,7 @@ def predict(
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
+    normalise: Normalise = None,
     tile: Tile = None,
     halo: Halo = 32,
     public_key: PublicKey = None,
@@ -413,7 +431,7 @@ def predict(
     frames = ((n, f) for n, file in enumerate(files, 1) for f in frames_of(file, bits, layout))
     with (
         _progress() as move,
-        _runner(source, runtime, variant, public_key) as run,
+        _runner(source, runtime, variant, public_key, normalise) as run,
         _clipping() as check,
         _lines(json_to) as write,
     ):
@@ -487,6 +505,7 @@ def quantize(
         list[str] | None, typer.Option(metavar="PATTERN", help="Layers to leave in float.")
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="To calibrate on.")] = 64,
+    normalise: Normalise = None,
     seed: Seed = 0,
 ) -> None:
     """Turn weights into a bundle of FP32 and INT8 graphs; the test list is never seen."""
@@ -500,6 +519,7 @@ def quantize(
         keep_float=tuple(keep_float or ()),
         frames=frames,
         seed=seed,
+        normalise=normalise,
     )
     print(bundle.path)
 

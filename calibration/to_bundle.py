@@ -33,6 +33,7 @@ from irstd_edge.edge.bundle import MANIFEST, Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.files import sha256_of
 from irstd_edge.edge.manifest import METHODS
+from irstd_edge.edge.normalisation import with_normalisation
 from irstd_edge.edge.runners import torch_runner
 from irstd_edge.edge.types import (
     FloatArray,
@@ -81,6 +82,7 @@ def quantize_to_bundle(
     keep_float: Sequence[str] = (),
     frames: int = 64,
     seed: int = 0,
+    normalise: str | None = None,
     progress: Progress = lambda *_: None,
 ) -> Bundle:
     """Quantize weights (a file, or the name of shipped ones) and write the bundle `out`.
@@ -89,11 +91,12 @@ def quantize_to_bundle(
     part; never opens its test list. Where training gains nothing the calibrated network is kept,
     and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001) that INT8 may lose;
     where it loses more, the fewest layers that hold it stay in float, and the manifest lists them.
+    normalise: the policy that the bundle freezes; None for that of the weights.
     Raises IrstdError where none hold it, and writes nothing then.
     """
     _check(method, out)
     how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
-    case = _case(weights, data, frames, seed, progress)
+    case = _case(weights, data, frames, seed, normalise, progress)
     recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
     quantized, recipe["head_bias"] = _calibrated(case, keep_float, progress)
     made_by = "ptq"
@@ -128,12 +131,19 @@ def _check(method: str, out: Path) -> None:
         raise IrstdError(f"{out}: the folder is not empty: remove it or choose another name")
 
 
-def _case(weights: str | Path, data: Path, frames: int, seed: int, progress: Progress) -> _Case:
+def _case(
+    weights: str | Path,
+    data: Path,
+    frames: int,
+    seed: int,
+    normalisation: str | None,
+    progress: Progress,
+) -> _Case:
     path = find_weights(weights)
     net, model, card = load_model(path)
     train, held_out = open_dataset(data, "train"), open_dataset(data, "val")
-    samples = calibration_samples(train, frames, seed, progress)
-    spec = spec_with_threshold(model, card)
+    spec = with_normalisation(spec_with_threshold(model, card), normalisation)
+    samples = calibration_samples(train, frames, seed, progress, spec.input)
     entry = replace(spec.input, bit_depth=samples[0].frame.bit_depth)
     spec = replace(spec, input=entry)
     return _Case(path, net.deploy(), spec, train, tuple(held_out.samples()), samples)
