@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -323,18 +323,29 @@ def evaluate(
     normalise: Normalise = None,
     tile: Tile = None,
     halo: Halo = 32,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="Also under sensor faults; a bundle against its fp32.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Of --faults: a frame under each.")
+    ] = None,
     public_key: PublicKey = None,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
     json_to: JsonOut = None,
 ) -> None:
     """Measure the accuracy of weights or a bundle on labelled frames."""
+    from functools import partial
+
     from irstd_edge.benchmarks.accuracy import evaluate as run_evaluation
     from irstd_edge.benchmarks.buckets import buckets
     from irstd_edge.benchmarks.curves import threshold_to_predict
-    from irstd_edge.benchmarks.table import print_accuracy
+    from irstd_edge.benchmarks.table import print_accuracy, print_faults
     from irstd_edge.edge.dataset import open_dataset
 
+    if picture is not None and not faults:
+        raise IrstdError("--picture: shows sensor faults; add --faults")
     chosen = open_dataset(data, split)
+    spoilt: dict[str, Any] = {}
     with (
         _progress() as move,
         _runner(source, runtime, variant, public_key, normalise) as run,
@@ -350,6 +361,10 @@ def evaluate(
 
         samples = _counted(chosen.samples(strict, protocol), len(chosen.names), run.name, move)
         result = run_evaluation(samples, checked, protocol, threshold)
+        if faults:
+            look_of = partial(_predict_by, tile=tile, halo=halo, threshold=threshold)
+            reread = partial(chosen.samples, strict, protocol)
+            spoilt = {"faults": _faults(run, source, reread, look_of, protocol, picture, move)}
     found = {
         "model": run.spec.name,
         "variant": run.variant,
@@ -357,9 +372,42 @@ def evaluate(
         "tile": tile,
         **result.accuracy(),
         **buckets(result),
+        **spoilt,
     }
     print_accuracy(found, _results(json_to))
+    if faults:
+        print_faults(found["faults"], _results(json_to))
     _emit(found, json_to)
+
+
+def _faults(
+    run: Runner,
+    source: str,
+    samples: Callable[[], Iterator[Any]],
+    look_of: Callable[[Runner], Callable[[Frame], Prediction]],
+    protocol: str,
+    picture: Path | None,
+    move: Any,
+) -> list[dict[str, Any]]:
+    """Judge a runner under every sensor fault, a bundle's beside its fp32; draw the picture."""
+    import cv2
+
+    from irstd_edge.benchmarks.fault_eval import Detector, example_of, faults_of, sheet_of
+    from irstd_edge.edge.files import write_atomic
+    from irstd_edge.edge.runners import open_runner
+
+    with ExitStack() as stack:
+        reference = None
+        if run.runtime != "torch" and run.variant != "fp32":
+            fp32 = stack.enter_context(open_runner(Path(source), "fp32", run.runtime))
+            reference = ("fp32", look_of(fp32))
+        detector = Detector(run.variant, look_of(run), run.runtime, reference)
+        records = faults_of(samples, detector, protocol, move)
+    example = None if picture is None else example_of(samples(), look_of(run))
+    if picture is not None and example is not None:
+        sheet = sheet_of(example, look_of(run))
+        write_atomic(picture, cv2.imencode(".png", sheet)[1].tobytes())
+    return records
 
 
 def _threshold(run: Runner, given: float | None, max_fa: float | None) -> float:
