@@ -557,6 +557,8 @@ def quantize(
     seed: Seed = 0,
 ) -> None:
     """Turn weights into a bundle of FP32 and INT8 graphs; the test list is never seen."""
+    from irstd_edge.edge.first_step import step_words
+
     bundle = _quantize(
         weights,
         data,
@@ -569,6 +571,8 @@ def quantize(
         seed=seed,
         normalise=normalise,
     )
+    step = bundle.manifest.quantization.recipe["sensor_step"]
+    talk.print(step_words(step), markup=False, soft_wrap=True)
     print(bundle.path)
 
 

@@ -25,6 +25,7 @@ from irstd_edge.benchmarks.comparison import (
 from irstd_edge.benchmarks.equal_fa import equal_fa_words
 from irstd_edge.benchmarks.projection import METHOD
 from irstd_edge.benchmarks.verdict import Verdict
+from irstd_edge.edge.first_step import step_words
 
 NO_LIMIT = 1000
 """Columns of a terminal in which every table fits."""
@@ -132,6 +133,7 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
         watts, joule = row.variant["power_w"], row.variant["joule_per_frame"]
         if watts is not None and joule is not None:
             yield f"{row.label}: {watts:.1f} W, {1000 * joule:.1f} mJ per frame, the whole module"
+    yield from (f"{row.label}: {step_words(step)}" for row in rows if (step := row.sensor_step))
     reasons = dict.fromkeys(reason for row in rows for reason in row.weak)
     for reason in reasons:
         yield f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -32,6 +33,7 @@ from irstd_edge.calibration.subset import Progress, calibration_samples, fingerp
 from irstd_edge.edge.bundle import MANIFEST, Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.files import sha256_of
+from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.manifest import METHODS
 from irstd_edge.edge.normalisation import with_normalisation
 from irstd_edge.edge.runners import torch_runner
@@ -109,6 +111,7 @@ def quantize_to_bundle(
         graphs, judged = _judged(case, quantized, [layer for layer, _ in released], progress)
         quantized = replace(quantized, float_layers=(*quantized.float_layers, *released))
     refuse_drop(judged, FP32, max_drop, REMEDY[method])
+    recipe["sensor_step"] = _sensor_step(graphs[INT8], case)
     with opened(graphs, case.spec) as runners:
         golden = golden_of(runners, FP32, case.samples)
     calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
@@ -214,6 +217,13 @@ def _released(
     why = f"--max-drop {max_drop:g}: rounded alone, it moves targets' scores by"
     reasons = [(layer, f"{why} {alone[layer]:.4f}") for layer in fewest_layers(errors, holds) or ()]
     return reasons, [error.record() for error in errors]
+
+
+def _sensor_step(graph: bytes, case: _Case) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, INT8)
+        path.write_bytes(graph)
+        return sensor_step(path, case.spec.input, [sample.frame for sample in case.samples])
 
 
 def _versions() -> dict[str, str]:
