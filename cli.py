@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +54,13 @@ Threshold = Annotated[
 MaxFa = Annotated[
     float | None,
     typer.Option(min=0, help="The threshold that kept false alarms per Mpx to this, held out."),
+]
+Normalise = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="full-scale, percentile, local-contrast or by-depth: how counts become 0..1.",
+    ),
 ]
 Tile = Annotated[
     str | None, typer.Option(metavar="HxW", help="Run larger frames by tiles of this size.")
@@ -258,7 +265,11 @@ def import_weights(
 
 @contextmanager
 def _runner(
-    source: str, runtime: str | None, variant: str | None, public_key: Path | None
+    source: str,
+    runtime: str | None,
+    variant: str | None,
+    public_key: Path | None,
+    normalise: str | None,
 ) -> Iterator[Runner]:
     """Open weights (with torch) or a bundle, and check a bundle before it serves."""
     from irstd_edge.edge.bundle import open_bundle
@@ -268,6 +279,9 @@ def _runner(
 
     if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
         bundle = open_bundle(Path(source), public_key)
+        if normalise is not None:
+            frozen = bundle.manifest.model.input.normalisation
+            raise IrstdError(f"--normalise: {source} was made for {frozen}: quantize again with it")
         chosen = variant or (variant_to_run(bundle) if runtime == RUNTIME else "int8")
         with open_runner(bundle, chosen, runtime or "onnxruntime") as run:
             self_test(run, bundle)
@@ -277,11 +291,12 @@ def _runner(
         raise IrstdError(f"--public-key: {source} is no bundle, and only bundles are signed")
     if runtime not in (None, "torch") or variant not in (None, "fp32"):
         raise IrstdError(f"{source}: weights run as fp32 with torch; give a bundle instead")
-    with _weights_runner(source) as run:
+    with _weights_runner(source, normalise) as run:
         yield run
 
 
-def _weights_runner(source: str) -> Runner:
+def _weights_runner(source: str, normalise: str | None) -> Runner:
+    from irstd_edge.edge.normalisation import with_normalisation
     from irstd_edge.edge.runners import torch_runner
 
     try:
@@ -291,7 +306,8 @@ def _weights_runner(source: str) -> Runner:
             f"{source}: weights need {error.name}: pip install 'irstd-edge[train]' or give a bundle"
         ) from error
     net, model, card = load_model(source)
-    return torch_runner(net.deploy(), spec_with_threshold(model, card))
+    spec = with_normalisation(spec_with_threshold(model, card), normalise)
+    return torch_runner(net.deploy(), spec)
 
 
 @app.command("eval")
@@ -304,23 +320,35 @@ def evaluate(
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
+    normalise: Normalise = None,
     tile: Tile = None,
     halo: Halo = 32,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="Also under sensor faults; a bundle against its fp32.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Of --faults: a frame under each.")
+    ] = None,
     public_key: PublicKey = None,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
     json_to: JsonOut = None,
 ) -> None:
     """Measure the accuracy of weights or a bundle on labelled frames."""
+    from functools import partial
+
     from irstd_edge.benchmarks.accuracy import evaluate as run_evaluation
     from irstd_edge.benchmarks.buckets import buckets
     from irstd_edge.benchmarks.curves import threshold_to_predict
-    from irstd_edge.benchmarks.table import print_accuracy
+    from irstd_edge.benchmarks.table import print_accuracy, print_faults
     from irstd_edge.edge.dataset import open_dataset
 
+    if picture is not None and not faults:
+        raise IrstdError("--picture: shows sensor faults; add --faults")
     chosen = open_dataset(data, split)
+    spoilt: dict[str, Any] = {}
     with (
         _progress() as move,
-        _runner(source, runtime, variant, public_key) as run,
+        _runner(source, runtime, variant, public_key, normalise) as run,
         _clipping() as check,
     ):
         threshold = _threshold(run, threshold, max_fa)
@@ -333,6 +361,10 @@ def evaluate(
 
         samples = _counted(chosen.samples(strict, protocol), len(chosen.names), run.name, move)
         result = run_evaluation(samples, checked, protocol, threshold)
+        if faults:
+            look_of = partial(_predict_by, tile=tile, halo=halo, threshold=threshold)
+            reread = partial(chosen.samples, strict, protocol)
+            spoilt = {"faults": _faults(run, source, reread, look_of, protocol, picture, move)}
     found = {
         "model": run.spec.name,
         "variant": run.variant,
@@ -340,9 +372,42 @@ def evaluate(
         "tile": tile,
         **result.accuracy(),
         **buckets(result),
+        **spoilt,
     }
     print_accuracy(found, _results(json_to))
+    if faults:
+        print_faults(found["faults"], _results(json_to))
     _emit(found, json_to)
+
+
+def _faults(
+    run: Runner,
+    source: str,
+    samples: Callable[[], Iterator[Any]],
+    look_of: Callable[[Runner], Callable[[Frame], Prediction]],
+    protocol: str,
+    picture: Path | None,
+    move: Any,
+) -> list[dict[str, Any]]:
+    """Judge a runner under every sensor fault, a bundle's beside its fp32; draw the picture."""
+    import cv2
+
+    from irstd_edge.benchmarks.fault_eval import Detector, example_of, faults_of, sheet_of
+    from irstd_edge.edge.files import write_atomic
+    from irstd_edge.edge.runners import open_runner
+
+    with ExitStack() as stack:
+        reference = None
+        if run.runtime != "torch" and run.variant != "fp32":
+            fp32 = stack.enter_context(open_runner(Path(source), "fp32", run.runtime))
+            reference = ("fp32", look_of(fp32))
+        detector = Detector(run.variant, look_of(run), run.runtime, reference)
+        records = faults_of(samples, detector, protocol, move)
+    example = None if picture is None else example_of(samples(), look_of(run))
+    if picture is not None and example is not None:
+        sheet = sheet_of(example, look_of(run))
+        write_atomic(picture, cv2.imencode(".png", sheet)[1].tobytes())
+    return records
 
 
 def _threshold(run: Runner, given: float | None, max_fa: float | None) -> float:
@@ -391,6 +456,7 @@ def predict(
     variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
+    normalise: Normalise = None,
     tile: Tile = None,
     halo: Halo = 32,
     public_key: PublicKey = None,
@@ -413,7 +479,7 @@ def predict(
     frames = ((n, f) for n, file in enumerate(files, 1) for f in frames_of(file, bits, layout))
     with (
         _progress() as move,
-        _runner(source, runtime, variant, public_key) as run,
+        _runner(source, runtime, variant, public_key, normalise) as run,
         _clipping() as check,
         _lines(json_to) as write,
     ):
@@ -490,9 +556,11 @@ def quantize(
         bool, typer.Option("--reduced-range", help="7-bit weights, for CPUs without VNNI.")
     ] = False,
     frames: Annotated[int, typer.Option(min=1, help="To calibrate on.")] = 64,
+    normalise: Normalise = None,
     seed: Seed = 0,
 ) -> None:
     """Turn weights into a bundle of FP32 and INT8 graphs; the test list is never seen."""
+
     bundle = _quantize(
         weights,
         data,
@@ -504,6 +572,7 @@ def quantize(
         reduced_range=reduced_range,
         frames=frames,
         seed=seed,
+        normalise=normalise,
     )
     from irstd_edge.calibration.outcome import outcome_words
 

@@ -21,6 +21,7 @@ from irstd_edge.benchmarks.schema import SCHEMA
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.devices import Machine, this_machine
+from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.frames import read_frame
 from irstd_edge.edge.runners import Runner, open_runner
 from irstd_edge.edge.tensorrt_runtime import BACKEND as TENSORRT
@@ -150,6 +151,7 @@ def _bench_one(
     for done, pair in enumerate(pairs, start=1):
         variant = _variant(bundle, pair, plan, timings[pair], evaluations[pair], size)
         variants.append({**variant, **_power(energies[pair])})
+        variants[-1]["sensor_step"] = _sensor_step(bundle, pair, timed_on.frames)
         variants[-1]["weak"] = [*timings[pair].weak, *board.weak, *_weak(energies[pair])]
         progress(f"{model}: memory", done, len(pairs))
     return {
@@ -243,6 +245,16 @@ def _variant(
         "accuracy": None if evaluation is None else evaluation.accuracy(),
         "infer_ms": [round(float(ms), 4) for ms in timing.infer_ms],
     }
+
+
+def _sensor_step(bundle: Bundle, pair: Pair, frames: Sequence[Frame]) -> dict[str, Any] | None:
+    """Of the variants that round; not told on a device without onnx, or of a float graph."""
+    if not pair[0].startswith("int8"):
+        return None
+    try:
+        return sensor_step(bundle.graph(*pair), bundle.manifest.model.input, frames)
+    except IrstdError:
+        return None
 
 
 def _power(energy: Energy | None) -> dict[str, float | None]:

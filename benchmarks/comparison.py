@@ -52,6 +52,11 @@ class Row:
         theirs = None if self.reference is None else _inner(self.reference, "latency_ms", "p50")
         return theirs / mine if theirs and mine else None
 
+    @property
+    def sensor_step(self) -> Mapping[str, Any] | None:
+        """What its first rounding is in counts of the sensor; None where nothing is rounded."""
+        return self.variant.get("sensor_step")
+
     def latency_ms(self, name: str) -> float | None:
         """Of the inference alone: p50, p90, p99, mean."""
         return _inner(self.variant, "latency_ms", name)

@@ -24,6 +24,7 @@ from irstd_edge.benchmarks.report_curves import curve_figures
 from irstd_edge.benchmarks.report_drift import drift_parts
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
 from irstd_edge.benchmarks.report_svg import swatch
+from irstd_edge.edge.first_step import step_words
 
 COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("F1 3 px %", lambda row: percent(row.accuracy("f1_3px"))),
@@ -131,6 +132,7 @@ def _notes(rows: Sequence[Row], result: Mapping[str, Any]) -> Html:
         f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"
         for reason in dict.fromkeys(reason for row in rows for reason in row.weak)
     ]
+    lines += [f"{row.label}: {step_words(step)}" for row in rows if (step := row.sensor_step)]
     lines += [f"Weak numbers: {'; '.join(weak)}."] if weak else []
     lines += [f"{row.label}: {note}" for row in rows if (note := row.variant["not_measured"])]
     return joined([element("p", line, class_="soft") for line in lines])

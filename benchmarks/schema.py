@@ -75,6 +75,12 @@ _DRIFT = {
     "targets": [_TARGET],
 }
 
+_SENSOR_STEP = {
+    "bit_depth": COUNT,
+    **_all(TEXT, "normalisation", "tensor"),
+    **_all(NUMBER, "counts_per_unit", "int8_input", "first_activation"),
+}
+
 _VARIANT = {
     **_all(TEXT, "name", "runtime", "precision", "device"),
     "measured": FLAG,
@@ -86,6 +92,7 @@ _VARIANT = {
     "accuracy": Maybe(_ACCURACY),
     **_all(Maybe(NUMBERS, optional=True), "infer_ms", "range_ms"),
     "weak": Maybe([TEXT], optional=True),
+    "sensor_step": Maybe(_SENSOR_STEP, optional=True),
 }
 
 _COST = {**_all(Maybe(NUMBER), "params", "macs", "gflops"), "input": NUMBERS}

@@ -25,6 +25,7 @@ from irstd_edge.benchmarks.comparison import (
 from irstd_edge.benchmarks.equal_fa import equal_fa_words
 from irstd_edge.benchmarks.projection import METHOD
 from irstd_edge.benchmarks.verdict import Verdict
+from irstd_edge.edge.first_step import step_words
 
 NO_LIMIT = 1000
 """Columns of a terminal in which every table fits."""
@@ -133,6 +134,7 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
         watts, joule = row.variant["power_w"], row.variant["joule_per_frame"]
         if watts is not None and joule is not None:
             yield f"{row.label}: {watts:.1f} W, {1000 * joule:.1f} mJ per frame, the whole module"
+    yield from (f"{row.label}: {step_words(step)}" for row in rows if (step := row.sensor_step))
     reasons = dict.fromkeys(reason for row in rows for reason in row.weak)
     for reason in reasons:
         yield f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"
@@ -187,6 +189,35 @@ def _found_by(words: str, ranges: Sequence[Mapping[str, Any]]) -> Table:
         where = range_name(each["above"], each["up_to"])
         table.add_row(where, str(each["found"]), str(each["targets"]), percent(each["pd"]))
     return table
+
+
+def print_faults(records: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print what `irstd-edge eval --faults` found, the frames as they are first."""
+    compared = any(record["reference"] for record in records)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("sensor fault", no_wrap=True)
+    fp32 = ("FP32 F1 %", "FP32 Fa /Mpx", "lost gained") if compared else ()
+    for heading in ("F1 3px %", "Pd %", "Fa /Mpx", *fp32):
+        table.add_column(heading, justify="right")
+    for record in records:
+        cells = [record["fault"], *_fault_figures(record)]
+        if compared:
+            before, change = record["reference"], record["drift"]
+            cells += [percent(before["f1_3px"]), fixed(before["fa_per_mpx"], 2)]
+            cells.append(f"−{change['targets_lost']} +{change['targets_gained']}")
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    if any(not record["targets"] for record in records):
+        note = "where no target can be seen, only false alarms count"
+        console.print(Text(note, style="dim"))
+
+
+def _fault_figures(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    return (
+        percent(record["f1_3px"]),
+        percent(record["pd"]),
+        fixed(record["fa_per_mpx"], 2),
+    )
 
 
 def print_layers(layers: Sequence[Mapping[str, Any]], console: Console) -> None:

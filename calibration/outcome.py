@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from irstd_edge.edge.first_step import step_words
 from irstd_edge.edge.types import Quantization
 
 
 def outcome_words(quantization: Quantization) -> Iterator[str]:
     """Lines on what training bought, what stays in float for a budget, and who agrees."""
     recipe = quantization.recipe
+    if "sensor_step" in recipe:
+        yield step_words(recipe["sensor_step"])
     if "qat" in recipe:
         yield _training_words(recipe["qat"])
     budget = [layer for layer, reason in quantization.float_layers if "--max-drop" in reason]

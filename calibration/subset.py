@@ -19,25 +19,31 @@ PEAK_PX = 2
 SURROUND_PX = 8
 """Its surroundings are all within so many rows and columns."""
 
+FULL_SCALE = InputSpec(stride=1)
+
 Progress = Callable[[str, float, float], None]
 """Called with what is done, how much of it, and of how much."""
 
 
 def calibration_samples(
-    data: DataSet, count: int, seed: int, progress: Progress = lambda *_: None
+    data: DataSet,
+    count: int,
+    seed: int,
+    progress: Progress = lambda *_: None,
+    spec: InputSpec = FULL_SCALE,
 ) -> tuple[Sample, ...]:
     """Choose frames of a data set; the same arguments give the same frames, in the list's order.
 
     A quarter of them hold the highest peaks, a quarter the faintest targets, the rest is drawn.
-    A set smaller than `count` is taken whole. Raises IrstdError for the test list, and where no
-    frame can be used.
+    A set smaller than `count` is taken whole. spec: how frames are normalised. Raises IrstdError
+    for the test list, and where no frame can be used.
     """
     if data.split not in ("train", "trainval"):
         raise IrstdError(f"{data.root}: calibrate on its train part, {data.split} is to judge by")
     figures = {}
     for done, sample in enumerate(data.samples(), start=1):
         if isinstance(sample, Sample):
-            figures[sample.frame.name] = (_peak(sample), _faintest(sample))
+            figures[sample.frame.name] = _figures(sample, spec)
         progress("choosing frames", done, len(data.names))
     if not figures:
         raise IrstdError(f"{data.root}: none of its frames can be used: check the masks")
@@ -63,15 +69,17 @@ def _chosen(figures: dict[str, tuple[float, float]], count: int, seed: int) -> s
     return chosen | {rest[index] for index in drawn}
 
 
-def _peak(sample: Sample) -> float:
-    """Highest value of a target in 0..1; below any other where there is none."""
-    return max((float(patch.max()) for patch in _patches(sample, PEAK_PX)), default=-1.0)
+def _figures(sample: Sample, spec: InputSpec) -> tuple[float, float]:
+    """Highest value of a target in 0..1, below any other where there is none; and the faintest."""
+    image = normalise(sample.frame, spec)
+    peaks = list(_patches(image, sample, PEAK_PX))
+    return max((float(peak.max()) for peak in peaks), default=-1.0), _faintest(image, sample)
 
 
-def _faintest(sample: Sample) -> float:
+def _faintest(image: FloatArray, sample: Sample) -> float:
     """Lowest contrast of a target to its surroundings; above any other where there is none."""
-    peaks = _patches(sample, PEAK_PX)
-    around = _patches(sample, SURROUND_PX)
+    peaks = _patches(image, sample, PEAK_PX)
+    around = _patches(image, sample, SURROUND_PX)
     contrasts = (
         float(abs(peak - np.median(surround)).max())
         for peak, surround in zip(peaks, around, strict=True)
@@ -79,9 +87,8 @@ def _faintest(sample: Sample) -> float:
     return min(contrasts, default=2.0)
 
 
-def _patches(sample: Sample, radius_px: int) -> Iterator[FloatArray]:
+def _patches(image: FloatArray, sample: Sample, radius_px: int) -> Iterator[FloatArray]:
     """The square around each target, cut at the frame's border."""
-    image = normalise(sample.frame, InputSpec(stride=1))
     for row, col in np.rint(sample.points).astype(int):
         top, left = max(0, row - radius_px), max(0, col - radius_px)
         yield image[top : row + radius_px + 1, left : col + radius_px + 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -32,7 +33,9 @@ from irstd_edge.calibration.subset import Progress, calibration_samples, fingerp
 from irstd_edge.edge.bundle import MANIFEST, Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.files import sha256_of
+from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.manifest import METHODS
+from irstd_edge.edge.normalisation import with_normalisation
 from irstd_edge.edge.runners import torch_runner
 from irstd_edge.edge.types import (
     FloatArray,
@@ -82,6 +85,7 @@ def quantize_to_bundle(
     reduced_range: bool = False,
     frames: int = 64,
     seed: int = 0,
+    normalise: str | None = None,
     progress: Progress = lambda *_: None,
 ) -> Bundle:
     """Quantize weights (a file, or the name of shipped ones) and write the bundle `out`.
@@ -90,12 +94,13 @@ def quantize_to_bundle(
     part; never opens its test list. Where training gains nothing the calibrated network is kept,
     and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001) that INT8 may lose;
     where it loses more, the fewest layers that hold it stay in float, and the manifest lists them.
-    reduced_range: weights of 7 bits, for processors without VNNI.
+    reduced_range: weights of 7 bits, for processors without VNNI. normalise: the policy that the
+    bundle freezes; None for that of the weights.
     Raises IrstdError where no layers hold the drop, and writes nothing then.
     """
     _check(method, out)
     how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
-    case = _case(weights, data, frames, seed, progress)
+    case = _case(weights, data, frames, seed, normalise, progress)
     recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
     recipe["reduced_range"] = reduced_range
     progress("calibrating", 0, 1)
@@ -115,6 +120,7 @@ def quantize_to_bundle(
     exported = None if "sensitivity" in recipe else quantized.module
     edges = parity(judged, exported, graphs, case.spec, case.held_out, progress)
     recipe["parity"] = [edge.record() for edge in edges]
+    recipe["sensor_step"] = _sensor_step(graphs[INT8], case)
     with opened(graphs, case.spec) as runners:
         golden = golden_of(runners, FP32, case.samples)
     calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
@@ -137,12 +143,19 @@ def _check(method: str, out: Path) -> None:
         raise IrstdError(f"{out}: the folder is not empty: remove it or choose another name")
 
 
-def _case(weights: str | Path, data: Path, frames: int, seed: int, progress: Progress) -> _Case:
+def _case(
+    weights: str | Path,
+    data: Path,
+    frames: int,
+    seed: int,
+    normalisation: str | None,
+    progress: Progress,
+) -> _Case:
     path = find_weights(weights)
     net, model, card = load_model(path)
     train, held_out = open_dataset(data, "train"), open_dataset(data, "val")
-    samples = calibration_samples(train, frames, seed, progress)
-    spec = spec_with_threshold(model, card)
+    spec = with_normalisation(spec_with_threshold(model, card), normalisation)
+    samples = calibration_samples(train, frames, seed, progress, spec.input)
     entry = replace(spec.input, bit_depth=samples[0].frame.bit_depth)
     spec = replace(spec, input=entry)
     return _Case(path, net.deploy(), spec, train, tuple(held_out.samples()), samples)
@@ -197,6 +210,13 @@ def _released(
     why = f"--max-drop {max_drop:g}: rounded alone, it moves targets' scores by"
     reasons = [(layer, f"{why} {alone[layer]:.4f}") for layer in fewest_layers(errors, holds) or ()]
     return reasons, [error.record() for error in errors]
+
+
+def _sensor_step(graph: bytes, case: _Case) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, INT8)
+        path.write_bytes(graph)
+        return sensor_step(path, case.spec.input, [sample.frame for sample in case.samples])
 
 
 def _versions() -> dict[str, str]:

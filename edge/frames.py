@@ -19,6 +19,7 @@ from irstd_edge.edge.counts import MAX_SIDE_PX as MAX_SIDE_PX
 from irstd_edge.edge.counts import frame_of_pixels, frames_of_pages, one_channel
 from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.headers import refuse_broken
+from irstd_edge.edge.normalisation import stretch_of
 from irstd_edge.edge.types import BoolArray, CountArray, FloatArray, Frame, InputSpec, IrstdError
 
 EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", *ARRAYS)
@@ -67,10 +68,9 @@ def png_of(counts: CountArray | BoolArray) -> bytes:
 
 
 def normalise(frame: Frame, spec: InputSpec) -> FloatArray:
-    """Counts to (H, W) float32 in 0..1; the frame's own bit depth is full scale."""
-    if spec.normalisation != "full-scale":
-        raise IrstdError(f"normalisation: {spec.normalisation!r} is not known, use 'full-scale'")
-    return frame.counts.astype(np.float32) / np.float32(2**frame.bit_depth - 1)
+    """Counts to (H, W) float32 in 0..1, see `normalisation`. Raises IrstdError."""
+    rows, cols = (slice(0, side) for side in frame.shape)
+    return stretch_of(frame, spec)(rows, cols)
 
 
 def pad_to_stride(image: FloatArray, stride: int) -> FloatArray:

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
+from irstd_edge.edge.normalisation import NORMALISATIONS
 from irstd_edge.edge.types import (
     BIT_DEPTHS,
     DecodeSpec,
@@ -20,7 +21,6 @@ from irstd_edge.edge.types import (
 SCHEMA = "irstd-edge/bundle/1"
 GOLDEN = "golden"
 METHODS = ("ptq", "qat")
-NORMALISATIONS = ("full-scale",)
 MAX_STRIDE = 256
 MAX_NAME_LENGTH = 200
 

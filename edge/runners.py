@@ -64,8 +64,12 @@ class Runner:
 
     def batch_of(self, frame: Frame) -> FloatArray:
         """(1, 1, H', W'): the frame in 0..1, padded to the network's stride."""
-        image = pad_to_stride(normalise(frame, self.spec.input), self.spec.input.stride)
-        return np.ascontiguousarray(image, dtype=np.float32)[None, None]
+        return self.batch_of_image(normalise(frame, self.spec.input))
+
+    def batch_of_image(self, image: FloatArray) -> FloatArray:
+        """(1, 1, H', W'): a frame (H, W) in 0..1, or a part of it, padded to the stride."""
+        padded = pad_to_stride(image, self.spec.input.stride)
+        return np.ascontiguousarray(padded, dtype=np.float32)[None, None]
 
     def predict(self, frame: Frame, threshold: float | None = None) -> Prediction:
         """Everything the network says of a frame, at the manifest's threshold or another."""

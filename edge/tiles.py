@@ -11,11 +11,12 @@ outputs are put together and decoded once, so a target on a seam is found once, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, product
 
 import numpy as np
 
+from irstd_edge.edge.normalisation import Stretch, stretch_of
 from irstd_edge.edge.runners import Runner
 from irstd_edge.edge.types import FloatArray, Frame, IrstdError, Prediction
 
@@ -93,8 +94,9 @@ def predict_tiled(
     tile = tuple(map(min, sides))
     cuts = product(*(spans(size, side, tiling.halo) for size, side in sides))
     maps: list[FloatArray] = []
+    stretch = stretch_of(frame, run.spec.input)  # of the frame: its tiles share one
     while group := list(islice(cuts, tiling.batch)):
-        outputs = run.infer(np.concatenate(list(_batches(run, frame, group, tile))))
+        outputs = run.infer(np.concatenate(list(_batches(run, stretch, group, tile))))
         if not maps:
             shapes = (_map_shape(output.shape, padded, tile) for output in outputs)
             maps = [np.empty(shape, np.float32) for shape in shapes]
@@ -104,13 +106,12 @@ def predict_tiled(
 
 
 def _batches(
-    run: Runner, frame: Frame, group: list[tuple[Span, ...]], tile: tuple[int, ...]
+    run: Runner, stretch: Stretch, group: list[tuple[Span, ...]], tile: tuple[int, ...]
 ) -> Iterator[FloatArray]:
     """(1, 1, h, w) of each tile; what pads the frame to the stride pads the last tiles too."""
     for rows, cols in group:
         bottom, right = rows.start + tile[0], cols.start + tile[1]
-        counts = frame.counts[rows.start : bottom, cols.start : right]
-        yield run.batch_of(replace(frame, counts=counts))
+        yield run.batch_of_image(stretch(slice(rows.start, bottom), slice(cols.start, right)))
 
 
 def _map_shape(

@@ -99,7 +99,8 @@ class InputSpec:
     bit_depth: int = 8
     """Of the frames it was made for; a frame's own bit depth wins when frames are normalised."""
     normalisation: str = "full-scale"
-    """full-scale: counts / (2 ** bit_depth - 1)."""
+    """How counts become 0..1, one of `normalisation.NORMALISATIONS`; full-scale: counts / (2 **
+    bit_depth - 1)."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from irstd_edge.edge.normalisation import BY_DEPTH
 from irstd_edge.edge.types import DecodeSpec, InputSpec, IrstdError, ModelSpec
 from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.p2p import P2P
@@ -9,8 +10,8 @@ from irstd_edge.models.p2p import P2P
 MODELS: dict[str, type[MSHNet] | type[P2P]] = {"mshnet": MSHNet, "p2p": P2P}
 
 SPECS = {
-    "mshnet": ModelSpec("mshnet", InputSpec(stride=16), DecodeSpec("mask")),
-    "p2p": ModelSpec("p2p", InputSpec(stride=8), DecodeSpec("heatmap")),
+    "mshnet": ModelSpec("mshnet", InputSpec(stride=16, normalisation=BY_DEPTH), DecodeSpec("mask")),
+    "p2p": ModelSpec("p2p", InputSpec(stride=8, normalisation=BY_DEPTH), DecodeSpec("heatmap")),
 }
 
 

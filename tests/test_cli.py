@@ -73,6 +73,41 @@ def test_eval_of_masks_at_both_protocols(scenes: Path) -> None:
         assert found["protocol"] == protocol and 0 <= found["iou"] <= 1
 
 
+def test_eval_under_sensor_faults_and_their_picture(scenes: Path, tmp_path: Path) -> None:
+    options = ("--data", scenes, "--faults", "--picture", tmp_path / "sheet.png")
+    run = irstd_edge("eval", "p2p", *options, "--json", tmp_path / "a.json")
+    assert run.returncode == 0, run.stderr
+    assert "shutter" in run.stdout and "only false alarms count" in run.stdout
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert [each["fault"] for each in found["faults"]][:2] == ["none", "hot-pixels"]
+    assert found["faults"][0]["f1_3px"] == found["f1_3px"]
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    refused(
+        irstd_edge("eval", "p2p", "--data", scenes, "--picture", "x.png"), "--picture", "faults"
+    )
+
+
+def test_counts_are_stretched_by_the_policy_that_was_chosen(
+    float_bundle: Path, tmp_path: Path
+) -> None:
+    """300 of 65535 counts are a target to the percentiles, and nothing to the full scale."""
+    import numpy as np
+
+    counts = np.rint(np.random.default_rng(4).normal(8000, 9, (64, 64))).astype("<u2")
+    counts[30:33, 40:43] += 300
+    raw = tmp_path / "flight.raw"
+    raw.write_bytes(counts.tobytes())
+    frame = (raw, "--raw", "64x64:u16le")
+    for policy, targets in ((None, 1), ("percentile", 1), ("local-contrast", 1), ("full-scale", 0)):
+        chosen = () if policy is None else ("--normalise", policy)
+        run = irstd_edge("predict", "p2p", *frame, *chosen)
+        detections = json.loads(run.stdout)["detections"]
+        assert [(round(d["row"]), round(d["col"])) for d in detections] == [(31, 41)] * targets
+    refused(irstd_edge("predict", "p2p", *frame, "--normalise", "mean"), "--normalise: 'mean'")
+    frozen = irstd_edge("predict", float_bundle, *frame, "--normalise", "percentile")
+    refused(frozen, "--normalise", "by-depth", "quantize again")
+
+
 def test_predict_gives_a_line_a_frame_and_overlays(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
     run = irstd_edge("predict", "p2p", scenes / "images", "--overlay", "--out", out)

@@ -1,4 +1,4 @@
-"""docs/jetson.md: its code gives what edge.detect gives, and its commands exist."""
+"""docs/jetson.md: its code gives what ours gives, and its commands exist."""
 
 import re
 import shlex
@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from irstd_edge.edge.detect import OUTPUTS, predict_from_outputs
-from irstd_edge.edge.types import DecodeSpec, Detection
+from irstd_edge.edge.frames import normalise
+from irstd_edge.edge.normalisation import NORMALISATIONS
+from irstd_edge.edge.types import DecodeSpec, Detection, Frame, InputSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
 TEXT = (DOCS / "jetson.md").read_text()
@@ -62,6 +64,18 @@ def code() -> dict[str, Any]:
     names: dict[str, Any] = {"np": np, "cv2": cv2}
     exec(snippet("numpy", "python"), names)
     return names
+
+
+@pytest.mark.parametrize("bits", [8, 14, 16])
+@pytest.mark.parametrize("policy", NORMALISATIONS)
+def test_numpy_normalises_as_we_do(code: dict[str, Any], policy: str, bits: int) -> None:
+    random = np.random.default_rng(bits)
+    for low, noise in ((0.1, 0.001), (0.3, 0.02)):
+        counts = (2**bits - 1) * (low + random.normal(0, noise, (90, 70)).cumsum(axis=1))
+        counts = np.clip(np.rint(counts), 0, 2**bits - 1).astype(np.uint8 if bits == 8 else "u2")
+        expected = normalise(Frame("x", counts, bits), InputSpec(8, normalisation=policy))
+        found = code["normalised"](counts, bits, policy)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,3 +1,4 @@
+import html
 import io
 from types import SimpleNamespace
 from typing import Any
@@ -6,6 +7,8 @@ import pytest
 from rich.console import Console
 
 from irstd_edge.benchmarks.accuracy import METRICS
+from irstd_edge.benchmarks.report import report_html
+from irstd_edge.benchmarks.schema import check_bench
 from irstd_edge.benchmarks.table import (
     print_accuracy,
     print_layers,
@@ -13,6 +16,7 @@ from irstd_edge.benchmarks.table import (
     print_verdict,
 )
 from irstd_edge.benchmarks.verdict import Check, Verdict
+from irstd_edge.edge.types import IrstdError
 
 
 def printed(bench: dict[str, Any], width: int) -> str:
@@ -69,6 +73,22 @@ def test_a_sentence_says_whether_the_threshold_moved_or_information_is_lost(
         "there." in text
     )
     assert "the information is lost, −2.00 points that no threshold brings back." in text
+
+
+def test_a_step_is_told_in_counts_of_the_sensor(bench_json: dict[str, Any]) -> None:
+    assert "counts per INT8 step" not in printed(bench_json, 80)
+    step = {"bit_depth": 14, "normalisation": "full-scale", "tensor": "act"}
+    step |= {"counts_per_unit": 16383.0, "int8_input": 129.0, "first_activation": 77.66}
+    bench_json["results"][0]["variants"][1]["sensor_step"] = step
+    words = (
+        "int8 onnxruntime: counts per INT8 step: 77.7 of 14 bits, one pixel's rise, at the first "
+        "rounded activation; an INT8 input would have 129 (full-scale; the input stays float)"
+    )
+    assert words in " ".join(printed(check_bench(bench_json), 80).split())
+    assert words in html.unescape(report_html([bench_json]))
+    step["first_activation"] = None
+    with pytest.raises(IrstdError, match="first_activation: None is not a number"):
+        check_bench(bench_json)
 
 
 def test_power_stands_below_where_it_was_measured(bench_json: dict[str, Any]) -> None:

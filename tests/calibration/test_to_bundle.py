@@ -2,10 +2,13 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import onnx
 import pytest
 
+from irstd_edge.benchmarks.faults import FAULTS
 from irstd_edge.calibration import to_bundle
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.layouts import rounded_layers
@@ -14,6 +17,8 @@ from irstd_edge.calibration.to_bundle import quantize_to_bundle
 from irstd_edge.edge.bundle import VARIANTS, graph_name, open_bundle
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.files import sha256_of
+from irstd_edge.edge.first_step import first_step
+from irstd_edge.edge.frames import read_frame
 from irstd_edge.edge.golden import self_test
 from irstd_edge.edge.runners import installed_runtimes, open_runner
 from irstd_edge.edge.types import IrstdError
@@ -37,7 +42,47 @@ def test_it_holds_every_form(ptq):
     assert {graph_name(v, r) for v in VARIANTS for r in runtimes} <= set(ptq.manifest.files)
 
 
-def test_its_manifest_says_where_it_comes_from(ptq, p2p_weights, scenes):
+def test_its_int8_is_held_against_fp32_under_sensor_faults(ptq, scenes, tmp_path):
+    picture, out = tmp_path / "sheet.png", tmp_path / "found.json"
+    arguments = ("--data", scenes, "--faults", "--picture", picture, "--json", out)
+    command = [sys.executable, "-m", "irstd_edge.cli", "eval", ptq.path, *arguments]
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(out.read_text())
+    none, *spoilt = found["faults"]
+    assert [record["fault"] for record in spoilt] == list(FAULTS)
+    assert none["f1_3px"] == found["f1_3px"] and none["targets"] == found["targets"]
+    for record in (none, *spoilt):
+        assert record["reference"]["variant"] == "fp32"
+        flips = [target["flip"] for target in record["drift"]["flipped"]]
+        assert flips.count("lost") == record["drift"]["targets_lost"]
+        assert flips.count("gained") == record["drift"]["targets_gained"]
+        assert record["fault"] in run.stdout
+    assert read_frame(picture).shape == (3 * (512 + 28), 3 * 512)
+
+
+def test_its_manifest_says_what_a_step_is_in_counts(ptq):
+    step = ptq.manifest.quantization.recipe["sensor_step"]
+    assert (step["bit_depth"], step["counts_per_unit"]) == (8, 255)
+    assert step["int8_input"] == pytest.approx(255 / 127)
+    again = first_step(ptq.graph("int8", "openvino"), ptq.manifest.model.input.stride)
+    assert step["first_activation"] == pytest.approx(255 * again.of_input)
+    assert step["tensor"] == again.tensor
+
+
+def test_a_bundle_freezes_the_policy_that_was_asked_for(p2p_weights, scenes, folder):
+    path = folder / "local"
+    options = {"method": "ptq", "frames": 2, "normalise": "local-contrast"}
+    bundle = quantize_to_bundle(p2p_weights, scenes, path, **options)
+    assert bundle.manifest.model.input.normalisation == "local-contrast"
+    with open_runner(path) as run:
+        self_test(run, bundle)
+        assert run.spec.input.normalisation == "local-contrast"
+    with pytest.raises(IrstdError, match="--normalise: 'z-score' is not known"):
+        quantize_to_bundle(p2p_weights, scenes, folder / "no", normalise="z-score")
+
+
+def test_its_manifest_says_where_where_it_comes_from(ptq, p2p_weights, scenes):
     manifest = ptq.manifest
     assert manifest.parent_sha256 == sha256_of(p2p_weights)
     assert manifest.model.name == "p2p"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from irstd_edge.edge.normalisation import NORMALISATIONS
 from irstd_edge.edge.runners import Runner
 from irstd_edge.edge.tiles import Span, Tiling, predict_tiled, spans
 from irstd_edge.edge.types import DecodeSpec, Frame, InputSpec, IrstdError, ModelSpec
@@ -74,6 +75,19 @@ def test_spans_by_hand():
     assert spans(48, 32, 8) == [Span(0, 0, 24), Span(16, 24, 48)]
     # The third tile would reach to 64: it is shifted inwards.
     assert spans(52, 32, 8) == [Span(0, 0, 24), Span(16, 24, 28), Span(20, 28, 52)]
+
+
+@pytest.mark.parametrize("name", NORMALISATIONS)
+def test_tiles_share_the_stretch_of_their_frame(name):
+    """A network that gives its input back: tiles put together are the stretched frame."""
+    random = np.random.default_rng(2)
+    counts = np.rint(random.normal(8000, 20, (90, 130))).astype(np.uint16)
+    counts[:40] += 900
+    frame = Frame("two skies", counts, 16)
+    spec = ModelSpec("same", InputSpec(STRIDE, normalisation=name), DecodeSpec("mask"))
+    run = Runner(spec, "fake", "fp32", lambda batch: [batch - np.float32(0.5)])
+    whole, tiled = run.predict(frame), predict_tiled(run, frame, Tiling((48, 48), STRIDE, 8))
+    np.testing.assert_array_equal(tiled.probability, whole.probability)
 
 
 SIZES = st.tuples(st.integers(3, 90), st.integers(3, 90))
