@@ -94,7 +94,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
 def test_a_broken_card_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"weight": torch.zeros(3)}, path, {"model": "p2p", "card": "{"})
-    assert "card is not JSON" in refusal(read_card, path)
+    assert "card is none of ours" in refusal(read_card, path)
 
 
 @pytest.mark.parametrize("size", [0, 7, 1000, -1])
