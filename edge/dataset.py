@@ -27,6 +27,7 @@ from irstd_edge.edge.frames import (
     resize_nearest,
 )
 from irstd_edge.edge.lists import list_of_split, names_of_list, names_of_split
+from irstd_edge.edge.policy import is_printable
 from irstd_edge.edge.types import BIT_DEPTHS, FloatArray, Frame, IrstdError, Sample, Skip
 
 PROTOCOLS = ("native", "paper256")
@@ -175,6 +176,9 @@ def _read_points(path: Path) -> dict[str, FloatArray] | None:
     value = read_json(path, "points: {NAME: [[row, col], ...]}")
     if not isinstance(value, dict):
         raise IrstdError(f"{path}: not an object: write {{NAME: [[row, col], ...]}}")
+    for name in value:
+        if not is_printable(name):
+            raise IrstdError(f"{path}: the name {name!r:.60} cannot be printed: mend it")
     return {name: _points(path, name, rows) for name, rows in value.items()}
 
 

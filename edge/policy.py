@@ -24,6 +24,7 @@ MAX_PICTURE_BYTES = 2**30
 MAX_GRAPH_BYTES = 2 * 2**30
 """ONNX is protobuf, which ends at 2 GiB."""
 MAX_WEIGHTS_BYTES = 2 * 2**30
+MAX_UNPICKLING_S = 60.0
 MAX_KEY_BYTES = 2**16
 MAX_TIFF_ENTRIES = 2**21
 """Of all pages together: a page has some fifteen."""

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irstd_edge.edge.files import read_bytes, write_atomic
-from irstd_edge.edge.policy import MAX_WEIGHTS_BYTES
+from irstd_edge.edge.files import write_atomic
 from irstd_edge.edge.types import IrstdError, Sample
+from irstd_edge.models.pickles import unpickled
 from irstd_edge.models.recipes import Recipe
 
 
@@ -69,12 +69,13 @@ def read_state(path: Path, identity: str, device: torch.device) -> State:
     """Read a checkpoint. Raises IrstdError where it is absent, damaged or of another run."""
     if not path.exists():
         raise IrstdError(f"{path}: no such file, nothing to resume; leave --resume out to start")
-    raw = io.BytesIO(read_bytes(path, MAX_WEIGHTS_BYTES))
     try:
-        saved = torch.load(raw, map_location=device, weights_only=True)
+        saved = unpickled(path, device)
         found = saved.pop("identity")
         state = State(**{f.name: saved[f.name] for f in fields(State) if f.name in saved})
         _check(state)
+    except IrstdError:
+        raise
     except Exception as error:  # torch raises what the bytes made it raise
         raise IrstdError(
             f"{path}: is no checkpoint of ours; start again in another --out"

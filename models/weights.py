@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,12 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from irstd_edge.edge.files import open_to_read, parse_json, read_bytes, write_atomic
+from irstd_edge.edge.files import open_to_read, parse_json, write_atomic
 from irstd_edge.edge.policy import MAX_WEIGHTS_BYTES
 from irstd_edge.edge.types import IrstdError, ModelSpec, OperatingPoint
 from irstd_edge.models import MODELS, create_model, spec_of
 from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.p2p import P2P
+from irstd_edge.models.pickles import unpickled
 
 SHIPPED = Path(__file__).parent / "weights"
 """Where the weights of this package lie: NAME.safetensors, with NAME.md as their card."""
@@ -147,15 +147,15 @@ def _is_plain(value: object) -> bool:
 
 
 def _unpickled(path: Path) -> Any:
-    raw = io.BytesIO(read_bytes(path, MAX_WEIGHTS_BYTES))
     # The authors' checkpoints keep their epoch and IoU as numpy scalars. What rebuilds one moved
     # in numpy 2: a file of either age names it by the place of its time.
     scalar = np.float64(0).__reduce__()[0]
     homes = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     kinds = [np.dtype, *(type(np.dtype(code)) for code in ("f4", "f8", "i4", "i8", "?"))]
     try:
-        with torch.serialization.safe_globals([*homes, *kinds]):  # type: ignore[list-item]
-            return torch.load(raw, map_location="cpu", weights_only=True)
+        return unpickled(path, allowed=[*homes, *kinds])
+    except IrstdError:
+        raise
     except Exception as error:  # torch raises what the bytes made it raise
         raise IrstdError(
             f"{path}: refused: it is damaged, or holds more than tensors and would run code; "
