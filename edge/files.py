@@ -179,7 +179,8 @@ def open_to_read(path: Path, max_bytes: int | None = None) -> Iterator[IO[bytes]
 def read_bytes(path: Path, max_bytes: int = MAX_GRAPH_BYTES) -> bytes:
     """The contents of a plain file. Raises IrstdError where it cannot be read or is too large."""
     with open_to_read(path, max_bytes) as file:
-        return file.read(max_bytes)
+        # No more than there is: Python gives memory to what is asked for.
+        return file.read(min(max_bytes, os.fstat(file.fileno()).st_size))
 
 
 def read_json(path: Path, what: str) -> Any:

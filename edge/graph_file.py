@@ -26,7 +26,8 @@ GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_SPARSE = 1, 5, 15
 NODE_ATTRIBUTE = 5
 ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = 5, 10, (6, 11), (22, 23)
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_RAW, TENSOR_EXTERNAL, TENSOR_LOCATION = 1, 2, 9, 13, 14
-TENSOR_DATA = (4, 5, 6, 7, 10, 11)
+TENSOR_DATA = {4: 4, 5: 1, 6: 1, 7: 1, 10: 8, 11: 1}
+"""Field -> fewest bytes of a number: floats are fixed, integers are not."""
 ITEM_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 """TensorProto.DataType -> bytes of a number."""
 
@@ -114,7 +115,7 @@ class _Check:
             elif field.number == TENSOR_RAW:
                 raw = field.end - field.start
             elif field.number in TENSOR_DATA:
-                stored += max(1, field.end - field.start)
+                stored += max(1, (field.end - field.start) // TENSOR_DATA[field.number])
         yield from _lies(dims, kind, raw, stored)
 
     def _integers(self, field: _Field) -> list[int]:
@@ -164,7 +165,7 @@ class _Check:
 
 
 def _lies(dims: list[int], kind: int, raw: int | None, stored: int) -> Iterator[str]:
-    """What is declared against what is there; a typed number takes a byte at least."""
+    """What is declared against what is there."""
     count = prod(dims)  # a negative one is huge here
     if raw is not None and (stored or ITEM_BYTES.get(kind, 0) * count != raw):
         yield f"declares {count} numbers of type {kind} in {raw} bytes"
