@@ -128,8 +128,7 @@ def _check_names(given: Mapping[str, Any], valid: tuple[str, ...], where: str) -
 
 
 def _check_limit(value: object, key: str, *, absolute: bool, where: str) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not abs(value) <= MAX_LIMIT:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_LIMIT:
         raise IrstdError(f"{where} is {value!r:.60}; write a number up to {MAX_LIMIT:g}")
     if absolute or key == "fps_ratio" or key in LOWER_IS_BETTER:
         if value < 0:

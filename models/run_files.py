@@ -48,8 +48,8 @@ def identity_of(model: str, samples: Sequence[Sample], recipe: Recipe, seed: int
 
 def _check(state: State) -> None:
     """Raise TypeError where a field of the file is not what it should be."""
-    kinds = {"epoch": int, "best": float | int, "lines": list, "fine_tunes": bool}
-    kinds |= dict.fromkeys(("net", "average", "optimizer"), dict)
+    kinds: dict[str, Any] = {"epoch": int, "best": float | int, "lines": list, "fine_tunes": bool}
+    kinds |= {"net": dict, "average": dict, "optimizer": dict}
     for name, kind in kinds.items():
         if not isinstance(getattr(state, name), kind):
             raise TypeError(name)
