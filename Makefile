@@ -6,7 +6,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 DEVICE_PYTHON ?= $(shell for python in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python; \
 	do $$python -c '' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: demo test test-device lint clean
+.PHONY: demo test test-device lint fuzz kills clean
 
 demo: .venv/.demo
 	$(BIN)/irstd-edge demo --out demo-out
@@ -25,6 +25,13 @@ endif
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The long forms of tests/hostile, of which `test` runs a part.
+fuzz: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/fuzz.py --count 20500
+
+kills: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/kills.py --kills 200
 
 clean:
 	rm -rf .venv .venv-device demo-out build dist *.egg-info

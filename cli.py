@@ -13,13 +13,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from irstd_edge import __version__
-from irstd_edge.edge.errors import IrstdError, MachineError
+from irstd_edge.edge.errors import UNWRITABLE, IrstdError, MachineError
+from irstd_edge.edge.policy import limit_memory, printable
 
 if TYPE_CHECKING:
     from irstd_edge.edge.bundle import Bundle
@@ -39,8 +40,22 @@ talk = Console(stderr=True, highlight=False)
 RUNTIME_HELP = "onnxruntime, openvino, tensorrt; torch for W."
 
 Data = Annotated[Path, typer.Option(help="Data set: images/, masks/, trainval.txt, test.txt.")]
+
+
+def _writable(place: str | None) -> str | None:
+    """Say now that a result cannot be kept, and not after the work."""
+    from irstd_edge.edge.files import refuse_unwritable
+
+    if place not in (None, "-"):
+        refuse_unwritable(Path(place))
+    return place
+
+
 JsonOut = Annotated[
-    str | None, typer.Option("--json", metavar="FILE|-", help="Also as JSON; - for stdout.")
+    str | None,
+    typer.Option(
+        "--json", metavar="FILE|-", help="Also as JSON; - for stdout.", callback=_writable
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Of the CPU; all by default.")]
@@ -74,14 +89,32 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     if not debug:
         warnings.simplefilter("ignore")  # of libraries, to their callers: not to our users
+    limit_memory()
     try:
         app(arguments)
     except Exception as error:
         if debug:
             raise
-        code, note = _exit_code(error)
-        print(f"irstd-edge: {_one_line(error)}{note}", file=sys.stderr)
-        sys.exit(code)
+        _fail(error)
+    except SystemExit:
+        _flush()
+        raise
+
+
+def _fail(error: Exception) -> NoReturn:
+    code, note = _exit_code(error)
+    print(f"irstd-edge: {_one_line(error)}{note}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _flush() -> None:
+    """Find out now whether stdout took the result: at its end Python can but print a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        _fail(error)
 
 
 def _exit_code(error: Exception) -> tuple[int, str]:
@@ -89,12 +122,20 @@ def _exit_code(error: Exception) -> tuple[int, str]:
         return 3, ""
     if isinstance(error, IrstdError):
         return 2, ""
+    if isinstance(error, MemoryError):
+        return 2, "out of memory: give smaller frames, or --tile HxW"
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return 2, ": make space, or choose another place"
     return 70, f" ({type(error).__name__}: a fault of ours; --debug shows where)"
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(" ".join(str(error).split()))
+
+
+def _say(text: str) -> None:
+    """Talk that holds names of files and frames."""
+    talk.print(printable(text), markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -230,7 +271,7 @@ def _samples(folders: list[Path], split: str) -> list[Any]:
     for folder in folders:
         for sample in open_dataset(folder, split).samples():
             if isinstance(sample, Skip):
-                talk.print(f"skipped {sample.name}: {sample.reason}")
+                _say(f"skipped {sample.name}: {sample.reason}")
             else:
                 samples.append(sample)
     return samples
@@ -523,7 +564,7 @@ def _clipping() -> Iterator[Callable[[Frame], None]]:
         clipped += share > CLIPPED_SHARE
         if share > CLIPPED_SHARE and clipped == 1:
             words = f"clipped: {frame.name}: {share:.1%} of its pixels are at full scale of "
-            talk.print(f"{words}{frame.bit_depth} bits", markup=False, soft_wrap=True)
+            _say(f"{words}{frame.bit_depth} bits")
 
     yield check
     if clipped > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from typing import Any
 
 from irstd_edge.benchmarks.accuracy import METRICS
 from irstd_edge.benchmarks.buckets import AREA_EDGES_PX, SCR_EDGES, range_names
+from irstd_edge.edge.files import read_bytes
+from irstd_edge.edge.policy import MAX_TOML_BYTES
 from irstd_edge.edge.types import IrstdError
 
 if sys.version_info >= (3, 11):
@@ -35,6 +36,7 @@ RANGES: Mapping[str, tuple[str, ...]] = {
     "lost_by_scr": range_names(SCR_EDGES),
 }
 """Sections within [drift]: most targets lost of each range of area in px, and of SCR."""
+MAX_LIMIT = 1e12
 FLOORS = ("fps", "images", "targets", *METRICS)
 """What [floor] may name."""
 LOWER_IS_BETTER = frozenset(
@@ -111,11 +113,10 @@ def _lost_by_range(given: Mapping[str, Any], path: Path) -> dict[tuple[str, str]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    data = read_bytes(path, MAX_TOML_BYTES)
     try:
-        return tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise IrstdError(f"{path}: {error.strerror}; give --config a gate.toml") from error
-    except ValueError as error:  # bad TOML and bad UTF-8 both are
+        return tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:  # bad TOML and bad UTF-8 are ValueErrors
         why = " ".join(str(error).split())
         raise IrstdError(f"{path}: is not TOML ({why}); mend that line") from error
 
@@ -127,8 +128,8 @@ def _check_names(given: Mapping[str, Any], valid: tuple[str, ...], where: str) -
 
 
 def _check_limit(value: object, key: str, *, absolute: bool, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise IrstdError(f"{where} is {value!r}; write a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_LIMIT:
+        raise IrstdError(f"{where} is {value!r:.60}; write a number up to {MAX_LIMIT:g}")
     if absolute or key == "fps_ratio" or key in LOWER_IS_BETTER:
         if value < 0:
             raise IrstdError(f"{where} = {value} is negative; write 0 or more")

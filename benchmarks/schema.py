@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,13 @@ from typing import Any, NoReturn
 
 from irstd_edge.benchmarks.accuracy import METRICS
 from irstd_edge.edge.files import read_json
+from irstd_edge.edge.policy import is_printable
 from irstd_edge.edge.types import IrstdError
 
 SCHEMA = "irstd-edge/bench/1"
 
+MAX_NUMBER = 1e15
+"""No figure of a bench comes near; sums and ratios of larger ones run over."""
 TEXT, NUMBER, COUNT, FLAG, NUMBERS = "a string", "a number", "a count", "true or false", "numbers"
 
 
@@ -124,7 +126,21 @@ def check_bench(value: Any, source: str = "bench.json") -> dict[str, Any]:
     if not isinstance(value, dict) or found != SCHEMA:
         _fail(source, "", f"schema is {found!r}, not {SCHEMA!r}")
     _check(value, _BENCH, source, "")
+    _refuse_unprintable(value, source)
     return value
+
+
+def _refuse_unprintable(value: Any, source: str) -> None:
+    """Whatever stands in a bench may come to stand on a terminal, a page or in a log."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str) and not is_printable(item):
+            _fail(source, "", f"{item!r:.60} cannot be printed")
+        elif isinstance(item, Mapping):
+            waiting += [*item, *item.values()]
+        elif isinstance(item, list):
+            waiting += item
 
 
 def _check(value: Any, shape: Any, source: str, where: str) -> None:
@@ -158,11 +174,11 @@ def _fail(source: str, where: str, what: str) -> NoReturn:
 
 def _is_number(value: Any) -> bool:
     plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return plain and math.isfinite(value)
+    return plain and abs(value) <= MAX_NUMBER  # NaN is not
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_NUMBER
 
 
 def _are_numbers(value: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.quiet import silence_telemetry
 from irstd_edge.edge.types import IrstdError, MachineError
 
@@ -64,11 +65,9 @@ def _load(path: Path) -> Any:
         raise MachineError(f"cost: counting a graph needs onnx, run {install}") from error
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+    refuse_graph(path)
     try:
         return onnx.load(path, load_external_data=False)
-    except OSError as error:
-        reason = error.strerror or error
-        raise IrstdError(f"{path}: {reason}, give the path of an ONNX file") from error
     except DecodeError as error:
         raise IrstdError(f"{path}: not an ONNX file, make the bundle again") from error
 

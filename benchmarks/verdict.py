@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import Any
+
+from irstd_edge.edge.policy import printable
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,14 @@ def verdict_as_markdown(verdict: Verdict) -> str:
     lines += ["| state | model | variant | check | why |", "|---|---|---|---|---|"]
     for check in sorted(verdict.checks, key=lambda check: check.passed):
         where = (check.model, _variant_of(check), check.name, check.why)
-        cells = [(cell or "").replace("|", "\\|").replace("\n", " ") for cell in where]
+        cells = [_as_text(cell or "") for cell in where]
         lines.append(f"| {check.state} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _as_text(cell: str) -> str:
+    """A cell that stays text: no table, link, picture or markup comes out of a name."""
+    return re.sub(r"([\\`*<>\[\]|])", r"\\\1", printable(cell))
 
 
 def verdict_as_junit(verdict: Verdict) -> str:

@@ -9,7 +9,8 @@ from irstd_edge.calibration.sensitivity import LayerError, layer_error_of, sensi
 from irstd_edge.calibration.subset import Progress
 from irstd_edge.edge.bundle import VARIANTS, Bundle
 from irstd_edge.edge.dataset import open_dataset
-from irstd_edge.edge.files import read_json, write_json
+from irstd_edge.edge.files import read_bytes, read_json, write_json
+from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.types import IrstdError, Sample
 
 SCHEMA = "irstd-edge/sensitivity/1"
@@ -45,7 +46,9 @@ def sensitivity_to_file(
 
 
 def _graph(bundle: Bundle, variant: str) -> bytes:
-    return (bundle.path / VARIANTS[variant]).read_bytes()
+    path = bundle.path / VARIANTS[variant]
+    refuse_graph(path)
+    return read_bytes(path)
 
 
 def _record(bundle: Bundle, errors: Any) -> dict[str, Any]:
@@ -63,5 +66,5 @@ def _known(path: Path, bundle: Bundle) -> list[LayerError]:
         raise IrstdError(f"{path}: is of another bundle: choose another --out")
     try:
         return [layer_error_of(record) for record in value["layers"]]
-    except (IrstdError, KeyError, TypeError) as error:
+    except (IrstdError, KeyError, TypeError, ValueError) as error:
         raise IrstdError(f"{path}: its layers cannot be read: remove it to start again") from error

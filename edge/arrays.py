@@ -6,6 +6,8 @@ declares is checked before memory is given to it.
 
 from __future__ import annotations
 
+import io
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from typing import IO, Any
 import numpy as np
 
 from irstd_edge.edge.counts import refuse_numbers, refuse_size
+from irstd_edge.edge.files import open_to_read
+from irstd_edge.edge.policy import MAX_ARRAY_HEADER_BYTES
 from irstd_edge.edge.types import CountArray, IrstdError
 
 ARRAYS = (".npy", ".npz")
@@ -48,21 +52,19 @@ def arrays_of(path: Path) -> Iterator[CountArray]:
 def _streams(path: Path) -> Iterator[IO[bytes]]:
     """An open file for each array; the arrays of an NPZ in the order they were saved."""
     if path.suffix.lower() == ".npy":
-        with open(path, "rb") as stream:
+        with open_to_read(path) as stream:
             yield stream
         return
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
+    with open_to_read(path) as file, zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise IrstdError(f"{path}: is not packed as numpy does: save it by numpy.savez")
             with archive.open(member) as stream:
                 yield stream
 
 
 def _stack(path: Path, stream: IO[bytes]) -> _Stack:
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    else:
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+    shape, fortran, dtype = _header(stream)
     refuse_numbers(path, dtype)
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] <= MOST_CHANNELS):
         raise IrstdError(
@@ -70,9 +72,30 @@ def _stack(path: Path, stream: IO[bytes]) -> _Stack:
         )
     if fortran:
         raise IrstdError(f"{path}: is in Fortran order: save numpy.ascontiguousarray of it")
+    count = shape[0] if len(shape) == 3 else 1
     height, width = shape[-2:]
     refuse_size(path, height, width)
-    return _Stack(shape[0] if len(shape) == 3 else 1, height, width, dtype)
+    if count < 1:
+        raise IrstdError(f"{path}: has the shape {shape}, which holds no frame: save it again")
+    return _Stack(count, height, width, dtype)
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran order, and type; numpy reads no more than what is given here."""
+    version = np.lib.format.read_magic(stream)
+    length = stream.read(2 if version == (1, 0) else 4)
+    size = int.from_bytes(length, "little")
+    if size > MAX_ARRAY_HEADER_BYTES:
+        raise ValueError(f"its header has {size} bytes")
+    header = io.BytesIO(length + stream.read(size))
+    form = np.lib.format
+    read = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of numpy, about what Python 2 wrote
+        shape, fortran, dtype = read(header)
+    if not all(type(side) is int for side in shape):
+        raise ValueError(f"its shape is {shape!r:.60}")
+    return shape, fortran, dtype
 
 
 def _next_frame(path: Path, stream: IO[bytes], stack: _Stack) -> CountArray:

@@ -19,6 +19,7 @@ from irstd_edge.edge.manifest import (
     manifest_from_json,
     manifest_to_json,
 )
+from irstd_edge.edge.policy import MAX_GRAPH_BYTES, MAX_TEXT_BYTES
 from irstd_edge.edge.signing import check_signature
 from irstd_edge.edge.types import IrstdError, Manifest
 
@@ -30,9 +31,6 @@ VARIANTS = {
     "int8-fp16": "int8-fp16.onnx",
 }
 """Variant -> its graph; ONNX Runtime has an int8 form of its own, see `graph_name`."""
-MAX_MANIFEST_BYTES = 16 * 2**20
-MAX_FILE_BYTES = 2 * 2**30
-"""ONNX is protobuf, which ends at 2 GiB."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def read_manifest(path: Path) -> Manifest:
         raise IrstdError(
             f"{path}: not a bundle, it has no {MANIFEST}: irstd-edge quantize makes one"
         )
-    _refuse_special(file, MAX_MANIFEST_BYTES)
+    _refuse_special(file, MAX_TEXT_BYTES)
     return manifest_from_json(read_json(file, "a bundle's manifest"), str(file))
 
 
@@ -118,7 +116,7 @@ def open_bundle(path: Path, public_key: Path | None = None) -> Bundle:
         raise IrstdError(f"{path / GOLDEN}: is a link, not a folder: copy the bundle again")
     for name, digest in manifest.files.items():
         file = path / name
-        _refuse_special(file, MAX_FILE_BYTES)
+        _refuse_special(file, MAX_GRAPH_BYTES)
         if sha256_of(file) != digest:
             raise IrstdError(
                 f"{file}: was altered since {MANIFEST} was written (sha256 differs): "

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from irstd_edge.edge.policy import MAX_SIDE_PX as MAX_SIDE_PX
 from irstd_edge.edge.types import CountArray, Frame, IrstdError
 
-MAX_SIDE_PX = 8192
+BAND_PX = 256
 CLIPPED_SHARE = 0.001
 """Of the pixels at full scale, from which on a frame counts as clipped."""
 
@@ -44,9 +45,13 @@ def one_channel(path: Path, pixels: npt.NDArray[Any]) -> CountArray:
         return pixels
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         raise IrstdError(f"{path}: has the shape {pixels.shape}: save one channel or three")
-    blue, green, red = (pixels[..., i].astype(np.uint32) for i in range(3))
-    # ITU-R 601 in 1/65536; the weights add up to one, so that grey stays exactly as it was.
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(pixels.dtype)
+    counts = np.empty(pixels.shape[:2], pixels.dtype)
+    for top in range(0, len(pixels), BAND_PX):  # the sums take the memory of a band
+        band = slice(top, top + BAND_PX)
+        blue, green, red = (pixels[band, :, i].astype(np.uint32) for i in range(3))
+        # ITU-R 601 in 1/65536; the weights add up to one, so that grey stays exactly as it was.
+        counts[band] = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+    return counts
 
 
 def clipped_share(frame: Frame) -> float:

@@ -27,6 +27,7 @@ from irstd_edge.edge.frames import (
     resize_nearest,
 )
 from irstd_edge.edge.lists import list_of_split, names_of_list, names_of_split
+from irstd_edge.edge.policy import is_printable
 from irstd_edge.edge.types import BIT_DEPTHS, FloatArray, Frame, IrstdError, Sample, Skip
 
 PROTOCOLS = ("native", "paper256")
@@ -162,7 +163,11 @@ def _no_frames(root: Path) -> str:
 def _file(files: Mapping[str, Path], name: str, folder: Path) -> Path:
     if name not in files:
         raise IrstdError(f"{folder / name}.png: no such file: add it, or take {name} off the list")
-    return files[name]
+    path = files[name]
+    # What is read may go into a bundle. The folder itself may be a link.
+    if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
+        raise IrstdError(f"{path}: is a link out of its folder: copy the file, or link the folder")
+    return path
 
 
 def _read_points(path: Path) -> dict[str, FloatArray] | None:
@@ -171,13 +176,17 @@ def _read_points(path: Path) -> dict[str, FloatArray] | None:
     value = read_json(path, "points: {NAME: [[row, col], ...]}")
     if not isinstance(value, dict):
         raise IrstdError(f"{path}: not an object: write {{NAME: [[row, col], ...]}}")
+    for name in value:
+        if not is_printable(name):
+            raise IrstdError(f"{path}: the name {name!r:.60} cannot be printed: mend it")
     return {name: _points(path, name, rows) for name, rows in value.items()}
 
 
 def _points(path: Path, name: str, rows: Any) -> FloatArray:
     try:
-        points = np.asarray(rows, dtype=np.float32)
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore"):  # infinite, and so refused
+            points = np.asarray(rows, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
         points = np.full(1, np.nan, np.float32)
     if points.size == 0:
         return np.zeros((0, 2), np.float32)

@@ -22,6 +22,7 @@ from typing import Any
 
 from irstd_edge.edge.detect import OUTPUTS
 from irstd_edge.edge.gpu import this_gpu
+from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.runtimes import INPUT
 from irstd_edge.edge.types import IrstdError, MachineError, ModelSpec
 
@@ -90,6 +91,7 @@ def engine_from_onnx(graph: Path, spec: ModelSpec, plan: EnginePlan) -> Engine:
         MachineError: the backend or the GPU is missing here.
     """
     library = _library(plan)
+    refuse_graph(graph)
     with _heard() as messages:
         network = _network(library, graph, spec, messages)
         start = time.perf_counter()

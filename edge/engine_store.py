@@ -131,7 +131,8 @@ class EngineStore:
         return f"{self.root}: no {key.backend} engine of this graph for {key.target}: {AGAIN}"
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        for file in sorted(self.root.glob(f"*/{ENTRY}")):
+        # Without what a kill left of an engine that was being kept.
+        for file in sorted(self.root.glob(f"[!.]*/{ENTRY}")):
             entry = read_json(file, "an engine's entry")
             if isinstance(entry, dict) and isinstance(entry.get("key"), dict):
                 yield entry["key"]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What a disk says that is full, limited, read-only or broken."""
+
 
 class IrstdError(Exception):
     """Something the user can fix. The message reads `FILE-OR-FLAG: what is wrong, and the fix`."""

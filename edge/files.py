@@ -6,17 +6,23 @@ import ctypes
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from irstd_edge.edge.errors import UNWRITABLE
+from irstd_edge.edge.policy import MAX_GRAPH_BYTES, MAX_TEXT_BYTES, refuse_special
 from irstd_edge.edge.types import IrstdError
 
 CHUNK_BYTES = 1 << 20
+MAX_DIGITS = 18
+"""Of a whole number in JSON: it stays within 64 bits."""
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <stdio.h> of Linux
 
 
@@ -83,12 +89,67 @@ def new_folder(path: Path, *, replaces: str | None = "manifest.json") -> Iterato
         _sync_tree(partial)
         _move_into_place(partial, path)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in UNWRITABLE:
             raise
         raise _cannot(path, "be written", error) from error
     finally:
         # After success this is the folder that was replaced, else the unfinished one.
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Make a folder and let no other process write there until the block ends.
+
+    The system keeps the lock and frees it with the process, however that ends. Raises IrstdError
+    where another process has it, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _probe(folder)
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _cannot(folder, "be written", error) from error
+    try:
+        _lock(folder, handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(folder: Path, handle: int) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise IrstdError(
+            f"{folder}: another process is writing there: wait for its end or choose another"
+        ) from error
+    except OSError:
+        return  # some network file systems lock no folders
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise IrstdError where `write_atomic` could not write now: ask before hours of work."""
+    try:
+        path = path.resolve()
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not path.exists() or path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _probe(path.parent)
+    except OSError as error:
+        raise _cannot(path, "be written", error) from error
+
+
+def _probe(folder: Path) -> None:
+    """Write a byte there and take it away."""
+    trial = _sibling(folder / "trial")
+    try:
+        trial.write_bytes(b"x")
+    finally:
+        trial.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -101,30 +162,35 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def open_to_read(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file to read. Raises IrstdError where it, or a part of it, cannot be read."""
+def open_to_read(path: Path, max_bytes: int | None = None) -> Iterator[IO[bytes]]:
+    """Yield a plain file to read. Raises IrstdError where it, or a part of it, cannot be read.
+
+    Pipes and devices, which may never end, are refused, and what holds more than `max_bytes`.
+    """
     try:
-        with open(path, "rb") as file:
+        # Opening a pipe would wait for its other end.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            refuse_special(path, os.fstat(file.fileno()), max_bytes)
             yield file
     except OSError as error:
         raise _cannot(path, "be read", error) from error
 
 
-def read_bytes(path: Path) -> bytes:
-    """The contents of a file. Raises IrstdError where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _cannot(path, "be read", error) from error
+def read_bytes(path: Path, max_bytes: int = MAX_GRAPH_BYTES) -> bytes:
+    """The contents of a plain file. Raises IrstdError where it cannot be read or is too large."""
+    with open_to_read(path, max_bytes) as file:
+        # No more than there is: Python gives memory to what is asked for.
+        return file.read(min(max_bytes, os.fstat(file.fileno()).st_size))
 
 
 def read_json(path: Path, what: str) -> Any:
-    """The value in a strict JSON file (RFC 8259: no NaN, no Infinity).
+    """The value in a strict JSON file (RFC 8259: no NaN, no Infinity, no name twice).
 
     `what` names the file's purpose in the message, as in "a bench.json". Raises IrstdError.
     """
+    data = read_bytes(path, MAX_TEXT_BYTES)
     try:
-        return json.loads(read_bytes(path).decode("utf-8-sig"), parse_constant=_refuse_constant)
+        return parse_json(data)
     except (ValueError, RecursionError) as error:
         raise IrstdError(
             f"{path}: not the JSON of {what} ({error}): write it again or give another file"
@@ -136,8 +202,42 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def parse_json(data: bytes) -> Any:
+    """The value of strict JSON. Raises ValueError, or RecursionError where it is too deep."""
+    return json.loads(
+        data.decode("utf-8-sig"),
+        parse_constant=_refuse_constant,
+        parse_float=_finite,
+        parse_int=_countable,
+        object_pairs_hook=_object,
+    )
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is more than a float holds")
+    return number
+
+
+def _countable(text: str) -> int:
+    """Larger ones can't be compared with floats without an OverflowError."""
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"{text:.40} is a number of {len(text)} digits")
+    return int(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers differ in which of two they take: a check could see one and its user the other."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{twice!r:.80} stands there twice")
+    return value
 
 
 def _refuse_foreign(path: Path, replaces: str | None) -> None:
@@ -151,14 +251,16 @@ def _refuse_foreign(path: Path, replaces: str | None) -> None:
 
 def _move_into_place(partial: Path, path: Path) -> None:
     """Rename; where a folder stands there, swap the two in one step, so that one always stands."""
-    occupied = path.is_dir() and any(path.iterdir())
-    if not occupied:
-        os.rename(partial, path)
-    elif not _exchange(partial, path):
-        old = _sibling(path)  # no atomic swap on this system: the gap is two renames long
-        os.rename(path, old)
-        os.rename(partial, path)
-        os.rename(old, partial)
+    try:
+        os.rename(partial, path)  # onto nothing, or an empty folder
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if not _exchange(partial, path):
+            old = _sibling(path)  # no atomic swap on this system: the gap is two renames long
+            os.rename(path, old)
+            os.rename(partial, path)
+            os.rename(old, partial)
     _sync(path.parent)
 
 

@@ -20,6 +20,7 @@ from irstd_edge.edge.counts import frame_of_pixels, frames_of_pages, one_channel
 from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.headers import refuse_broken
 from irstd_edge.edge.normalisation import stretch_of
+from irstd_edge.edge.policy import MAX_PACK_PX, MAX_PICTURE_BYTES
 from irstd_edge.edge.types import BoolArray, CountArray, FloatArray, Frame, InputSpec, IrstdError
 
 EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", *ARRAYS)
@@ -44,8 +45,9 @@ def read_pages(path: Path, bit_depth: int | None = None) -> Iterator[Frame]:
     """
     if path.suffix.lower() in ARRAYS:
         return frames_of_pages(path, arrays_of(path), count_arrays(path) > 1, bit_depth)
-    pages = _decode(path, every_page=True)
-    return frames_of_pages(path, pages, len(pages) > 1, bit_depth)
+    data, sizes_px = _decode(path)
+    pages = _pages(path, data, sizes_px)
+    return frames_of_pages(path, pages, len(sizes_px) > 1, bit_depth)
 
 
 def read_mask(path: Path) -> BoolArray:
@@ -136,7 +138,8 @@ def _nearest(old: int, new: int) -> npt.NDArray[np.int64]:
 
 def _first(path: Path) -> npt.NDArray[Any]:
     if path.suffix.lower() not in ARRAYS:
-        return _decode(path)[0]
+        data, sizes_px = _decode(path)
+        return next(_pages(path, data, sizes_px[:1]))
     for counts in arrays_of(path):
         return counts
     raise IrstdError(f"{path}: holds no frame: save it again")
@@ -156,25 +159,45 @@ def silent_opencv() -> Iterator[None]:
         set_level(level)
 
 
-def _decode(path: Path, every_page: bool = False) -> list[npt.NDArray[Any]]:
+def _decode(path: Path) -> tuple[npt.NDArray[np.uint8], list[int]]:
+    """A file that may be decoded, and the pixels of each of its pages."""
+    data = read_bytes(path, MAX_PICTURE_BYTES)
+    return np.frombuffer(data, np.uint8), refuse_broken(path, data)
+
+
+def _pages(
+    path: Path, data: npt.NDArray[np.uint8], sizes_px: list[int]
+) -> Iterator[npt.NDArray[Any]]:
+    """The pages one by one, so that memory is that of a few."""
     import cv2
 
-    data = read_bytes(path)
-    refuse_broken(path, data)
-    with silent_opencv():
-        try:
-            pages = _pages(np.frombuffer(data, np.uint8), every_page)
-        except cv2.error:
-            pages = []
-    if not pages:
-        raise IrstdError(f"{path}: cannot be decoded: is it a whole PNG, TIFF, BMP or JPEG?")
-    return pages
+    for pack in _packs(sizes_px):
+        with silent_opencv():
+            try:
+                pages = _decoded(data, pack, len(sizes_px))
+            except cv2.error:
+                pages = []
+        if len(pages) < len(pack):
+            raise IrstdError(f"{path}: cannot be decoded: is it a whole PNG, TIFF, BMP or JPEG?")
+        yield from pages
 
 
-def _pages(data: npt.NDArray[np.uint8], every_page: bool) -> list[npt.NDArray[Any]]:
+def _packs(sizes_px: list[int]) -> Iterator[range]:
+    """Pages that are decoded at once: to find one takes time that grows with its number."""
+    first = filled = 0
+    for page, size in enumerate(sizes_px):
+        if filled and filled + size > MAX_PACK_PX:
+            yield range(first, page)
+            first, filled = page, 0
+        filled += size
+    yield range(first, len(sizes_px))
+
+
+def _decoded(data: npt.NDArray[np.uint8], pack: range, count: int) -> list[npt.NDArray[Any]]:
     import cv2
 
-    if every_page:
-        return list(cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1])
+    if count > 1:
+        wanted = pack.start, pack.stop
+        return list(cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED, range=wanted)[1])
     page = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     return [] if page is None else [page]

@@ -12,26 +12,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from irstd_edge.edge.counts import refuse_size
+from irstd_edge.edge.policy import MAX_JPEG_SCANS
+from irstd_edge.edge.tiff import SIGNATURES, pages_of, refuse_pages
 from irstd_edge.edge.types import IrstdError
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE, BMP_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"BM"
 JPEG_SIGNATURE, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of the segments that hold the size."""
-TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-TIFF_WIDTH, TIFF_HEIGHT, TIFF_SHORT = 256, 257, 3
 
 
-def refuse_broken(path: Path, data: bytes) -> None:
-    """Raise IrstdError for what is empty, cut off, damaged, or declares too large a size."""
+def refuse_broken(path: Path, data: bytes) -> list[int]:
+    """Raise IrstdError for what is empty, cut off, damaged, or declares too large a size.
+
+    So is anything but PNG, TIFF, BMP and JPEG: a decoder may know more, and their headers are not
+    looked at here. Returns the pixels of each page of a TIFF, else one number.
+    """
     if not data:
         raise IrstdError(f"{path}: the file is empty: copy it again")
     if data.startswith(PNG_SIGNATURE):
         _refuse_broken_png(path, data)
-    elif data.startswith(JPEG_SIGNATURE) and data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
-        raise IrstdError(f"{path}: the JPEG is truncated: copy it again")
+    elif data.startswith(JPEG_SIGNATURE):
+        _refuse_broken_jpeg(path, data)
+    elif not data.startswith((BMP_SIGNATURE, *SIGNATURES)):
+        raise IrstdError(f"{path}: cannot be decoded: is it a whole PNG, TIFF, BMP or JPEG?")
+    sizes_px = refuse_pages(path, data)
     for height, width in declared_sizes(data):
         refuse_size(path, height, width)
+    return sizes_px or [1]
 
 
 def declared_sizes(data: bytes) -> list[tuple[int, int]]:
@@ -40,13 +48,11 @@ def declared_sizes(data: bytes) -> list[tuple[int, int]]:
     try:
         if data.startswith(JPEG_SIGNATURE):
             found += _jpeg_sizes(data)
-        elif data.startswith(b"BM"):
+        elif data.startswith(BMP_SIGNATURE):
             found.append(_bmp_size(data))
-        elif data.startswith(TIFF_SIGNATURES):
-            found.extend(_tiff_sizes(data))  # one by one: those before a broken page count
     except struct.error:
         pass  # it ends within the header: the decoder refuses it
-    return found
+    return found + [page.size for page in pages_of(data)]
 
 
 def _jpeg_sizes(data: bytes) -> Iterator[tuple[int, int]]:
@@ -66,26 +72,14 @@ def _bmp_size(data: bytes) -> tuple[int, int]:
     return abs(height), width  # a negative height counts from the top
 
 
-def _tiff_sizes(data: bytes) -> Iterator[tuple[int, int]]:
-    order = "<" if data.startswith(b"II") else ">"
-    large = b"+" in data[:4]
-    number, word, entry = (
-        (order + "Q", order + "Q", 20) if large else (order + "H", order + "I", 12)
-    )
-    seen: set[int] = set()
-    (page,) = struct.unpack_from(word, data, 8 if large else 4)
-    while page and page not in seen:
-        seen.add(page)
-        (entries,) = struct.unpack_from(number, data, page)
-        first = page + struct.calcsize(number)
-        sides = {TIFF_WIDTH: 1, TIFF_HEIGHT: 1}
-        for at in range(first, min(first + entries * entry, len(data)), entry):
-            tag, kind = struct.unpack_from(order + "HH", data, at)
-            if tag in sides:
-                value = order + ("H" if kind == TIFF_SHORT else "I")
-                (sides[tag],) = struct.unpack_from(value, data, at + (12 if large else 8))
-        yield sides[TIFF_HEIGHT], sides[TIFF_WIDTH]
-        (page,) = struct.unpack_from(word, data, first + entries * entry)
+def _refuse_broken_jpeg(path: Path, data: bytes) -> None:
+    if data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
+        raise IrstdError(f"{path}: the JPEG is truncated: copy it again")
+    if data.count(JPEG_SCAN) > MAX_JPEG_SCANS:
+        raise IrstdError(
+            f"{path}: the JPEG has more than {MAX_JPEG_SCANS} scans, which takes as many times as "
+            "long: save it again"
+        )
 
 
 def _refuse_broken_png(path: Path, data: bytes) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.frames import EXTENSIONS
+from irstd_edge.edge.policy import MAX_NAME_LENGTH, MAX_TEXT_BYTES, is_printable, refuse_name
 from irstd_edge.edge.types import IrstdError
 
 SPLITS = ("test", "trainval", "train", "val")
@@ -33,14 +35,14 @@ def list_of_split(root: Path, split: str) -> Path:
 def names_of_list(listing: Path) -> tuple[str, ...]:
     """The names, a line each, in their order. Raises IrstdError for none, twos, and paths."""
     try:
-        lines = read_bytes(listing).decode("utf-8-sig").splitlines()
+        lines = read_bytes(listing, MAX_TEXT_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise IrstdError(f"{listing}: not UTF-8 text: write a name a line") from error
     names = tuple(_name(listing, line.strip()) for line in lines if line.strip())
     if not names:
         raise IrstdError(f"{listing}: the list is empty: write a name a line")
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        ((twice, _),) = Counter(names).most_common(1)
         raise IrstdError(f"{listing}: {twice} is listed twice: remove one")
     return names
 
@@ -78,6 +80,8 @@ def frames_in(paths: Sequence[Path], extensions: tuple[str, ...] = EXTENSIONS) -
             found.append(path)
         else:
             raise IrstdError(f"{path}: no such file or folder: check the path")
+    for path in found:
+        refuse_name(path)
     return found
 
 
@@ -90,6 +94,10 @@ def _existing(root: Path, found: list[Path]) -> Path:
 def _name(listing: Path, line: str) -> str:
     if "/" in line or "\\" in line or ".." in line:
         raise IrstdError(f"{listing}: {line!r} is a path: write the frame's name alone")
+    if not is_printable(line) or len(line) > MAX_NAME_LENGTH:
+        raise IrstdError(
+            f"{listing}: {line!r:.60} is too long or cannot be printed: write the frame's name"
+        )
     stem, dot, suffix = line.rpartition(".")
     return stem if f"{dot}{suffix}".lower() in EXTENSIONS else line
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
 from irstd_edge.edge.normalisation import NORMALISATIONS
+from irstd_edge.edge.policy import MAX_NAME_LENGTH, is_printable, printable
 from irstd_edge.edge.types import (
     BIT_DEPTHS,
     DecodeSpec,
@@ -22,10 +23,8 @@ SCHEMA = "irstd-edge/bundle/1"
 GOLDEN = "golden"
 METHODS = ("ptq", "qat")
 MAX_STRIDE = 256
-MAX_NAME_LENGTH = 200
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CHANNELS = 1
 
 T = TypeVar("T")
@@ -45,7 +44,7 @@ class JsonObject:
         if type(item) is not kind:  # isinstance would take true for an int
             found = "missing" if item is None else f"{item!r:.60}"
             raise self.wrong(key, f"is {found}, not of type {kind.__name__}")
-        if isinstance(item, str) and _UNPRINTABLE.search(item):  # it will stand on a terminal
+        if isinstance(item, str) and not is_printable(item):  # it will stand on a terminal
             raise self.wrong(key, f"is {item!r:.60}, which cannot be printed")
         return item
 
@@ -81,7 +80,7 @@ class JsonObject:
 
     def wrong(self, key: str, what: str) -> IrstdError:
         """The error for the field at key, which may be anything too."""
-        field = _UNPRINTABLE.sub("?", f"{self.where}{key:.80}")
+        field = printable(f"{self.where}{key:.80}")
         return IrstdError(f"{field} {what}: copy the bundle again or quantize again")
 
 
@@ -103,7 +102,7 @@ def is_plain_name(name: str) -> bool:
         and 0 < len(last) <= MAX_NAME_LENGTH
         and not last.startswith(".")
         and "\\" not in last
-        and not _UNPRINTABLE.search(last)
+        and is_printable(last)
     )
 
 

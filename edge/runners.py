@@ -20,6 +20,7 @@ from irstd_edge.edge.bundle import Bundle, open_bundle
 from irstd_edge.edge.detect import OUTPUTS, predict_from_outputs
 from irstd_edge.edge.devices import usable_threads
 from irstd_edge.edge.frames import normalise, pad_to_stride
+from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.quiet import silence_telemetry
 from irstd_edge.edge.runtimes import PACKAGES, Infer
 from irstd_edge.edge.runtimes import RUNTIMES as RUNTIMES
@@ -160,6 +161,7 @@ def open_graph(
         return Runner(spec, runtime, variant, TensorrtInfer(graph, outputs))
     if find_spec(runtime) is None:
         raise MachineError(f"{runtime}: not installed: pip install '{PACKAGES[runtime]}'")
+    refuse_graph(graph)
     silence_telemetry()
     infer = RUNTIMES[runtime](graph, outputs, threads or usable_threads())
     return Runner(spec, runtime, variant, infer)

@@ -34,7 +34,12 @@ def _onnxruntime(graph: Path, outputs: tuple[str, ...], threads: int) -> Infer:
     options.log_severity_level = 3  # errors, which are raised anyway
     wanted = ["CPUExecutionProvider"]
     try:
-        session = onnxruntime.InferenceSession(str(graph), options, providers=wanted)
+        session = onnxruntime.InferenceSession(
+            str(graph),
+            options,
+            providers=wanted,
+            enable_fallback=0,  # it would print
+        )
     except Exception as error:  # its exceptions have no base class of their own
         raise _unreadable(graph, "ONNX Runtime", error) from error
     if session.get_providers() != wanted:
@@ -50,7 +55,10 @@ def _onnxruntime(graph: Path, outputs: tuple[str, ...], threads: int) -> Infer:
     )
 
     def infer(batch: FloatArray) -> list[FloatArray]:
-        result: list[FloatArray] = session.run(outputs, {INPUT: batch})
+        try:
+            result: list[FloatArray] = session.run(outputs, {INPUT: batch})
+        except Exception as error:
+            raise _failed(graph, "ONNX Runtime", batch, error) from error
         return result
 
     return infer
@@ -89,7 +97,10 @@ def _openvino(graph: Path, outputs: tuple[str, ...], threads: int) -> Infer:
 
     def infer(batch: FloatArray) -> list[FloatArray]:
         request = request_for(batch.shape)
-        request.infer({INPUT: batch}, share_inputs=True)
+        try:
+            request.infer({INPUT: batch}, share_inputs=True)
+        except RuntimeError as error:
+            raise _failed(graph, "OpenVINO", batch, error) from error
         return [np.array(request.get_tensor(name).data) for name in outputs]
 
     return infer
@@ -118,8 +129,20 @@ def _check_names(
 
 
 def _unreadable(graph: Path, runtime: str, error: Exception) -> IrstdError:
-    reason = str(error).strip().splitlines() or [type(error).__name__]  # the last line says it
-    return IrstdError(f"{graph}: {runtime} cannot load it ({reason[-1]:.200}): quantize again")
+    return IrstdError(f"{graph}: {runtime} cannot load it ({_reason(error)}): quantize again")
+
+
+def _failed(graph: Path, runtime: str, batch: FloatArray, error: Exception) -> IrstdError:
+    size = f"{batch.shape[-2]}x{batch.shape[-1]}"
+    return IrstdError(
+        f"{graph}: {runtime} cannot run it on {size} ({_reason(error)}): quantize again, or cut "
+        "frames that are too large for the memory by --tile"
+    )
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[-1]:.200}"  # it says it
 
 
 RUNTIMES: dict[str, Callable[[Path, tuple[str, ...], int], Infer]] = {

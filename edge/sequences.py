@@ -21,6 +21,8 @@ from irstd_edge.edge.frames import EXTENSIONS, read_pages, silent_opencv
 from irstd_edge.edge.types import CountArray, Frame, IrstdError
 
 VIDEOS = (".avi", ".mp4", ".mkv")
+FFMPEG_LIMITS = "protocol_whitelist;file|format_whitelist;avi,mov,matroska"
+"""FFmpeg goes by what is in a file, not by its ending, and follows what some formats refer to."""
 COUNTED_VIDEOS = (".avi", ".mp4")
 """Their headers say how many frames follow; of others FFmpeg guesses it from their length."""
 RAW_FILES = (".raw", ".bin")
@@ -112,10 +114,11 @@ def _video_frames(path: Path) -> Iterator[npt.NDArray[Any]]:
     """Frames (H, W, 3) of 8 bits; one that was cut off gives what it has and then an IrstdError."""
     import cv2
 
-    # FFmpeg follows what a file refers to, also over the network: only files are allowed. Its
-    # complaints are in our error.
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
+    # Its complaints are in our error.
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG_LIMITS)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    with open_to_read(path):
+        pass  # a pipe would wait for ever
     with silent_opencv():
         video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:

@@ -7,7 +7,6 @@ the bundle as signature.json, and is good for these very bytes of manifest.json 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import stat
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from irstd_edge.edge.files import read_bytes, read_json, write_json
+from irstd_edge.edge.policy import MAX_KEY_BYTES
 from irstd_edge.edge.types import IrstdError, MachineError
 
 SCHEMA = "irstd-edge/signature/1"
@@ -76,13 +76,13 @@ def _holds(public: Any, text: str, manifest: bytes) -> bool:
 
     try:
         public.verify(base64.b64decode(text, validate=True), PURPOSE + manifest)
-    except (InvalidSignature, binascii.Error):
+    except (InvalidSignature, ValueError):
         return False
     return True
 
 
 def _private(file: Path) -> Any:
-    data = read_bytes(file)
+    data = read_bytes(file, MAX_KEY_BYTES)
     if stat.S_IMODE(file.stat().st_mode) & OTHERS:
         raise IrstdError(f"{file}: others can read this key: chmod go-rwx {file}")
     serialization, ed25519 = _cryptography()
@@ -100,7 +100,7 @@ def _private(file: Path) -> Any:
 
 
 def _public(file: Path) -> Any:
-    data = read_bytes(file)
+    data = read_bytes(file, MAX_KEY_BYTES)
     serialization, ed25519 = _cryptography()
     ssh = data.startswith(OPENSSH_PUBLIC)
     load = serialization.load_ssh_public_key if ssh else serialization.load_pem_public_key

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irstd_edge.edge.files import read_bytes, write_atomic
+from irstd_edge.edge.files import write_atomic
 from irstd_edge.edge.types import IrstdError, Sample
+from irstd_edge.models.pickles import unpickled
 from irstd_edge.models.recipes import Recipe
 
 
@@ -45,6 +46,17 @@ def identity_of(model: str, samples: Sequence[Sample], recipe: Recipe, seed: int
     return digest.hexdigest()
 
 
+def _check(state: State) -> None:
+    """Raise TypeError where a field of the file is not what it should be."""
+    kinds: dict[str, Any] = {"epoch": int, "best": float | int, "lines": list, "fine_tunes": bool}
+    kinds |= {"net": dict, "average": dict, "optimizer": dict}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(state, name), kind):
+            raise TypeError(name)
+    if not all(isinstance(line, str) for line in state.lines):
+        raise TypeError("lines")
+
+
 def write_state(path: Path, identity: str, state: State) -> None:
     """Write a checkpoint as a whole."""
     buffer = io.BytesIO()
@@ -57,11 +69,13 @@ def read_state(path: Path, identity: str, device: torch.device) -> State:
     """Read a checkpoint. Raises IrstdError where it is absent, damaged or of another run."""
     if not path.exists():
         raise IrstdError(f"{path}: no such file, nothing to resume; leave --resume out to start")
-    raw = io.BytesIO(read_bytes(path))
     try:
-        saved = torch.load(raw, map_location=device, weights_only=True)
+        saved = unpickled(path, device)
         found = saved.pop("identity")
         state = State(**{f.name: saved[f.name] for f in fields(State) if f.name in saved})
+        _check(state)
+    except IrstdError:
+        raise
     except Exception as error:  # torch raises what the bytes made it raise
         raise IrstdError(
             f"{path}: is no checkpoint of ours; start again in another --out"

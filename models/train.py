@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from irstd_edge.edge.files import write_atomic
+from irstd_edge.edge.files import sole_writer, write_atomic
 from irstd_edge.edge.types import IrstdError, Sample
 from irstd_edge.models import create_model, spec_of
 from irstd_edge.models.batches import Labelled, labelled, steps_per_epoch
@@ -78,21 +79,23 @@ def train(
     fabric = launch(device, partial=recipe.loss == "sls" and recipe.warm > 0)
     _check_batch(model, recipe.batch_size, fabric.world_size)
     identity = identity_of(model, samples, recipe, seed)
-    state = read_state(out / CHECKPOINT, identity, fabric.device) if resume else None
-    learner = _learner(model, recipe, seed, fabric, weights, state)
-    frames = [labelled(sample, spec_of(model).input) for sample in samples]
-    run = _Run(model, out, identity, learner, state)
-    every = validate_every or max(5, recipe.epochs // 12)
-    for epoch in range(run.epoch, recipe.epochs):
-        loss, frames_per_s = _timed(learner, frames, epoch)
-        if fabric.is_global_zero:
-            due = (epoch + 1) % every == 0 or epoch + 1 == recipe.epochs
-            scores = run.scores(validate) if validate and due else {}
-            lr = recipe.lr_at((epoch + 1) / recipe.epochs)
-            done = Epoch(epoch, loss, lr, frames_per_s, scores)
-            run.keep(done)
-            progress(done)
-        fabric.barrier()
+    with sole_writer(out) if fabric.is_global_zero else nullcontext():
+        _check_out(out, resume)
+        state = read_state(out / CHECKPOINT, identity, fabric.device) if resume else None
+        learner = _learner(model, recipe, seed, fabric, weights, state)
+        frames = [labelled(sample, spec_of(model).input) for sample in samples]
+        run = _Run(model, out, identity, learner, state)
+        every = validate_every or max(5, recipe.epochs // 12)
+        for epoch in range(run.epoch, recipe.epochs):
+            loss, frames_per_s = _timed(learner, frames, epoch)
+            if fabric.is_global_zero:
+                due = (epoch + 1) % every == 0 or epoch + 1 == recipe.epochs
+                scores = run.scores(validate) if validate and due else {}
+                lr = recipe.lr_at((epoch + 1) / recipe.epochs)
+                done = Epoch(epoch, loss, lr, frames_per_s, scores)
+                run.keep(done)
+                progress(done)
+            fabric.barrier()
     return out / WEIGHTS
 
 
@@ -102,6 +105,10 @@ def _check(model: str, samples: Sequence[Sample], out: Path, seed: int, resume: 
         raise IrstdError("--data: no frame can be trained on; check the lists and the masks")
     if seed < 0:
         raise IrstdError(f"--seed: {seed} is negative; give 0 or more")
+    _check_out(out, resume)
+
+
+def _check_out(out: Path, resume: bool) -> None:
     if not resume and (out / CHECKPOINT).exists():
         raise IrstdError(f"{out}: holds a run; add --resume to go on with it, or choose another")
 
@@ -126,7 +133,10 @@ def _learner(
     if state is not None:
         net = model_from_state(model, state.net, Path(CHECKPOINT))
         learner = Learner(net, recipe, seed, fabric, fine_tunes=state.fine_tunes)
-        learner.go_on_from(state)
+        try:
+            learner.go_on_from(state)
+        except Exception as error:  # torch raises what the numbers made it raise
+            raise IrstdError(f"{CHECKPOINT}: is damaged; start again in another --out") from error
         return learner
     if weights is not None:
         net = model_from_state(model, load_state(weights, model), weights)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,11 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from irstd_edge.edge.files import read_bytes, write_atomic
+from irstd_edge.edge.files import open_to_read, parse_json, write_atomic
+from irstd_edge.edge.policy import MAX_WEIGHTS_BYTES
 from irstd_edge.edge.types import IrstdError, ModelSpec, OperatingPoint
 from irstd_edge.models import MODELS, create_model, spec_of
 from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.p2p import P2P
+from irstd_edge.models.pickles import unpickled
 
 SHIPPED = Path(__file__).parent / "weights"
 """Where the weights of this package lie: NAME.safetensors, with NAME.md as their card."""
@@ -68,10 +69,12 @@ def read_card(path: Path) -> tuple[str, dict[str, Any]]:
             f"{path}: names no model of ours; bring in foreign weights by irstd-edge import-weights"
         )
     try:
-        card = json.loads(metadata.get("card", "{}"))
-    except ValueError as error:
-        raise IrstdError(f"{path}: its card is not JSON; write the weights again") from error
-    return metadata["model"], card if isinstance(card, dict) else {}
+        card = parse_json(metadata.get("card", "{}").encode())
+        card = card if isinstance(card, dict) else {}
+        spec_with_threshold(metadata["model"], card)
+    except (IrstdError, TypeError, ValueError, RecursionError) as error:
+        raise IrstdError(f"{path}: its card is none of ours; write the weights again") from error
+    return metadata["model"], card
 
 
 def load_state(path: Path, model: str) -> dict[str, Tensor]:
@@ -127,22 +130,32 @@ def import_weights(path: Path, model: str) -> tuple[MSHNet | P2P, dict[str, Any]
     for key in ("state_dict", "net"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    # A key that is no text may take for ever to be turned into one.
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and _is_plain(value) for key, value in state.items()
+    ):
         raise IrstdError(f"{path}: holds no state dict; save `model.state_dict()` with torch.save")
-    plain = {str(key).removeprefix("module."): value for key, value in state.items()}
+    plain = {key.removeprefix("module."): value for key, value in state.items()}
     return model_from_state(model, plain, path).eval(), {"imported_from": path.name}
 
 
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor that holds its numbers; one of stride 0 shows more than there are."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_complex():
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
 def _unpickled(path: Path) -> Any:
-    raw = io.BytesIO(read_bytes(path))
     # The authors' checkpoints keep their epoch and IoU as numpy scalars. What rebuilds one moved
     # in numpy 2: a file of either age names it by the place of its time.
     scalar = np.float64(0).__reduce__()[0]
     homes = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     kinds = [np.dtype, *(type(np.dtype(code)) for code in ("f4", "f8", "i4", "i8", "?"))]
     try:
-        with torch.serialization.safe_globals([*homes, *kinds]):  # type: ignore[list-item]
-            return torch.load(raw, map_location="cpu", weights_only=True)
+        return unpickled(path, allowed=[*homes, *kinds])
+    except IrstdError:
+        raise
     except Exception as error:  # torch raises what the bytes made it raise
         raise IrstdError(
             f"{path}: refused: it is damaged, or holds more than tensors and would run code; "
@@ -151,6 +164,8 @@ def _unpickled(path: Path) -> Any:
 
 
 def _opened(path: Path) -> Any:
+    with open_to_read(path, MAX_WEIGHTS_BYTES):
+        pass  # a pipe would wait for ever
     try:
         return safe_open(path, "pt")
     except (SafetensorError, OSError) as error:

@@ -5,7 +5,6 @@ import os
 import pytest
 
 from irstd_edge.edge.bundle import (
-    MAX_MANIFEST_BYTES,
     VARIANTS,
     Bundle,
     graph_name,
@@ -13,6 +12,7 @@ from irstd_edge.edge.bundle import (
     read_manifest,
     write_bundle,
 )
+from irstd_edge.edge.policy import MAX_TEXT_BYTES
 from irstd_edge.edge.types import IrstdError, Manifest, Quantization
 
 FILES = {"fp32.onnx": b"float", "int8.onnx": b"signed", "golden/a.png": b"picture"}
@@ -143,7 +143,7 @@ def test_a_manifest_that_is_not_ours(bundle):
             "install the irstd-edge that wrote",
         ),
         (json.dumps({**value, "files": {"../../etc/passwd": "0" * 64}}), "not a plain file name"),
-        (" " * (MAX_MANIFEST_BYTES + 1), "more than the"),
+        (" " * (MAX_TEXT_BYTES + 1), "more than the"),
     ):
         file.write_text(text)
         with pytest.raises(IrstdError, match=message):

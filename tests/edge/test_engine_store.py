@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,9 @@ def test_the_keys_of_all_that_is_kept(store: EngineStore) -> None:
     for key in (KEY, other):
         store.save(key, DATA)
     assert set(store.keys()) == {KEY, other}
+    left = store.root / f".{KEY.digest}.0123456789ab.partial"  # by a kill
+    shutil.copytree(store.path(KEY).parent, left)
+    assert len(store.keys()) == 2
     (store.path(KEY).parent / "entry.json").write_text('{"key": {"graph_sha256": "x"}}')
     assert store.keys() == (other,)
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from irstd_edge.edge.types import IrstdError, OperatingPoint
-from irstd_edge.models import MODELS, create_model, spec_of
+from irstd_edge.models import MODELS, create_model, pickles, spec_of
 from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.weights import (
     find_weights,
@@ -91,10 +91,24 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
     assert "irstd-edge import-weights" in message
 
 
+def test_a_pickle_that_takes_years_to_be_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pickles, "MAX_UNPICKLING_S", 0.5)
+    doubled = b"".join(b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(60))
+    (tmp_path / "w.pkl").write_bytes(b"\x80\x02}U\x01x\x85q\x00" + doubled + b"K\x01s.")
+    assert "refused" in refusal(import_weights, tmp_path / "w.pkl", "p2p")
+
+
+def test_numbers_that_are_shown_more_often_than_they_are_stored(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1).expand(10**12)}, tmp_path / "w.pkl")
+    assert "holds no state dict" in refusal(import_weights, tmp_path / "w.pkl", "p2p")
+
+
 def test_a_broken_card_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"weight": torch.zeros(3)}, path, {"model": "p2p", "card": "{"})
-    assert "card is not JSON" in refusal(read_card, path)
+    assert "card is none of ours" in refusal(read_card, path)
 
 
 @pytest.mark.parametrize("size", [0, 7, 1000, -1])
