@@ -638,6 +638,9 @@ def bench(
     protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
     samples: Annotated[int, typer.Option(min=10, help="Timed frames of each variant.")] = 100,
+    rate_hz: Annotated[
+        float | None, typer.Option(metavar="HZ", help="Of the sensor: count what comes too late.")
+    ] = None,
     public_key: PublicKey = None,
     json_to: JsonOut = None,
 ) -> None:
@@ -651,6 +654,8 @@ def bench(
     from irstd_edge.edge.dataset import open_dataset
     from irstd_edge.edge.devices import this_machine
 
+    if rate_hz is not None and not 0.01 <= rate_hz <= 100_000:
+        raise IrstdError(f"--rate-hz: {rate_hz:g} is no rate of a sensor; give frames a second")
     profiles: tuple[Any, ...] = ()
     if host is None or device not in ("cpu", "cuda", "jetson"):
         only = require_measured or host is not None
@@ -667,6 +672,7 @@ def bench(
         threads=threads,
         size=None if size is None else _size(size),
         samples=samples,
+        rate_hz=rate_hz,
     )
     if host is not None:
         there = replace(plan, runtimes=tuple(runtime or ()))
@@ -674,7 +680,21 @@ def bench(
     else:
         found = _project(opened, plan, profiles) if profiles else _bench(opened, plan)
     print_table(found, _results(json_to))
+    if not profiles:
+        _print_sentences(found, _results(json_to))
     _emit(found, json_to)
+
+
+def _print_sentences(found: dict[str, Any], results: Console) -> None:
+    """What to ship, by the limits that hold without a gate.toml."""
+    from rich.text import Text
+
+    from irstd_edge.benchmarks.gate import judge
+    from irstd_edge.benchmarks.limits import Limits
+    from irstd_edge.benchmarks.summary import summaries
+
+    for sentence in summaries(found, judge(found, Limits())):
+        results.print(Text(sentence), soft_wrap=True)
 
 
 def _project(bundles: list[Bundle], plan: Any, profiles: tuple[Any, ...]) -> dict[str, Any]:
@@ -769,11 +789,12 @@ def gate(
     found = read_bench(bench_file)
     old = None if baseline is None else read_bench(baseline)
     verdict = judge(found, load_limits(config), old, strict)
-    print_verdict(verdict, summaries(found, verdict), _results(json_to))
+    sentences = summaries(found, verdict)
+    print_verdict(verdict, sentences, _results(json_to))
     if junit is not None:
         write_atomic(junit, verdict_as_junit(verdict))
     if markdown is not None:
-        write_atomic(markdown, verdict_as_markdown(verdict))
+        write_atomic(markdown, verdict_as_markdown(verdict, sentences))
     _emit(verdict_as_json(verdict), json_to)
     raise typer.Exit(0 if verdict.passed else 1)
 

@@ -75,6 +75,13 @@ _DRIFT = {
     "targets": [_TARGET],
 }
 
+_PACE = {
+    "rate_hz": NUMBER,
+    **_all(COUNT, "arrived", "detected", "missed", "dropped", "queued"),
+    "age_ms": _all(NUMBER, "p50", "p99"),
+    "ages_ms": NUMBERS,
+}
+
 _VARIANT = {
     **_all(TEXT, "name", "runtime", "precision", "device"),
     "measured": FLAG,
@@ -85,10 +92,18 @@ _VARIANT = {
     "stages_ms": Maybe(_all(Maybe(NUMBER), "read", "pre", "infer", "post")),
     "accuracy": Maybe(_ACCURACY),
     **_all(Maybe(NUMBERS, optional=True), "infer_ms", "range_ms"),
+    "pace": Maybe(_PACE, optional=True),
     "weak": Maybe([TEXT], optional=True),
 }
 
-_COST = {**_all(Maybe(NUMBER), "params", "macs", "gflops"), "input": NUMBERS}
+_LAYER = {**_all(TEXT, "name", "op"), **_all(COUNT, "macs", "params", "output_bytes")}
+
+_COST = {
+    **_all(Maybe(NUMBER), "params", "macs", "gflops"),
+    "activation_bytes": Maybe(NUMBER, optional=True),
+    "input": NUMBERS,
+    "layers": Maybe([_LAYER], optional=True),
+}
 
 _RESULT = {
     "model": TEXT,

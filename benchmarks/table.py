@@ -56,6 +56,16 @@ _SPEED = (
 )
 
 
+_PACE = (
+    Column("rate Hz", lambda row: fixed(row.pace("rate_hz"), 0)),
+    Column("missed", lambda row: row.late("missed")),
+    Column("dropped", lambda row: row.late("dropped")),
+    Column("queued", lambda row: row.late("queued")),
+    Column("age\np50 ms", lambda row: fixed(row.age_ms("p50"), 1)),
+    Column("age\np99 ms", lambda row: fixed(row.age_ms("p99"), 1)),
+)
+
+
 def print_table(bench: Mapping[str, Any], console: Console) -> None:
     """Print every model of a bench.json: accuracy, drift, speed and cost.
 
@@ -71,6 +81,8 @@ def print_table(bench: Mapping[str, Any], console: Console) -> None:
         parts = (_table(result, columns) for columns in (_QUALITY, _SPEED))
         for table in (whole,) if fits else parts:
             console.print(table)
+        if any(variant.get("pace") for variant in result["variants"]):
+            console.print(_table(result, _PACE))
         for line in _notes(result):
             console.print(Text(line, style="dim"))
         console.print()
@@ -128,6 +140,11 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield cost_of(result["cost"])
     if result.get("timed_on"):
         yield f"timed on {result['timed_on']}; p50 and FPS: inference alone, ~: weak"
+    if any(row.pace("rate_hz") is not None for row in rows):
+        yield (
+            "at the sensor's rate: missed, detections after the next frame; dropped, replaced by "
+            "a newer frame; queued, waited for the detector; age, from arrival to detections"
+        )
     for row in rows:
         watts, joule = row.variant["power_w"], row.variant["joule_per_frame"]
         if watts is not None and joule is not None:

@@ -83,6 +83,19 @@ def test_power_stands_below_where_it_was_measured(bench_json: dict[str, Any]) ->
     assert line.strip().endswith(": 8.0 W, 160.8 mJ per frame, the whole module")
 
 
+def test_what_comes_too_late_at_the_sensors_rate_has_a_table(bench_json: dict[str, Any]) -> None:
+    assert "missed" not in printed(bench_json, 80)
+    counts = {"arrived": 120, "detected": 100, "missed": 7, "dropped": 20, "queued": 31}
+    ages = {"age_ms": {"p50": 24.04, "p99": 41.5}, "ages_ms": [24.04]}
+    bench_json["results"][0]["variants"][1]["pace"] = {"rate_hz": 50, **counts, **ages}
+    text = printed(bench_json, 80)
+    (row,) = [line for line in text.splitlines() if "7 of 120" in line]
+    assert row.split()[:3] == ["int8", "onnxruntime", "50"]
+    for words in ("20 of 120", "31 of 120", "24.0", "41.5"):
+        assert words in row
+    assert "dropped, replaced by a newer frame" in " ".join(text.split())
+
+
 def test_a_bench_without_data_has_no_accuracy(bench_json: dict[str, Any]) -> None:
     result = bench_json["results"][0]
     result["drift"] = []
