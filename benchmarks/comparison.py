@@ -68,11 +68,6 @@ class Row:
         """Of a detection at the sensor's rate: p50, p99."""
         return _inner(self.variant.get("pace") or {}, "age_ms", name)
 
-    def late(self, name: str) -> str:
-        """So many of the frames that arrived; the sign for none without a rate."""
-        count, arrived = self.pace(name), self.pace("arrived")
-        return ABSENT if count is None else f"{count:.0f} of {arrived:.0f}"
-
     def flips(self) -> str:
         """Targets lost and gained, as in -3 +1."""
         if self.drift is None:

@@ -58,9 +58,10 @@ _SPEED = (
 
 _PACE = (
     Column("rate Hz", lambda row: fixed(row.pace("rate_hz"), 0)),
-    Column("missed", lambda row: row.late("missed")),
-    Column("dropped", lambda row: row.late("dropped")),
-    Column("queued", lambda row: row.late("queued")),
+    Column("frames", lambda row: fixed(row.pace("arrived"), 0)),
+    Column("missed", lambda row: fixed(row.pace("missed"), 0)),
+    Column("dropped", lambda row: fixed(row.pace("dropped"), 0)),
+    Column("queued", lambda row: fixed(row.pace("queued"), 0)),
     Column("age\np50 ms", lambda row: fixed(row.age_ms("p50"), 1)),
     Column("age\np99 ms", lambda row: fixed(row.age_ms("p99"), 1)),
 )
