@@ -57,7 +57,6 @@ _SPEED = (
 
 
 _PACE = (
-    Column("rate Hz", lambda row: fixed(row.pace("rate_hz"), 0)),
     Column("frames", lambda row: fixed(row.pace("arrived"), 0)),
     Column("missed", lambda row: fixed(row.pace("missed"), 0)),
     Column("dropped", lambda row: fixed(row.pace("dropped"), 0)),
@@ -141,9 +140,10 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield cost_of(result["cost"])
     if result.get("timed_on"):
         yield f"timed on {result['timed_on']}; p50 and FPS: inference alone, ~: weak"
-    if any(row.pace("rate_hz") is not None for row in rows):
+    rates = {rate for row in rows if (rate := row.pace("rate_hz")) is not None}
+    for rate in sorted(rates):
         yield (
-            "at the sensor's rate: missed, detections after the next frame; dropped, replaced by "
+            f"frames at {rate:g} Hz: missed, detections after the next frame; dropped, replaced by "
             "a newer frame; queued, waited for the detector; age, from arrival to detections"
         )
     for row in rows:
