@@ -807,18 +807,55 @@ def report(
     baseline: Annotated[
         Path | None, typer.Option(metavar="OLD.json", help="Earlier bench.")
     ] = None,
+    bundle: Annotated[
+        list[Path] | None, typer.Option(help="That was measured: pictures of flips and faults.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set of the bench, for pictures.")] = None,
+    layers: Annotated[
+        list[Path] | None,
+        typer.Option("--sensitivity", metavar="LAYERS.json", help="Of `sensitivity --out`."),
+    ] = None,
 ) -> None:
-    """Write one self-contained page: verdict, tables, curves."""
+    """Write one self-contained page: verdict, tables, curves, layers, pictures."""
     from irstd_edge.benchmarks.gate import load_limits
-    from irstd_edge.benchmarks.schema import read_bench
+    from irstd_edge.benchmarks.schema import read_bench, read_sensitivity
 
     old = None if baseline is None else read_bench(baseline)
-    _report([read_bench(path) for path in bench_files], out, load_limits(config), old)
+    benches = [read_bench(path) for path in bench_files]
+    costs = [read_sensitivity(path) for path in layers or ()]
+    if bool(bundle) != (data is not None):
+        raise IrstdError("--bundle: pictures need the frames too, give both --bundle and --data")
+    _report(
+        benches,
+        out,
+        load_limits(config),
+        old,
+        pictures=_pictures(benches, bundle or [], data) if data else [],
+        sensitivities={cost["bundle"]: cost["layers"] for cost in costs},
+    )
     print(out)
 
 
+def _pictures(benches: list[dict[str, Any]], bundles: list[Path], data: Path) -> list[Any]:
+    from irstd_edge.benchmarks.showcase import pictures_of
+    from irstd_edge.edge.bundle import open_bundle
+    from irstd_edge.edge.dataset import open_dataset
+
+    everything = {"results": [result for bench in benches for result in bench["results"]]}
+    frames = open_dataset(data, "test")
+    return [
+        picture
+        for path in bundles
+        for picture in pictures_of(everything, open_bundle(path), frames)
+    ]
+
+
 def _report(
-    benches: list[dict[str, Any]], out: Path, limits: Any, old: dict[str, Any] | None = None
+    benches: list[dict[str, Any]],
+    out: Path,
+    limits: Any,
+    old: dict[str, Any] | None = None,
+    **more: Any,
 ) -> Any:
     """Judge the benches, write the page, and return the verdict."""
     from irstd_edge.benchmarks.gate import judge
@@ -830,7 +867,7 @@ def _report(
     whole = Verdict(tuple(check for verdict in verdicts for check in verdict.checks))
     pairs = zip(benches, verdicts, strict=True)
     words = tuple(line for found, verdict in pairs for line in summaries(found, verdict))
-    write_report(benches, out, verdict=verdict_as_json(whole), summaries=words)
+    write_report(benches, out, verdict=verdict_as_json(whole), summaries=words, **more)
     return whole
 
 
@@ -871,7 +908,9 @@ def demo(
     print_table(found, results)
     talk.print("4/5 gate")
     write_atomic(out / "gate.toml", DEMO_LIMITS)
-    verdict = _report([found], out / "report.html", load_limits(out / "gate.toml"))
+    pictures = _pictures([found], [bundle.path], scenes)
+    limits = load_limits(out / "gate.toml")
+    verdict = _report([found], out / "report.html", limits, pictures=pictures)
     print_verdict(verdict, summaries(found, verdict), results)
     talk.print("5/5 report")
     print(f"{out / 'report.html'}: open it in a browser")

@@ -16,6 +16,7 @@ from irstd_edge.benchmarks.curves import threshold_to_predict
 from irstd_edge.benchmarks.drift import drift
 from irstd_edge.benchmarks.energy import Board, Energy, measure_energy, this_board
 from irstd_edge.benchmarks.latency import Timing, measure
+from irstd_edge.benchmarks.layer_times import layer_times
 from irstd_edge.benchmarks.memory import peak_memory_mb
 from irstd_edge.benchmarks.pace import Pace, measure_pace
 from irstd_edge.benchmarks.schema import SCHEMA
@@ -130,6 +131,15 @@ def _bench_one(
         energies = {
             pair: measure_energy(runner, timed_on.frames, board) for pair, runner in runners.items()
         }
+        layers = {
+            pair: layer_times(
+                bundle.graph(*pair),
+                pair[1],
+                runner.batch_of(timed_on.frames[0]),
+                plan.threads,
+            )
+            for pair, runner in runners.items()
+        }
         paces = {pair: _pace(runner, timed_on, plan, progress) for pair, runner in runners.items()}
     size = timed_on.frames[0].shape
     variants = []
@@ -137,6 +147,7 @@ def _bench_one(
         variant = _variant(bundle, pair, plan, timings[pair], evaluations[pair], size)
         energy, pace = energies[pair], paces[pair]
         variants.append({**variant, **_power(energy), "pace": pace and pace.to_json()})
+        variants[-1]["layers_ms"] = [each.to_json() for each in layers[pair] or ()] or None
         variants[-1]["weak"] = [
             *timings[pair].weak,
             *board.weak,

@@ -22,6 +22,7 @@ from irstd_edge.benchmarks.report_charts import (
 )
 from irstd_edge.benchmarks.report_curves import curve_figures
 from irstd_edge.benchmarks.report_drift import drift_parts
+from irstd_edge.benchmarks.report_layers import Layer, layer_parts
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
 from irstd_edge.benchmarks.report_svg import swatch
 
@@ -52,8 +53,8 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 )
 
 
-def model_section(result: Mapping[str, Any]) -> Html:
-    """A card with everything that bench.json says of one model."""
+def model_section(result: Mapping[str, Any], layers: Sequence[Layer] = ()) -> Html:
+    """A card with everything that bench.json, and the sensitivity of its layers, say of a model."""
     rows = rows_of(result)
     timed_on = result.get("timed_on")
     return element(
@@ -65,6 +66,7 @@ def model_section(result: Mapping[str, Any]) -> Html:
         _notes(rows, timed_on),
         _charts(rows),
         *[part for drift in result["drift"] for part in drift_parts(drift)],
+        *layer_parts([row for row in rows if row.variant["measured"]], layers),
         class_="card",
     )
 

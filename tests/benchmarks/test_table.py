@@ -91,7 +91,8 @@ def test_what_comes_too_late_at_the_sensors_rate_has_a_table(bench_json: dict[st
     text = printed(bench_json, 80)
     rows = [line.split() for line in text.splitlines()]
     assert ["int8", "onnxruntime", "120", "7", "20", "31", "24.0", "41.5"] in rows, text
-    assert "frames at 50 Hz: missed, detections after the next frame; dropped" in " ".join(text.split())
+    words = " ".join(text.split())
+    assert "frames at 50 Hz: missed, detections after the next frame; dropped" in words
 
 
 def test_a_bench_without_data_has_no_accuracy(bench_json: dict[str, Any]) -> None:
