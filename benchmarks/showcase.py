@@ -113,7 +113,7 @@ def _picture(place: Place, data: DataSet, protocol: str, looks: Sequence[Look]) 
     centre = (round(place.row), round(place.col))
     panels = [_grey(_cut(sample.frame.counts, centre))]
     panels += [_heat(_cut(_at_frame_size(look(sample.frame)), centre)) for look in looks]
-    room = np.full((panels[0].shape[0], GAP_PX, 3), 128, np.uint8)
+    room = np.full((2 * HALF_PX * ZOOM, GAP_PX, 3), 128, np.uint8)
     row = np.hstack([part for panel in panels for part in (_marked(panel), room)][:-1])
     return bytes(cv2.imencode(".png", row, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
 
