@@ -48,7 +48,8 @@ def blocks_of(kernels: Sequence[Layer]) -> dict[str, float]:
     times: dict[str, float] = defaultdict(float)
     for kernel in kernels:
         parts = str(kernel["layer"]).split("/")
-        times[parts[1] if len(parts) > 2 and not parts[0] else BETWEEN] += kernel["ms"]
+        of_block = len(parts) > 2 and not parts[0] and "_output_" not in parts[1]
+        times[parts[1] if of_block else BETWEEN] += kernel["ms"]
     return dict(times)
 
 
@@ -56,17 +57,18 @@ def _time_figure(timed: Sequence[Row]) -> list[Html]:
     if not timed:
         return []
     sides = [(row, blocks_of(row.variant["layers_ms"])) for row in timed]
-    names = sorted({n for _, times in sides for n in times}, key=lambda n: -sides[0][1].get(n, 0.0))
+    longest = {n: max(times.get(n, 0.0) for _, times in sides) for _, ts in sides for n in ts}
+    names = sorted(longest, key=lambda name: -longest[name])
     x = scale(0.0, max(max(times.values()) for _, times in sides), 0.0, WIDTH)
     lanes: list[Html] = []
     for k, name in enumerate(names[:BLOCKS]):
         top = k * LANE
-        values = [times.get(name, 0.0) for _, times in sides]
+        values = [times.get(name) for _, times in sides]
         lanes.append(element("text", name, x=0, y=top + 11, class_="name"))
-        words = " → ".join(f"{ms:.2f}" for ms in values)
+        words = " → ".join(fixed(ms, 2) for ms in values)
         lanes.append(element("text", f"{words} ms", x=WIDTH, y=top + 11, class_="end"))
         for place, ((row, _), ms) in enumerate(zip(sides, values, strict=True)):
-            bar = {"x": 0, "y": top + 15 + 7 * place, "width": x(ms), "height": 6}
+            bar = {"x": 0, "y": top + 15 + 7 * place, "width": x(ms or 0.0), "height": 6}
             lanes.append(element("rect", class_=family(row), **bar))
     chart = svg(
         min(len(names), BLOCKS) * LANE,

@@ -61,7 +61,7 @@ def places_of(drift: Mapping[str, Any]) -> list[Place]:
 def _words(each: Mapping[str, Any]) -> str:
     parts = [f"{each['image']} at {each['row']:.1f}, {each['col']:.1f}"]
     if each["area_px"] is not None:
-        parts.append(f"{each['area_px']:g} px")
+        parts.append(f"{each['area_px']:.0f} px")
     if each.get("scr") is not None:
         parts.append(f"SCR {each['scr']:.1f}")
     if "score" in each:

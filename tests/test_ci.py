@@ -117,6 +117,8 @@ def test_a_lost_target_stops_the_workflow_and_the_commit_and_is_told(tmp_path: P
     reason = "do not ship it, the gate failed (drift.net_targets_lost: 4 -&gt; 3: +1, highest"
     for words in ("✗ Failed", "keeps 3 of FP32&#x27;s 4 targets (lost: 1 of 4 px", reason):
         assert words in first, "the first screen says what is wrong"
+    assert "lost, tiny int8 on onnxruntime: b at 20.5, 6.5, 4 px" in page
+    assert "data:image/png;base64," in page
     assert reason.replace("&gt;", ">") in summary
 
 

@@ -79,9 +79,7 @@ truths = st.lists(places, max_size=5)
 detections = st.lists(st.tuples(places, st.sampled_from([0.2, 0.5, 0.9])), max_size=6)
 
 
-def plain_points(
-    frames: list[tuple[list, list]], radius_px: float
-) -> tuple[int, int, int, float]:
+def plain_points(frames: list[tuple[list, list]], radius_px: float) -> tuple[int, int, int, float]:
     """(predicted, true, matched, sum of distances): best score first takes the nearest left."""
     predicted = true = matched = 0
     distance = 0.0

@@ -15,7 +15,8 @@ KERNELS = [
     {"layer": "/stem/Conv", "op": "Conv", "ms": 0.75},
     {"layer": "/head/Relu_nchwc", "op": "Conv", "ms": 0.25},
     {"layer": "VariadicSplit_7", "op": "Split", "ms": 0.5},
-    {"layer": "/Relu_3", "op": "Relu", "ms": 0.25},
+    {"layer": "/Relu_3", "op": "Relu", "ms": 0.125},
+    {"layer": "/Relu_output_0/Quantize", "op": "QuantizeLinear", "ms": 0.125},
 ]
 LAYERS = [
     {

@@ -86,7 +86,9 @@ def test_flips_come_first_then_clear_misses_and_sure_alarms(make: SimpleNamespac
     ]
     assert [place.image for place in places[2:4]] == ["frame11", "frame10"], "by SCR"
     assert places[-1].words == "frame9 at 3.0, 4.0, 5 px, score 0.83"
-    assert places[1].words == "frame20 at 30.0, 20.5, 81 px, SCR 16.0, score 0.40 before, 0.90 after"
+    assert (
+        places[1].words == "frame20 at 30.0, 20.5, 81 px, SCR 16.0, score 0.40 before, 0.90 after"
+    )
 
 
 def test_a_lost_target_is_bright_before_and_dark_after(

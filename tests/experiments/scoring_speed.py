@@ -81,7 +81,9 @@ def loop(file: Path, thresholds: int) -> None:
                 found, targets = found + len(matched), targets + len(wanted)
     spent = time.process_time() - start
     frames = len(held["truth"])
-    print(f"loop: {spent:.2f} s, {frames} frames, {thresholds} thresholds, Pd {found / targets:.4f}")
+    print(
+        f"loop: {spent:.2f} s, {frames} frames, {thresholds} thresholds, Pd {found / targets:.4f}"
+    )
 
 
 if __name__ == "__main__":
@@ -91,5 +93,5 @@ if __name__ == "__main__":
             make(Path(rest[0]), Path(rest[1]))
         ours(Path(rest[1]))
     else:
-        for count in (10, 60):
+        for count in (10, 58):
             loop(Path(rest[0]), count)
