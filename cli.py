@@ -756,6 +756,9 @@ def bench(
     protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
     samples: Annotated[int, typer.Option(min=10, help="Timed frames of each variant.")] = 100,
+    rate_hz: Annotated[
+        float | None, typer.Option(metavar="HZ", help="Of the sensor: count what comes too late.")
+    ] = None,
     public_key: PublicKey = None,
     json_to: JsonOut = None,
 ) -> None:
@@ -769,6 +772,8 @@ def bench(
     from irstd_edge.edge.dataset import open_dataset
     from irstd_edge.edge.devices import this_machine
 
+    if rate_hz is not None and not 0.01 <= rate_hz <= 100_000:
+        raise IrstdError(f"--rate-hz: {rate_hz:g} is no rate of a sensor; give frames a second")
     profiles: tuple[Any, ...] = ()
     if host is None or device not in ("cpu", "cuda", "jetson"):
         only = require_measured or host is not None
@@ -785,6 +790,7 @@ def bench(
         threads=threads,
         size=None if size is None else _size(size),
         samples=samples,
+        rate_hz=rate_hz,
     )
     if host is not None:
         there = replace(plan, runtimes=tuple(runtime or ()))
@@ -792,7 +798,21 @@ def bench(
     else:
         found = _project(opened, plan, profiles) if profiles else _bench(opened, plan)
     print_table(found, _results(json_to))
+    if not profiles:
+        _print_sentences(found, _results(json_to))
     _emit(found, json_to)
+
+
+def _print_sentences(found: dict[str, Any], results: Console) -> None:
+    """What to ship, by the limits that hold without a gate.toml."""
+    from rich.text import Text
+
+    from irstd_edge.benchmarks.gate import judge
+    from irstd_edge.benchmarks.limits import Limits
+    from irstd_edge.benchmarks.summary import summaries
+
+    for sentence in summaries(found, judge(found, Limits())):
+        results.print(Text(sentence), soft_wrap=True)
 
 
 def _project(bundles: list[Bundle], plan: Any, profiles: tuple[Any, ...]) -> dict[str, Any]:
@@ -887,11 +907,12 @@ def gate(
     found = read_bench(bench_file)
     old = None if baseline is None else read_bench(baseline)
     verdict = judge(found, load_limits(config), old, strict)
-    print_verdict(verdict, summaries(found, verdict), _results(json_to))
+    sentences = summaries(found, verdict)
+    print_verdict(verdict, sentences, _results(json_to))
     if junit is not None:
         write_atomic(junit, verdict_as_junit(verdict))
     if markdown is not None:
-        write_atomic(markdown, verdict_as_markdown(verdict))
+        write_atomic(markdown, verdict_as_markdown(verdict, sentences))
     _emit(verdict_as_json(verdict), json_to)
     raise typer.Exit(0 if verdict.passed else 1)
 
@@ -904,18 +925,55 @@ def report(
     baseline: Annotated[
         Path | None, typer.Option(metavar="OLD.json", help="Earlier bench.")
     ] = None,
+    bundle: Annotated[
+        list[Path] | None, typer.Option(help="That was measured: pictures of flips and faults.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set of the bench, for pictures.")] = None,
+    layers: Annotated[
+        list[Path] | None,
+        typer.Option("--sensitivity", metavar="LAYERS.json", help="Of `sensitivity --out`."),
+    ] = None,
 ) -> None:
-    """Write one self-contained page: verdict, tables, curves."""
+    """Write one self-contained page: verdict, tables, curves, layers, pictures."""
     from irstd_edge.benchmarks.gate import load_limits
-    from irstd_edge.benchmarks.schema import read_bench
+    from irstd_edge.benchmarks.schema import read_bench, read_sensitivity
 
     old = None if baseline is None else read_bench(baseline)
-    _report([read_bench(path) for path in bench_files], out, load_limits(config), old)
+    benches = [read_bench(path) for path in bench_files]
+    costs = [read_sensitivity(path) for path in layers or ()]
+    if bool(bundle) != (data is not None):
+        raise IrstdError("--bundle: pictures need the frames too, give both --bundle and --data")
+    _report(
+        benches,
+        out,
+        load_limits(config),
+        old,
+        pictures=_pictures(benches, bundle or [], data) if data else [],
+        sensitivities={cost["bundle"]: cost["layers"] for cost in costs},
+    )
     print(out)
 
 
+def _pictures(benches: list[dict[str, Any]], bundles: list[Path], data: Path) -> list[Any]:
+    from irstd_edge.benchmarks.showcase import pictures_of
+    from irstd_edge.edge.bundle import open_bundle
+    from irstd_edge.edge.dataset import open_dataset
+
+    everything = {"results": [result for bench in benches for result in bench["results"]]}
+    frames = open_dataset(data, "test")
+    return [
+        picture
+        for path in bundles
+        for picture in pictures_of(everything, open_bundle(path), frames)
+    ]
+
+
 def _report(
-    benches: list[dict[str, Any]], out: Path, limits: Any, old: dict[str, Any] | None = None
+    benches: list[dict[str, Any]],
+    out: Path,
+    limits: Any,
+    old: dict[str, Any] | None = None,
+    **more: Any,
 ) -> Any:
     """Judge the benches, write the page, and return the verdict."""
     from irstd_edge.benchmarks.gate import judge
@@ -927,7 +985,7 @@ def _report(
     whole = Verdict(tuple(check for verdict in verdicts for check in verdict.checks))
     pairs = zip(benches, verdicts, strict=True)
     words = tuple(line for found, verdict in pairs for line in summaries(found, verdict))
-    write_report(benches, out, verdict=verdict_as_json(whole), summaries=words)
+    write_report(benches, out, verdict=verdict_as_json(whole), summaries=words, **more)
     return whole
 
 
@@ -968,7 +1026,9 @@ def demo(
     print_table(found, results)
     talk.print("4/5 gate")
     write_atomic(out / "gate.toml", DEMO_LIMITS)
-    verdict = _report([found], out / "report.html", load_limits(out / "gate.toml"))
+    pictures = _pictures([found], [bundle.path], scenes)
+    limits = load_limits(out / "gate.toml")
+    verdict = _report([found], out / "report.html", limits, pictures=pictures)
     print_verdict(verdict, summaries(found, verdict), results)
     talk.print("5/5 report")
     print(f"{out / 'report.html'}: open it in a browser")

@@ -16,7 +16,9 @@ from irstd_edge.benchmarks.curves import threshold_to_predict
 from irstd_edge.benchmarks.drift import drift
 from irstd_edge.benchmarks.energy import Board, Energy, measure_energy, this_board
 from irstd_edge.benchmarks.latency import Timing, measure
+from irstd_edge.benchmarks.layer_times import layer_times
 from irstd_edge.benchmarks.memory import peak_memory_mb
+from irstd_edge.benchmarks.pace import Pace, measure_pace
 from irstd_edge.benchmarks.schema import SCHEMA
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.dataset import DataSet
@@ -65,6 +67,8 @@ class Plan:
     """Longest warm-up of each variant."""
     samples: int = 100
     """Timed calls of each variant."""
+    rate_hz: float | None = None
+    """Of the sensor: frames are also let come at it, to each variant by itself. None: not so."""
 
 
 @dataclass(frozen=True)
@@ -146,13 +150,30 @@ def _bench_one(
         energies = {
             pair: measure_energy(runner, timed_on.frames, board) for pair, runner in runners.items()
         }
+        layers = {
+            pair: layer_times(
+                bundle.graph(*pair),
+                pair[1],
+                runner.batch_of(timed_on.frames[0]),
+                plan.threads,
+            )
+            for pair, runner in runners.items()
+        }
+        paces = {pair: _pace(runner, timed_on, plan, progress) for pair, runner in runners.items()}
     size = timed_on.frames[0].shape
     variants = []
     for done, pair in enumerate(pairs, start=1):
         variant = _variant(bundle, pair, plan, timings[pair], evaluations[pair], size)
-        variants.append({**variant, **_power(energies[pair])})
+        energy, pace = energies[pair], paces[pair]
+        variants.append({**variant, **_power(energy), "pace": pace and pace.to_json()})
         variants[-1]["sensor_step"] = _sensor_step(bundle, pair, timed_on.frames)
-        variants[-1]["weak"] = [*timings[pair].weak, *board.weak, *_weak(energies[pair])]
+        variants[-1]["layers_ms"] = [each.to_json() for each in layers[pair] or ()] or None
+        variants[-1]["weak"] = [
+            *timings[pair].weak,
+            *board.weak,
+            *(energy.weak if energy else ()),
+            *(pace.weak if pace else ()),
+        ]
         progress(f"{model}: memory", done, len(pairs))
     return {
         "model": model,
@@ -266,8 +287,13 @@ def _power(energy: Energy | None) -> dict[str, float | None]:
     }
 
 
-def _weak(energy: Energy | None) -> tuple[str, ...]:
-    return () if energy is None else energy.weak
+def _pace(runner: Runner, timed_on: TimedOn, plan: Plan, progress: Progress) -> Pace | None:
+    if plan.rate_hz is None:
+        return None
+    progress(f"{runner.name} at {plan.rate_hz:g} Hz", 0, 1)
+    pace = measure_pace(runner, timed_on.frames, plan.rate_hz, samples=plan.samples)
+    progress(f"{runner.name} at {plan.rate_hz:g} Hz", 1, 1)
+    return pace
 
 
 def _drifts(evaluations: dict[Pair, Evaluation | None]) -> list[dict[str, Any]]:

@@ -47,6 +47,8 @@ class Variant:
     measured: bool
     fps: float | None
     accuracy: Accuracy | None
+    infer_ms: tuple[float, ...] = ()
+    """Raw times, empty in a file without them; index i of every variant is of the same round."""
 
     def figure(self, name: str) -> float | None:
         """Its speed, or a figure of its accuracy; None where there is none."""
@@ -169,6 +171,7 @@ def _variant(item: Mapping[str, Any]) -> Variant:
         measured=item["measured"],
         fps=item["fps"],
         accuracy=None if accuracy is None else _accuracy(accuracy),
+        infer_ms=tuple(item.get("infer_ms") or ()),
     )
 
 

@@ -65,6 +65,14 @@ class Row:
         """A metric of its accuracy."""
         return _inner(self.variant, "accuracy", name)
 
+    def pace(self, name: str) -> float | None:
+        """Of the frames at the sensor's rate: missed, dropped, queued, arrived, rate_hz."""
+        return _inner(self.variant, "pace", name)
+
+    def age_ms(self, name: str) -> float | None:
+        """Of a detection at the sensor's rate: p50, p99."""
+        return _inner(self.variant.get("pace") or {}, "age_ms", name)
+
     def flips(self) -> str:
         """Targets lost and gained, as in -3 +1."""
         if self.drift is None:
@@ -121,7 +129,9 @@ def cost_of(cost: Mapping[str, Any]) -> str:
     shape = "×".join(str(int(extent)) for extent in cost["input"])
     if cost["macs"] is None:
         return f"not counted at {shape}: {cost.get('not_counted') or 'no reason given'}"
+    written = cost.get("activation_bytes")
+    activations = "" if written is None else f", {size_of(written)} of activations written"
     return (
         f"{cost['params']:,.0f} parameters, {cost['macs'] / 1e9:.3f} GMACs = "
-        f"{cost['gflops']:.3f} GFLOPs (2 per MAC) at {shape}"
+        f"{cost['gflops']:.3f} GFLOPs (2 per MAC){activations} at {shape}"
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Layer:
     params: int
     """Elements of its weight and bias; what layers share counts at its first use."""
     output_bytes: int
+    """What it writes: an activation, in the graph's own precision."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Cost:
         return sum(layer.params for layer in self.layers)
 
     @property
+    def activation_bytes(self) -> int:
+        """Written by all layers in one call; what is between them is fused by every runtime."""
+        return sum(layer.output_bytes for layer in self.layers)
+
+    @property
     def gflops(self) -> float:
         """Two operations per MAC."""
         return 2 * self.macs / 1e9
@@ -73,7 +79,9 @@ class Cost:
             "params": self.params,
             "macs": self.macs,
             "gflops": self.gflops,
+            "activation_bytes": self.activation_bytes,
             "input": list(self.input),
+            "layers": [asdict(layer) for layer in self.layers],
         }
 
 

@@ -14,6 +14,8 @@ from irstd_edge.edge.types import IrstdError
 
 METRICS = ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px")
 """Reported as differences."""
+ALARMS = 20
+"""False alarms that an entry lists, the surest first."""
 
 
 def drift(
@@ -31,7 +33,8 @@ def drift(
     F1 at 3 px (points), both variants on the same resample; None where it is undefined.
     `ci95_of`: the same of IoU, of F1 and of Pd. `pd_at_fa`: Pd at equal false alarms, empty
     unless both evaluations hold curves. `by_area`, `by_scr`: flips by size and by contrast.
-    `targets`: all true targets, also those that did not flip.
+    `targets`: all true targets, also those that did not flip. `false_alarms`: the surest ones of
+    the candidate.
     IrstdError unless both come from the same frames and targets in the same order.
     """
     _check_same_frames(reference, candidate)
@@ -60,7 +63,23 @@ def drift(
         "pd_at_fa": pd_at_fa(before_curve, after_curve, weights),
         **flips_by_range(targets),
         "targets": targets,
+        "false_alarms": _surest_alarms(candidate),
     }
+
+
+def _surest_alarms(candidate: Evaluation) -> list[dict[str, Any]]:
+    """The candidate's false alarms of the highest scores."""
+    alarms = [(image.name, alarm) for image in candidate.images for alarm in image.false_alarms]
+    return [
+        {
+            "image": name,
+            "row": round(alarm.row, 3),
+            "col": round(alarm.col, 3),
+            "area_px": alarm.area_px,
+            "score": round(alarm.score, 6),
+        }
+        for name, alarm in sorted(alarms, key=lambda pair: -pair[1].score)[:ALARMS]
+    ]
 
 
 def mcnemar_p_value(lost: int, gained: int) -> float:

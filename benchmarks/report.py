@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from irstd_edge.benchmarks.report_layers import Layer
 from irstd_edge.benchmarks.report_model import model_section
 from irstd_edge.benchmarks.report_page import Html, element, joined, page, table
 from irstd_edge.benchmarks.report_pictures import Picture, pictures_section
@@ -43,6 +45,7 @@ def write_report(
     verdict: Mapping[str, Any] | None = None,
     summaries: Sequence[str] = (),
     pictures: Sequence[Picture] = (),
+    sensitivities: Mapping[str, Sequence[Layer]] = MappingProxyType({}),
 ) -> None:
     """Write one HTML file that asks for nothing outside itself.
 
@@ -52,11 +55,12 @@ def write_report(
         verdict: of the gate, as `gate --json` has it.
         summaries: a sentence each, shown under the verdict.
         pictures: (caption, PNG bytes) of targets worth a look.
+        sensitivities: sha256 of a bundle -> what each of its layers costs when it alone is rounded.
 
     Raises:
         IrstdError: no bench, a malformed bench or verdict, or a picture that is no PNG.
     """
-    write_atomic(path, report_html(benches, verdict, summaries, pictures))
+    write_atomic(path, report_html(benches, verdict, summaries, pictures, sensitivities))
 
 
 def report_html(
@@ -64,6 +68,7 @@ def report_html(
     verdict: Mapping[str, Any] | None = None,
     summaries: Sequence[str] = (),
     pictures: Sequence[Picture] = (),
+    sensitivities: Mapping[str, Sequence[Layer]] = MappingProxyType({}),
 ) -> str:
     """The page of `write_report` as text."""
     if not benches:
@@ -77,7 +82,7 @@ def report_html(
     main = element(
         "main",
         _verdict(verdict, summaries),
-        *[part for bench in checked for part in _bench_sections(bench)],
+        *[part for bench in checked for part in _bench_sections(bench, sensitivities)],
         pictures_section(pictures),
     )
     footer = element("footer", *[element("p", line) for line in CONVENTIONS])
@@ -132,8 +137,14 @@ def _check_row(check: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _bench_sections(bench: Mapping[str, Any]) -> list[Html]:
-    return [*(model_section(result) for result in bench["results"]), _machine(bench["machine"])]
+def _bench_sections(
+    bench: Mapping[str, Any], sensitivities: Mapping[str, Sequence[Layer]]
+) -> list[Html]:
+    models = [
+        model_section(result, sensitivities.get(str(result.get("bundle")), ()))
+        for result in bench["results"]
+    ]
+    return [*models, _machine(bench["machine"])]
 
 
 def _machine(machine: Mapping[str, Any]) -> Html:

@@ -22,6 +22,7 @@ from irstd_edge.benchmarks.report_charts import (
 )
 from irstd_edge.benchmarks.report_curves import curve_figures
 from irstd_edge.benchmarks.report_drift import drift_parts
+from irstd_edge.benchmarks.report_layers import Layer, layer_parts
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
 from irstd_edge.benchmarks.report_svg import swatch
 from irstd_edge.edge.first_step import step_words
@@ -40,14 +41,21 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("FPS", lambda row: fixed(row.variant["fps"], 1)),
     ("FPS end to end", lambda row: fixed(row.variant["fps_end_to_end"], 1)),
     ("vs FP32, same runtime", lambda row: fixed(row.speed_up, 2) + ("×" if row.speed_up else "")),
+    ("rate Hz", lambda row: fixed(row.pace("rate_hz"), 0)),
+    ("frames", lambda row: fixed(row.pace("arrived"), 0)),
+    ("missed", lambda row: fixed(row.pace("missed"), 0)),
+    ("dropped", lambda row: fixed(row.pace("dropped"), 0)),
+    ("queued", lambda row: fixed(row.pace("queued"), 0)),
+    ("age p50 ms", lambda row: fixed(row.age_ms("p50"), 1)),
+    ("age p99 ms", lambda row: fixed(row.age_ms("p99"), 1)),
     ("size", lambda row: size_of(row.variant["bytes"])),
     ("memory MB", lambda row: fixed(row.variant["memory_mb"], 0)),
     ("power W", lambda row: fixed(row.variant["power_w"], 1)),
 )
 
 
-def model_section(result: Mapping[str, Any]) -> Html:
-    """A card with everything that bench.json says of one model."""
+def model_section(result: Mapping[str, Any], layers: Sequence[Layer] = ()) -> Html:
+    """A card with everything that bench.json, and the sensitivity of its layers, say of a model."""
     rows = rows_of(result)
     return element(
         "section",
@@ -58,6 +66,7 @@ def model_section(result: Mapping[str, Any]) -> Html:
         _notes(rows, result),
         _charts(rows),
         *[part for drift in result["drift"] for part in drift_parts(drift)],
+        *layer_parts([row for row in rows if row.variant["measured"]], layers),
         class_="card",
     )
 

@@ -181,7 +181,7 @@ svg .read { fill: var(--read); } svg .pre { fill: var(--pre); } svg .post { fill
 .halves > * { min-width: 0; }
 details { margin-top: 8px; } summary { cursor: pointer; font-weight: 600; padding: 4px 0; }
 .pictures { display: grid; gap: 16px; margin: 16px 0 0;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 240px), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); }
 .pictures img { width: 100%; height: auto; border-radius: 6px; image-rendering: pixelated;
   display: block; background: #000; }
 .pictures figcaption { font-weight: 400; font-size: 13px; color: var(--soft); margin: 6px 0 0;

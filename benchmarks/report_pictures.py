@@ -13,6 +13,10 @@ Picture = tuple[str, bytes]
 
 MAX_BYTES = 1_200_000
 """Of all pictures together: base64 adds a third, and the page is to stay below 3 MB."""
+READING = (
+    "In each row, left to right: the frame around the place, stretched to what is there; the "
+    "probability that FP32 gives; that of the cheaper variant. Black is 0, yellow is 1."
+)
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -32,6 +36,7 @@ def pictures_section(pictures: Sequence[Picture]) -> Html:
     return element(
         "section",
         element("h2", "Targets worth a look"),
+        element("p", READING, class_="soft"),
         element("div", *figures, class_="pictures"),
         element("p", note, class_="soft") if note else "",
         class_="card",

@@ -13,6 +13,7 @@ from irstd_edge.edge.policy import is_printable
 from irstd_edge.edge.types import IrstdError
 
 SCHEMA = "irstd-edge/bench/1"
+SENSITIVITY = "irstd-edge/sensitivity/1"
 
 MAX_NUMBER = 1e15
 """No figure of a bench comes near; sums and ratios of larger ones run over."""
@@ -66,6 +67,8 @@ _EQUAL_FA = {
 
 _RANGE = {"above": NUMBER, "up_to": Maybe(NUMBER), **_all(COUNT, "targets", "lost", "gained")}
 
+_ALARM = {"image": TEXT, **_all(NUMBER, "row", "col", "area_px", "score")}
+
 _DRIFT = {
     **_all(TEXT, "reference", "candidate", "runtime"),
     **_all(Maybe(NUMBER), *_CHANGES, "p_value"),
@@ -75,6 +78,14 @@ _DRIFT = {
     "pd_at_fa": Maybe([_EQUAL_FA], optional=True),
     **_all(Maybe([_RANGE], optional=True), "by_area", "by_scr"),
     "targets": [_TARGET],
+    "false_alarms": Maybe([_ALARM], optional=True),
+}
+
+_PACE = {
+    "rate_hz": NUMBER,
+    **_all(COUNT, "arrived", "detected", "missed", "dropped", "queued"),
+    "age_ms": _all(NUMBER, "p50", "p99"),
+    "ages_ms": NUMBERS,
 }
 
 _SENSOR_STEP = {
@@ -93,11 +104,20 @@ _VARIANT = {
     "stages_ms": Maybe(_all(Maybe(NUMBER), "read", "pre", "infer", "post")),
     "accuracy": Maybe(_ACCURACY),
     **_all(Maybe(NUMBERS, optional=True), "infer_ms", "range_ms"),
+    "pace": Maybe(_PACE, optional=True),
+    "layers_ms": Maybe([{**_all(TEXT, "layer", "op"), "ms": NUMBER}], optional=True),
     "weak": Maybe([TEXT], optional=True),
     "sensor_step": Maybe(_SENSOR_STEP, optional=True),
 }
 
-_COST = {**_all(Maybe(NUMBER), "params", "macs", "gflops"), "input": NUMBERS}
+_LAYER = {**_all(TEXT, "name", "op"), **_all(COUNT, "macs", "params", "output_bytes")}
+
+_COST = {
+    **_all(Maybe(NUMBER), "params", "macs", "gflops"),
+    "activation_bytes": Maybe(NUMBER, optional=True),
+    "input": NUMBERS,
+    "layers": Maybe([_LAYER], optional=True),
+}
 
 _RESULT = {
     "model": TEXT,
@@ -108,12 +128,33 @@ _RESULT = {
     "drift": [_DRIFT],
 }
 
+_SENSITIVITY = {
+    "bundle": TEXT,
+    "layers": [
+        {
+            "layer": TEXT,
+            **_all(COUNT, "macs", "targets_lost", "targets_gained"),
+            "score_error": NUMBER,
+            **_all(Maybe(NUMBER), "sqnr_db", "pd_at_fa"),
+        }
+    ],
+}
+
 _BENCH = {"machine": {"fingerprint": Maybe(TEXT)}, "results": [_RESULT]}
 
 
 def read_bench(path: Path) -> dict[str, Any]:
     """The value of a bench.json. Raises IrstdError where it is none."""
     return check_bench(read_json(path, "a bench.json"), str(path))
+
+
+def read_sensitivity(path: Path) -> dict[str, Any]:
+    """What `irstd-edge sensitivity --out` wrote. Raises IrstdError where it is none."""
+    value = read_json(path, "what each layer costs")
+    if not isinstance(value, dict) or value.get("schema") != SENSITIVITY:
+        raise IrstdError(f"{path}: is no sensitivity, write it by `irstd-edge sensitivity --out`")
+    _check(value, _SENSITIVITY, str(path), "")
+    return value
 
 
 def check_bench(value: Any, source: str = "bench.json") -> dict[str, Any]:

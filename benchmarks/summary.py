@@ -1,53 +1,99 @@
-"""One sentence for each model of a bench: what the cheaper variant keeps, and what it gains."""
+"""One sentence for each model of a bench: what the cheaper variant keeps, what it gains, and
+which one to ship."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from irstd_edge.benchmarks.bench_file import Drift, Result, TargetRow, Variant, bench_from_json
-from irstd_edge.benchmarks.verdict import Verdict
+from irstd_edge.benchmarks.speed import SpeedUp, speed_up_of
+from irstd_edge.benchmarks.verdict import Check, Verdict
 
 SAME_SPEED = 0.05
-"""Speeds closer than this are called the same."""
+"""A gain that may be smaller than this is none: not worth the risk of rounding."""
 
 
 def summaries(bench: Mapping[str, object], verdict: Verdict) -> tuple[str, ...]:
     """One sentence a model of a parsed bench.json; IrstdError where it is malformed.
 
-    Of several runtimes the fastest candidate speaks, against the fastest reference on its
-    device: being faster than a slow runtime's FP32 is no gain.
+    Of several runtimes the fastest candidate speaks, against the fastest more precise variant on
+    its device that the gate lets pass: being faster than a slow runtime's FP32 is no gain.
     """
     results = bench_from_json(bench).results
-    return tuple(_summary(result, _passed(result, verdict)) for result in results)
+    return tuple(_summary(result, verdict) for result in results)
 
 
-def _passed(result: Result, verdict: Verdict) -> bool:
-    return all(check.passed for check in verdict.checks if check.model in (None, result.model))
-
-
-def _summary(result: Result, passed: bool) -> str:
+def _summary(result: Result, verdict: Verdict) -> str:
     pairs = [
         (candidate, entry)
         for entry in result.drifts
         if (candidate := result.find(entry.candidate, entry.runtime)) is not None
     ]
     if not pairs:
-        return f"{result.model}: no drift was measured; bench with --data"
+        return _unjudged(result, verdict)
     candidate, entry = max(pairs, key=lambda pair: pair[0].fps or 0.0)
-    rival = _fastest(result, entry.reference, candidate.device)
-    ratio = candidate.fps / rival.fps if candidate.fps and rival and rival.fps else None
-    reference = entry.reference.upper()
-    if rival is not None and rival.runtime != candidate.runtime:
-        reference += f" on {rival.runtime}"
-    who = f"{result.model}: {candidate.name.upper()} on {candidate.runtime}"
-    speed = _speed_words(ratio, reference)
-    advice = _advice(ratio, reference, passed)
-    return f"{who} {_targets_words(entry)}, {speed}: {advice}"
+    rival = _fastest_rival(result, candidate, verdict)
+    up, name = _speed_up(rival, candidate), _name(rival, candidate)
+    failed = [c for c in verdict.checks if not c.passed and c.model in (None, result.model)]
+    failed.sort(key=lambda c: (c.variant, c.runtime) != (candidate.name, candidate.runtime))
+    speed, advice = _speed_words(up, name), _advice(up, name, failed)
+    return f"{_who(result, candidate)} {_targets_words(entry)}, {speed}: {advice}"
 
 
-def _fastest(result: Result, name: str, device: str) -> Variant | None:
-    rivals = [v for v in result.measured if (v.name, v.device) == (name, device) and v.fps]
+def _unjudged(result: Result, verdict: Verdict) -> str:
+    """Speed alone, where it was measured."""
+    cheaper = [v for v in result.measured if _is_integer(v) and v.fps]
+    if not cheaper:
+        return f"{result.model}: no drift was measured; bench with --data"
+    candidate = max(cheaper, key=lambda variant: variant.fps or 0.0)
+    rival = _fastest_rival(result, candidate, verdict)
+    speed = _speed_words(_speed_up(rival, candidate), _name(rival, candidate))
+    return f"{_who(result, candidate)} {speed}; no drift was measured: bench with --data"
+
+
+def _who(result: Result, candidate: Variant) -> str:
+    return f"{result.model}: {candidate.name.upper()} on {candidate.runtime}"
+
+
+def _is_integer(variant: Variant) -> bool:
+    return variant.name.startswith("int8")
+
+
+def _fastest_rival(result: Result, candidate: Variant, verdict: Verdict) -> Variant | None:
+    """FP32, or for INT8 also FP16 where the gate found nothing wrong with it."""
+    failed = {
+        (check.variant, check.runtime)
+        for check in verdict.checks
+        if not check.passed and check.model == result.model
+    }
+    rivals = [
+        variant
+        for variant in result.measured
+        if variant.device == candidate.device and variant.fps
+        if variant.name == "fp32"
+        or (
+            variant.name == "fp16"
+            and _is_integer(candidate)
+            and (variant.name, variant.runtime) not in failed
+        )
+    ]
     return max(rivals, key=lambda variant: variant.fps or 0.0, default=None)
+
+
+def _speed_up(rival: Variant | None, candidate: Variant) -> SpeedUp | None:
+    if rival is None or not rival.fps or not candidate.fps:
+        return None
+    if rival.infer_ms and len(rival.infer_ms) == len(candidate.infer_ms):
+        of_rounds = speed_up_of(rival.infer_ms, candidate.infer_ms)
+        return SpeedUp(candidate.fps / rival.fps, of_rounds.interval)
+    return SpeedUp(candidate.fps / rival.fps)
+
+
+def _name(rival: Variant | None, candidate: Variant) -> str:
+    if rival is None:
+        return "FP32"
+    elsewhere = "" if rival.runtime == candidate.runtime else f" on {rival.runtime}"
+    return rival.name.upper() + elsewhere
 
 
 def _targets_words(entry: Drift) -> str:
@@ -75,21 +121,32 @@ def _lost_words(lost: list[TargetRow]) -> str:
     return f"{len(lost)}{size}{clutter}"
 
 
-def _speed_words(ratio: float | None, reference: str) -> str:
-    if ratio is None:
+def _speed_words(up: SpeedUp | None, reference: str) -> str:
+    if up is None:
         return "speed not measured"
-    if abs(ratio - 1) <= SAME_SPEED:
-        return f"as fast as {reference}"
-    if ratio > 1:
-        return f"{ratio:.1f}x faster than {reference}"
-    return f"{1 / ratio:.1f}x slower than {reference}"
+    if up.ratio > 1 + SAME_SPEED:
+        return f"{_times(up)} faster than {reference}"
+    if up.ratio < 1 - SAME_SPEED:
+        return f"{_times(up.inverse)} slower than {reference}"
+    return f"{_times(up, digits=2)} over {reference}"
 
 
-def _advice(ratio: float | None, reference: str, passed: bool) -> str:
-    if not passed:
-        return "do not ship it, the gate failed"
-    if ratio is None:
+def _times(up: SpeedUp, digits: int = 1) -> str:
+    """As many decimals as the interval is worth."""
+    if up.interval is None:
+        return f"{up.ratio:.{digits}f}x"
+    digits = 1 if up.margin >= 0.1 else 2
+    return f"{up.ratio:.{digits}f}x ±{max(up.margin, 0.01):.{digits}f}"
+
+
+def _advice(up: SpeedUp | None, reference: str, failed: Sequence[Check]) -> str:
+    if failed:
+        more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        return f"do not ship it, the gate failed ({failed[0].name}: {failed[0].why}{more})"
+    if up is None:
         return "time it before you ship it"
-    if ratio > 1 + SAME_SPEED:
+    if up.lowest > 1 + SAME_SPEED:
         return "ship it"
-    return f"no gain here, keep {reference}"
+    if up.highest > 1 + SAME_SPEED and up.margin > SAME_SPEED:
+        return "too noisy to tell, bench again with more --samples"
+    return f"no gain here, ship {reference}"

@@ -57,6 +57,16 @@ _SPEED = (
 )
 
 
+_PACE = (
+    Column("frames", lambda row: fixed(row.pace("arrived"), 0)),
+    Column("missed", lambda row: fixed(row.pace("missed"), 0)),
+    Column("dropped", lambda row: fixed(row.pace("dropped"), 0)),
+    Column("queued", lambda row: fixed(row.pace("queued"), 0)),
+    Column("age\np50 ms", lambda row: fixed(row.age_ms("p50"), 1)),
+    Column("age\np99 ms", lambda row: fixed(row.age_ms("p99"), 1)),
+)
+
+
 def print_table(bench: Mapping[str, Any], console: Console) -> None:
     """Print every model of a bench.json: accuracy, drift, speed and cost.
 
@@ -72,6 +82,8 @@ def print_table(bench: Mapping[str, Any], console: Console) -> None:
         parts = (_table(result, columns) for columns in (_QUALITY, _SPEED))
         for table in (whole,) if fits else parts:
             console.print(table)
+        if any(variant.get("pace") for variant in result["variants"]):
+            console.print(_table(result, _PACE))
         for line in _notes(result):
             console.print(Text(line, style="dim"))
         console.print()
@@ -130,6 +142,12 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield cost_of(result["cost"])
     if result.get("timed_on"):
         yield f"timed on {result['timed_on']}; p50 and FPS: inference alone, ~: weak"
+    rates = {rate for row in rows if (rate := row.pace("rate_hz")) is not None}
+    for rate in sorted(rates):
+        yield (
+            f"frames at {rate:g} Hz: missed, detections after the next frame; dropped, replaced by "
+            "a newer frame; queued, waited for the detector; age, from arrival to detections"
+        )
     for row in rows:
         watts, joule = row.variant["power_w"], row.variant["joule_per_frame"]
         if watts is not None and joule is not None:

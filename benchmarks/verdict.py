@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,11 +71,12 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def verdict_as_markdown(verdict: Verdict) -> str:
-    """A table, for a job summary or a pull request; failures first."""
+def verdict_as_markdown(verdict: Verdict, sentences: Sequence[str] = ()) -> str:
+    """A sentence a model and a table, for a job summary or a pull request; failures first."""
     failed = sum(not check.passed for check in verdict.checks)
     title = "passed" if verdict.passed else f"FAILED ({failed} of {len(verdict.checks)} checks)"
     lines = [f"## irstd-edge gate: {title}", ""]
+    lines += [line for sentence in sentences for line in (sentence, "")]
     lines += ["| state | model | variant | check | why |", "|---|---|---|---|---|"]
     for check in sorted(verdict.checks, key=lambda check: check.passed):
         where = (check.model, _variant_of(check), check.name, check.why)

@@ -112,7 +112,14 @@ def test_a_lost_target_stops_the_workflow_and_the_commit_and_is_told(tmp_path: P
     for name in ("net_targets_lost", "pd_at_fa", "lost_by_area.0 to 9"):
         assert f"| FAILED | tiny | int8 on onnxruntime | drift.{name} |" in summary
     assert "1 lost of 4 targets of 0 to 9 px, highest allowed 0" in summary
-    assert "✗ Failed" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    first = page[page.index("<main") : page.index("<details")]
+    reason = "do not ship it, the gate failed (drift.net_targets_lost: 4 -&gt; 3: +1, highest"
+    for words in ("✗ Failed", "keeps 3 of FP32&#x27;s 4 targets (lost: 1 of 4 px", reason):
+        assert words in first, "the first screen says what is wrong"
+    assert "lost, tiny int8 on onnxruntime: b at 20.5, 6.5, 4 px" in page
+    assert "data:image/png;base64," in page
+    assert reason.replace("&gt;", ">") in summary
 
 
 def test_the_page_names_every_range_and_no_other_step_is_left_out(tmp_path: Path) -> None:

@@ -437,3 +437,18 @@ def test_a_fault_of_ours_is_one_line_and_a_traceback_on_request(tmp_path: Path) 
     assert run.returncode == 70 and run.stderr.count("\n") == 1 and "KeyError" in run.stderr
     traced = subprocess.run([*command, "--debug"], capture_output=True, text=True)
     assert "Traceback" in traced.stderr
+
+
+def test_report_wants_the_frames_and_the_bundle_for_pictures(tmp_path: Path) -> None:
+    bench = tmp_path / "bench.json"
+    machine = {"fingerprint": None}
+    bench.write_text(
+        json.dumps({"schema": "irstd-edge/bench/1", "machine": machine, "results": []})
+    )
+    refused(irstd_edge("report", bench, "--data", tmp_path, "--out", tmp_path / "r"), "--bundle:")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("rate", ["0", "-5", "nan"])
+def test_a_rate_that_is_none_is_refused(rate: str) -> None:
+    refused(irstd_edge("bench", "--rate-hz", rate), "--rate-hz")

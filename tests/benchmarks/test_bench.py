@@ -96,7 +96,9 @@ def test_every_variant_is_timed_judged_and_compared(
         "params": 2,
         "macs": 1024,
         "gflops": 2.048e-6,
+        "activation_bytes": 4096,
         "input": [1, 1, 32, 32],
+        "layers": [{"name": "conv", "op": "Conv", "macs": 1024, "params": 2, "output_bytes": 4096}],
     }
     fp32, int8 = result["variants"]
     assert [fp32["name"], int8["name"]] == ["fp32", "int8"]
@@ -152,6 +154,21 @@ def test_without_data_noise_is_timed_and_nothing_judged(
     for variant in result["variants"]:
         assert variant["accuracy"] is None
         assert variant["stages_ms"]["read"] is None
+
+
+def test_at_a_sensors_rate_every_variant_has_its_pace(
+    bundle: Bundle, quick: Callable[..., Plan]
+) -> None:
+    report = bench([bundle], quick(size=(16, 16), rate_hz=200.0))
+    check_bench(report)
+    for variant in report["results"][0]["variants"]:
+        pace = variant["pace"]
+        assert (pace["rate_hz"], pace["detected"], len(pace["ages_ms"])) == (200.0, 5, 5)
+        assert pace["arrived"] == pace["detected"] + pace["dropped"]
+        assert min(pace["ages_ms"]) > 0
+        assert "p99 of the age of 5 frames, 100 are needed" in variant["weak"]
+    plain = bench([bundle], quick(size=(16, 16)))
+    assert [each["pace"] for each in plain["results"][0]["variants"]] == [None, None]
 
 
 def test_on_a_board_power_is_measured_and_what_weakens_it_is_told(

@@ -69,6 +69,9 @@ def test_the_cost_states_its_convention(bench_json: dict[str, Any]) -> None:
     assert cost_of(cost) == (
         "240,366 parameters, 1.530 GMACs = 3.060 GFLOPs (2 per MAC) at 1×1×256×256"
     )
+    assert "(2 per MAC), 12.50 MB of activations written at 1×1" in cost_of(
+        {**cost, "activation_bytes": 12_500_000}
+    )
     nothing = dict.fromkeys(("params", "macs", "gflops"))
     uncounted = {**cost, **nothing, "not_counted": "onnx is missing"}
     assert cost_of(uncounted) == "not counted at 1×1×256×256: onnx is missing"

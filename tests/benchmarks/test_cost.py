@@ -56,7 +56,11 @@ def test_a_convolution_costs_its_window_at_every_output(save: Callable[..., Path
         "params": 80,
         "macs": 3456,
         "gflops": pytest.approx(2 * 3456 / 1e9),
+        "activation_bytes": 1536,
         "input": [1, 1, 16, 12],
+        "layers": [
+            {"name": "Conv-y", "op": "Conv", "macs": 3456, "params": 80, "output_bytes": 1536}
+        ],
     }
 
 
@@ -167,6 +171,35 @@ def test_agrees_with_the_counter_of_pytorch(tmp_path: Path) -> None:
         net(frames)
     assert 2 * cost.macs == counter.get_total_flops()
     assert cost.params == sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize("model", ["mshnet", "p2p"])
+def test_a_detectors_graph_costs_what_pytorch_counts(tmp_path: Path, model: str) -> None:
+    torch = pytest.importorskip("torch", reason="the train extra is not installed")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from irstd_edge.models import create_model, spec_of
+    from irstd_edge.models.onnx_from_torch import onnx_from_torch
+
+    net = create_model(model).eval().deploy().eval()
+    (tmp_path / "net.onnx").write_bytes(onnx_from_torch(net, spec_of(model)))
+    shape = (1, 1, 64, 96)
+    written: list[int] = []
+
+    def weigh(module: Any, inputs: Any, output: Any) -> None:
+        written.append(4 * output.numel())
+
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(weigh)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.zeros(shape))
+
+    cost = cost_of_graph(tmp_path / "net.onnx", shape)
+
+    assert 2 * cost.macs == counter.get_total_flops()
+    assert cost.params == sum(p.numel() for p in net.parameters())
+    assert cost.activation_bytes == sum(written)
 
 
 def test_what_cannot_be_counted_is_refused(save: Callable[..., Path]) -> None:

@@ -609,3 +609,17 @@ def test_a_malformed_bench_is_named_in_one_line(
 def test_what_is_no_object_is_no_bench(value: Any) -> None:
     with pytest.raises(IrstdError, match="BENCH.json: schema is None, .* write it anew"):
         judge(value, Limits())
+
+
+def test_a_fifth_slower_and_other_frames_are_red_for_their_own_reasons(make_bench: Make) -> None:
+    slower = make_bench(change=lambda bench: int8(bench).update(fps=0.8 * 29.0))
+    (check,) = [c for c in judge(slower, Limits(), make_bench()).checks if not c.passed]
+    assert (check.name, check.why) == (
+        *("baseline.fps_ratio", "29 -> 23.2 fps: 0.8 of it, lowest allowed 0.9"),
+    )
+    others = make_bench(change=lambda bench: int8(bench)["accuracy"].update(images=663))
+    verdict = judge(others, Limits(), make_bench(), strict=True)
+    reasons = {(c.name, c.variant): c.why for c in verdict.checks if not c.passed}
+    assert reasons == {
+        ("baseline.accuracy", "int8"): "skipped: the baseline is of other frames",
+    }

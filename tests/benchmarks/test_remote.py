@@ -231,12 +231,14 @@ def test_the_command_line_writes_the_json_that_came_back(
     out = tmp_path / "bench.json"
     options = ["--host", server.host.name, "--remote-python", sys.executable, "--samples", "10"]
     options += ["--size", "32x48", "--runtime", "onnxruntime", "--json", str(out)]
+    options += ["--rate-hz", "100"]
     command = [sys.executable, "-m", "irstd_edge.cli", "bench", str(bundle.path), *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert found["machine"]["host"] == server.host.name
     assert found["results"][0]["timed_on"] == "synthetic noise of 32x48 (no data was given)"
+    assert {v["pace"]["rate_hz"] for v in found["results"][0]["variants"]} == {100}
     assert "fp32" in done.stdout
     assert server.left == []
 

@@ -253,6 +253,16 @@ def test_the_page_says_whether_the_threshold_moved(
     assert "int8 finds 99.47 % (threshold 0.450): the threshold moved" in text
 
 
+def test_what_comes_too_late_at_the_sensors_rate_is_told(bench_json: dict[str, Any]) -> None:
+    assert "missed" not in text_of(report_html([bench_json])).split("Variants")[1].split("p50")[0]
+    counts = {"arrived": 120, "detected": 100, "missed": 7, "dropped": 20, "queued": 31}
+    ages = {"age_ms": {"p50": 24.04, "p99": 41.5}, "ages_ms": [24.04]}
+    bench_json["results"][0]["variants"][1]["pace"] = {"rate_hz": 50, **counts, **ages}
+    text = text_of(report_html([bench_json]))
+    assert "rate Hz frames missed dropped queued age p50 ms age p99 ms" in text
+    assert "50 120 7 20 31 24.0 41.5" in text
+
+
 def test_a_bench_without_data_or_times_is_still_a_page(bench_json: dict[str, Any]) -> None:
     result = bench_json["results"][0]
     result["drift"] = []

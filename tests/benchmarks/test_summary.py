@@ -2,6 +2,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from irstd_edge.benchmarks.summary import summaries
@@ -50,14 +51,14 @@ def make_bench(make: SimpleNamespace) -> MakeBench:
             5.0,
             PASSED,
             "p2p: INT8 on onnxruntime keeps 944 of FP32's 944 targets, "
-            "2.0x slower than FP32: no gain here, keep FP32",
+            "2.0x slower than FP32: no gain here, ship FP32",
         ),
         (
             [*KEPT, ("gained", 4, 1.4)],
             10.2,
             PASSED,
             "p2p: INT8 on onnxruntime keeps 944 of FP32's 944 targets (gained: 1), "
-            "as fast as FP32: no gain here, keep FP32",
+            "1.02x over FP32: no gain here, ship FP32",
         ),
         (
             [*KEPT, ("lost", 4, 1.44), ("lost", 12, 0.5), ("lost", None, None)],
@@ -65,7 +66,7 @@ def make_bench(make: SimpleNamespace) -> MakeBench:
             FAILED,
             "p2p: INT8 on onnxruntime keeps 944 of FP32's 947 targets "
             "(lost: 3 of up to 12 px at SCR up to 1.4), 2.9x faster than FP32: "
-            "do not ship it, the gate failed",
+            "do not ship it, the gate failed (drift.iou: worse)",
         ),
         (
             [*KEPT, ("lost", None, None)],
@@ -94,13 +95,17 @@ def test_it_is_compared_with_the_fastest_fp32_of_any_runtime(
     (sentence,) = summaries(slow, PASSED)
     assert "INT8 on openvino" in sentence
     assert sentence.endswith(
-        "1.1x slower than FP32 on onnxruntime: no gain here, keep FP32 on onnxruntime"
+        "1.1x slower than FP32 on onnxruntime: no gain here, ship FP32 on onnxruntime"
     )
 
 
 def test_a_gate_that_failed_as_a_whole_ships_nothing(make_bench: MakeBench) -> None:
     whole = Verdict((Check("gate.baseline", None, None, None, False, "give --baseline"),))
-    assert summaries(make_bench(KEPT), whole)[0].endswith("do not ship it, the gate failed")
+    assert summaries(make_bench(KEPT), whole)[0].endswith(
+        "do not ship it, the gate failed (gate.baseline: give --baseline)"
+    )
+    twice = Verdict(FAILED.checks * 2)
+    assert summaries(make_bench(KEPT), twice)[0].endswith("(drift.iou: worse, and 1 more)")
     other = Verdict((Check("drift.iou", "mshnet", "int8", "onnxruntime", False, "worse"),))
     assert summaries(make_bench(KEPT), other)[0].endswith("ship it")
 
@@ -116,5 +121,59 @@ def test_a_file_that_does_not_say_what_was_found_still_counts_losses(
 
 def test_without_drift_it_says_so(make_bench: MakeBench) -> None:
     none = make_bench([])
-    none["results"][0]["drift"] = []
+    result = none["results"][0]
+    result["drift"] = []
+    assert summaries(none, PASSED) == (
+        "p2p: INT8 on onnxruntime 2.9x faster than FP32; no drift was measured: bench with --data",
+    )
+    result["variants"] = result["variants"][:1]
     assert summaries(none, PASSED) == ("p2p: no drift was measured; bench with --data",)
+
+
+def timed(make: SimpleNamespace, times: dict[str, float], noise: float = 0.02) -> dict[str, Any]:
+    """Variants by their median time in ms, timed in 100 rounds, and no target lost."""
+    random = np.random.default_rng(3)
+    variants = []
+    for name, ms in times.items():
+        rounds = ms * (1 + noise * random.standard_normal(100))
+        p50 = float(np.median(rounds))
+        variants.append(make.variant(name, p50=p50, infer_ms=rounds.tolist()))
+    drifts = [make.drift([make.target()], candidate=name) for name in times if name != "fp32"]
+    bench: dict[str, Any] = make.bench("p2p", variants, drifts)
+    return bench
+
+
+@pytest.mark.parametrize(
+    ("times", "noise", "ending"),
+    [
+        ({"fp32": 29.0, "int8": 10.0}, 0.02, "2.89x ±0.02 faster than FP32: ship it"),
+        ({"fp32": 29.0, "int8": 10.0}, 0.2, "2.8x ±0.2 faster than FP32: ship it"),
+        (
+            {"fp32": 20.0, "fp16": 10.4, "int8": 10.0},
+            0.05,
+            "1.05x ±0.01 over FP16: no gain here, ship FP16",
+        ),
+        ({"fp32": 10.0, "int8": 9.2}, 0.02, "1.08x ±0.01 faster than FP32: ship it"),
+        (
+            {"fp32": 10.0, "int8": 9.2},
+            0.4,
+            "1.0x ±0.1 over FP32: too noisy to tell, bench again with more --samples",
+        ),
+        (
+            {"fp32": 10.0, "int8": 20.0},
+            0.02,
+            "2.01x ±0.01 slower than FP32: no gain here, ship FP32",
+        ),
+    ],
+)
+def test_a_gain_has_an_interval_and_counts_from_its_lower_end(
+    make: SimpleNamespace, times: dict[str, float], noise: float, ending: str
+) -> None:
+    (sentence,) = summaries(timed(make, times, noise), PASSED)
+    assert sentence == f"p2p: INT8 on onnxruntime keeps 1 of FP32's 1 targets, {ending}"
+
+
+def test_fp16_that_the_gate_refused_is_no_rival(make: SimpleNamespace) -> None:
+    bench = timed(make, {"fp32": 20.0, "fp16": 10.4, "int8": 10.0})
+    worse = Verdict((Check("drift.iou", "p2p", "fp16", "onnxruntime", False, "worse"),))
+    assert "2.00x ±0.01 faster than FP32" in summaries(bench, worse)[0]

@@ -103,6 +103,18 @@ def test_power_stands_below_where_it_was_measured(bench_json: dict[str, Any]) ->
     assert line.strip().endswith(": 8.0 W, 160.8 mJ per frame, the whole module")
 
 
+def test_what_comes_too_late_at_the_sensors_rate_has_a_table(bench_json: dict[str, Any]) -> None:
+    assert "missed" not in printed(bench_json, 80)
+    counts = {"arrived": 120, "detected": 100, "missed": 7, "dropped": 20, "queued": 31}
+    ages = {"age_ms": {"p50": 24.04, "p99": 41.5}, "ages_ms": [24.04]}
+    bench_json["results"][0]["variants"][1]["pace"] = {"rate_hz": 50, **counts, **ages}
+    text = printed(bench_json, 80)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["int8", "onnxruntime", "120", "7", "20", "31", "24.0", "41.5"] in rows, text
+    words = " ".join(text.split())
+    assert "frames at 50 Hz: missed, detections after the next frame; dropped" in words
+
+
 def test_a_bench_without_data_has_no_accuracy(bench_json: dict[str, Any]) -> None:
     result = bench_json["results"][0]
     result["drift"] = []

@@ -50,7 +50,9 @@ def test_markdown_puts_failures_first() -> None:
         "| passed | p2p | int8 on openvino | drift.f1_3px | 0.97 -> 0.968: -0.002 |\n"
         "| skipped | p2p | int8 on openvino | baseline.fps_ratio | skipped: another machine |\n"
     )
-    assert verdict_as_markdown(Verdict((GOOD,))).startswith("## irstd-edge gate: passed\n")
+    assert verdict_as_markdown(Verdict((GOOD,)), ["p2p: ship it"]).startswith(
+        "## irstd-edge gate: passed\n\np2p: ship it\n\n| state |"
+    )
 
 
 def test_junit_counts_failures_and_skips() -> None:

@@ -1,0 +1,109 @@
+"""Where the time of an inference goes, layer by layer, as the runtime's own profiler tells it.
+
+Profiling slows a network down, so these times say which layers weigh, and never how fast a variant
+is. Runtimes fuse: an entry bears the name that the runtime gave to what it ran as one.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from irstd_edge.edge.devices import usable_threads
+from irstd_edge.edge.quiet import silence_telemetry
+from irstd_edge.edge.runtimes import INPUT, OPENVINO_PRECISION
+from irstd_edge.edge.types import FloatArray
+
+WARM_UP, RUNS = 3, 10
+_KERNEL = "_kernel_time"
+
+Times = Iterator[tuple[str, str, float]]
+"""Name, operator and milliseconds of every layer of every run."""
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One kernel of a runtime."""
+
+    layer: str
+    op: str
+    ms: float
+    """Mean of `RUNS` inferences."""
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of a variant's `layers_ms`."""
+        return {**asdict(self), "ms": round(self.ms, 5)}
+
+
+def layer_times(
+    graph: Path, runtime: str, batch: FloatArray, threads: int | None = None
+) -> tuple[LayerTime, ...] | None:
+    """The layers of an ONNX graph on a (N, 1, H, W) batch, the longest first.
+
+    None for a runtime that has no profiler here. threads: of the CPU; None for all.
+    """
+    profile = _PROFILERS.get(runtime)
+    if profile is None:
+        return None
+    silence_telemetry()
+    return _means(profile(graph, batch, threads or usable_threads()))
+
+
+def _means(times: Iterable[tuple[str, str, float]]) -> tuple[LayerTime, ...]:
+    total: dict[tuple[str, str], float] = defaultdict(float)
+    for layer, op, ms in times:
+        total[layer, op] += ms
+    means = (LayerTime(layer, op, ms / RUNS) for (layer, op), ms in total.items() if ms > 0)
+    return tuple(sorted(means, key=lambda each: -each.ms))
+
+
+def _onnxruntime(graph: Path, batch: FloatArray, threads: int) -> Times:
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors, which are raised anyway
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = onnxruntime.InferenceSession(
+            str(graph), options, providers=["CPUExecutionProvider"]
+        )
+        for _ in range(WARM_UP + RUNS):
+            session.run(None, {INPUT: batch})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith(_KERNEL)]
+    warm = len(kernels) * WARM_UP // (WARM_UP + RUNS)  # every run runs the same kernels
+    for event in kernels[warm:]:
+        name = event["name"].removesuffix(_KERNEL)
+        yield name, event["args"]["op_name"], event["dur"] / 1000
+
+
+def _openvino(graph: Path, batch: FloatArray, threads: int) -> Times:
+    import openvino
+
+    core = openvino.Core()
+    config = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": OPENVINO_PRECISION,
+        "PERF_COUNT": True,
+    }
+    model = core.read_model(str(graph))
+    model.reshape({INPUT: list(batch.shape)})
+    request = core.compile_model(model, "CPU", config).create_infer_request()
+    for run in range(WARM_UP + RUNS):
+        request.infer({INPUT: batch})
+        for each in request.profiling_info if run >= WARM_UP else ():
+            yield each.node_name, each.node_type, 1000 * each.real_time.total_seconds()
+
+
+_PROFILERS: dict[str, Callable[[Path, FloatArray, int], Times]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}

@@ -1,0 +1,156 @@
+"""Pictures of what a cheaper variant lost, gained, misses and invents, made again from the bundle.
+
+Each picture is one row: the frame around the place, and what both variants say there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from irstd_edge.benchmarks.report_pictures import Picture
+from irstd_edge.edge.bundle import Bundle
+from irstd_edge.edge.dataset import DataSet
+from irstd_edge.edge.runners import open_runner
+from irstd_edge.edge.types import FloatArray, Frame, IrstdError, Prediction
+
+MOST = {"lost": 24, "gained": 12, "missed": 8, "false alarm": 8}
+"""Pictures of each kind."""
+HALF_PX, ZOOM, GAP_PX = 24, 4, 4
+"""Half of what is shown around a place, the size of a pixel, and the room between panels."""
+
+Bgr = npt.NDArray[np.uint8]
+Look = Callable[[Frame], Prediction]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Something worth a look."""
+
+    kind: str
+    """A key of `MOST`."""
+    image: str
+    row: float
+    col: float
+    words: str
+
+
+def places_of(drift: Mapping[str, Any]) -> list[Place]:
+    """Every flip, the clearest targets that the candidate misses, its surest false alarms."""
+    targets = drift["targets"]
+    missed = [t for t in targets if t["flip"] is None and t.get("matched_candidate") is False]
+    by_kind = {
+        "lost": [t for t in targets if t["flip"] == "lost"],
+        "gained": [t for t in targets if t["flip"] == "gained"],
+        "missed": sorted(missed, key=lambda t: -(t["scr"] or 0.0)),
+        "false alarm": list(drift.get("false_alarms") or ()),
+    }
+    return [
+        Place(kind, each["image"], each["row"], each["col"], _words(each))
+        for kind, found in by_kind.items()
+        for each in found[: MOST[kind]]
+    ]
+
+
+def _words(each: Mapping[str, Any]) -> str:
+    parts = [f"{each['image']} at {each['row']:.1f}, {each['col']:.1f}"]
+    if each["area_px"] is not None:
+        parts.append(f"{each['area_px']:.0f} px")
+    if each.get("scr") is not None:
+        parts.append(f"SCR {each['scr']:.1f}")
+    if "score" in each:
+        return ", ".join([*parts, f"score {each['score']:.2f}"])
+    scores = (each["score_reference"], each["score_candidate"])
+    return ", ".join([*parts, f"score {scores[0]:.2f} before, {scores[1]:.2f} after"])
+
+
+def pictures_of(
+    bench: Mapping[str, Any], bundle: Bundle, data: DataSet, threads: int | None = None
+) -> list[Picture]:
+    """Pictures of the fastest candidate of a bundle that the bench holds.
+
+    Raises IrstdError where it holds no drift of this bundle, or the data lacks a frame.
+    """
+    result = next((r for r in bench["results"] if r.get("bundle") == bundle.sha256), None)
+    if result is None:
+        raise IrstdError(f"--bundle: {bundle.path} is not in the bench; give the one it measured")
+    fps = {(v["name"], v["runtime"]): v["fps"] or 0.0 for v in result["variants"]}
+    if not result["drift"]:
+        raise IrstdError("--data: the bench has no drift to show; bench with --data")
+    drift = max(result["drift"], key=lambda d: fps.get((d["candidate"], d["runtime"]), 0.0))
+    names = (drift["reference"], drift["candidate"])
+    with ExitStack() as stack:
+        looks = [
+            stack.enter_context(open_runner(bundle, name, drift["runtime"], threads)).predict
+            for name in names
+        ]
+        protocol = _protocol(result, drift)
+        model = f"{result['model']} {drift['candidate']} on {drift['runtime']}"
+        return [
+            (f"{place.kind}, {model}: {place.words}", _picture(place, data, protocol, looks))
+            for place in places_of(drift)
+        ]
+
+
+def _protocol(result: Mapping[str, Any], drift: Mapping[str, Any]) -> str:
+    accuracies = (
+        v["accuracy"]
+        for v in result["variants"]
+        if (v["name"], v["runtime"]) == (drift["candidate"], drift["runtime"]) and v["accuracy"]
+    )
+    return str(next(accuracies, {"protocol": "native"})["protocol"])
+
+
+def _picture(place: Place, data: DataSet, protocol: str, looks: Sequence[Look]) -> bytes:
+    """PNG: frame, reference, candidate."""
+    sample = data.sample(place.image, protocol)
+    centre = (round(place.row), round(place.col))
+    panels = [_grey(_cut(sample.frame.counts, centre))]
+    panels += [_heat(_cut(_at_frame_size(look(sample.frame)), centre)) for look in looks]
+    room = np.full((2 * HALF_PX * ZOOM, GAP_PX, 3), 128, np.uint8)
+    row = np.hstack([part for panel in panels for part in (_marked(panel), room)][:-1])
+    return bytes(cv2.imencode(".png", row, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
+
+
+def _at_frame_size(prediction: Prediction) -> FloatArray:
+    """(H', W') with one value a pixel: each cell covers `stride` of them."""
+    cells = np.ones((prediction.stride, prediction.stride), np.float32)
+    return np.asarray(np.kron(prediction.probability, cells), np.float32)
+
+
+def _cut(values: npt.NDArray[Any], centre: tuple[int, int]) -> npt.NDArray[Any]:
+    """(2 HALF_PX, 2 HALF_PX) around a place; what lies beyond the border is 0."""
+    padded = np.pad(values, HALF_PX)
+    row, col = centre
+    return padded[row : row + 2 * HALF_PX, col : col + 2 * HALF_PX]
+
+
+def _grey(counts: npt.NDArray[Any]) -> Bgr:
+    """Stretched to what is there: a faint target shall be seen."""
+    low, high = np.percentile(counts[counts > 0] if counts.any() else counts, (1, 99.8))
+    grey = (counts.astype(np.float32) - low) * (255 / max(1.0, high - low))
+    return np.asarray(
+        cv2.cvtColor(grey.clip(0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR), np.uint8
+    )
+
+
+def _heat(probability: FloatArray) -> Bgr:
+    """0 is black, 1 the brightest yellow, in every picture alike."""
+    levels = (probability * 255).clip(0, 255).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), np.uint8)
+
+
+def _marked(panel: Bgr) -> Bgr:
+    """Enlarged, with four ticks that point at the place and cover nothing of it."""
+    large = cv2.resize(panel, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_NEAREST)
+    middle, near, far = HALF_PX * ZOOM + ZOOM // 2, 8 * ZOOM, 11 * ZOOM
+    for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        ends = [(middle + right * d, middle + down * d) for d in (near, far)]
+        cv2.line(large, ends[0], ends[1], (80, 220, 255), 1)
+    return np.asarray(large, np.uint8)

@@ -1,0 +1,119 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from irstd_edge.benchmarks.showcase import GAP_PX, HALF_PX, MOST, ZOOM, pictures_of, places_of
+from irstd_edge.edge.bundle import Bundle, write_bundle
+from irstd_edge.edge.dataset import DataSet, open_dataset
+from irstd_edge.edge.frames import png_of
+from irstd_edge.edge.types import (
+    DecodeSpec,
+    InputSpec,
+    IrstdError,
+    Manifest,
+    ModelSpec,
+    Quantization,
+)
+
+onnx = pytest.importorskip("onnx", reason="the tiny graphs are written with the train extra")
+
+SIDE = 2 * HALF_PX * ZOOM
+"""Pixels of a panel."""
+ALARM = {"image": "frame9", "row": 3.0, "col": 4.0, "area_px": 5.0, "score": 0.83}
+
+
+def net(counts: float) -> bytes:
+    """ONNX of a net that finds what is brighter than so many of 255 counts."""
+    weights = [
+        onnx.numpy_helper.from_array(np.full((1, 1, 1, 1), 40, np.float32), "w"),
+        onnx.numpy_helper.from_array(np.array([-40 * counts / 255], np.float32), "b"),
+    ]
+    node = onnx.helper.make_node("Conv", ["frame", "w", "b"], ["logits"], name="conv")
+    ends = [
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 1, "h", "w"])]
+        for name in ("frame", "logits")
+    ]
+    graph = onnx.helper.make_graph([node], "net", *ends, weights)
+    opset = [onnx.helper.make_opsetid("", 17)]
+    return bytes(
+        onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    )
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """FP32 finds what is over 60 counts, INT8 what is over 160."""
+    spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
+    manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+    graphs = {"fp32.onnx": net(60), "int8.cpu.onnx": net(160)}
+    return write_bundle(tmp_path / "bundle", manifest, graphs)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSet:
+    """One frame with a target of 120 counts at 30, 40."""
+    root = tmp_path / "data"
+    counts, mask = np.full((64, 80), 20, np.uint8), np.zeros((64, 80), bool)
+    counts[30:32, 40:42], mask[30:32, 40:42] = 120, True
+    for folder, picture in (("images", counts), ("masks", mask)):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "frame1.png").write_bytes(png_of(picture))
+    (root / "test.txt").write_text("frame1")
+    return open_dataset(root)
+
+
+def lost(make: SimpleNamespace, bundle: Bundle) -> dict[str, Any]:
+    where = {"image": "frame1", "row": 30.5, "col": 40.5, "area_px": 4, "scr": 1.44}
+    target = make.target(1, "lost", **where, score_reference=0.71, score_candidate=0.02)
+    variants = [make.variant("fp32"), make.variant("int8")]
+    bench: dict[str, Any] = make.bench("tiny", variants, [make.drift([target])])
+    bench["results"][0]["bundle"] = bundle.sha256
+    return bench
+
+
+def test_flips_come_first_then_clear_misses_and_sure_alarms(make: SimpleNamespace) -> None:
+    targets = [make.target(k, matched_candidate=False) for k in range(12)]
+    targets += [make.target(20, "gained"), make.target(21, "lost")]
+    places = places_of(make.drift(targets, false_alarms=[ALARM]))
+    assert [place.kind for place in places] == [
+        *("lost", "gained"),
+        *["missed"] * MOST["missed"],
+        "false alarm",
+    ]
+    assert [place.image for place in places[2:4]] == ["frame11", "frame10"], "by SCR"
+    assert places[-1].words == "frame9 at 3.0, 4.0, 5 px, score 0.83"
+    assert (
+        places[1].words == "frame20 at 30.0, 20.5, 81 px, SCR 16.0, score 0.40 before, 0.90 after"
+    )
+
+
+def test_a_lost_target_is_bright_before_and_dark_after(
+    make: SimpleNamespace, bundle: Bundle, data: DataSet
+) -> None:
+    ((caption, png),) = pictures_of(lost(make, bundle), bundle, data, threads=1)
+    assert caption == (
+        "lost, tiny int8 on onnxruntime: frame1 at 30.5, 40.5, 4 px, SCR 1.4, "
+        "score 0.71 before, 0.02 after"
+    )
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (SIDE, 3 * SIDE + 2 * GAP_PX, 3)
+    middle = HALF_PX * ZOOM + ZOOM // 2
+    frame, before, after = (picture[middle, k * (SIDE + GAP_PX) + middle] for k in range(3))
+    assert frame.tolist() == [255, 255, 255]
+    assert before.sum() > 400 > 40 > after.sum()
+
+
+def test_a_bundle_that_was_not_measured_and_a_bench_without_data_are_refused(
+    make: SimpleNamespace, bundle: Bundle, data: DataSet
+) -> None:
+    bench = lost(make, bundle)
+    bench["results"][0]["drift"] = []
+    with pytest.raises(IrstdError, match="--data: the bench has no drift to show"):
+        pictures_of(bench, bundle, data)
+    bench["results"][0]["bundle"] = "0" * 64
+    with pytest.raises(IrstdError, match=r"--bundle: .*bundle is not in the bench"):
+        pictures_of(bench, bundle, data)
