@@ -23,7 +23,7 @@ from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.frames import read_frame
 from irstd_edge.edge.runners import Runner, open_runner
-from irstd_edge.edge.tensorrt_runtime import BACKEND as TENSORRT
+from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 from irstd_edge.edge.tensorrt_runtime import engines_of
 from irstd_edge.edge.types import Frame, IrstdError, MachineError, Sample, Skip
 
@@ -160,7 +160,8 @@ def _pairs(bundle: Bundle, plan: Plan) -> list[Pair]:
 def _variants(bundle: Bundle, runtime: str, plan: Plan) -> list[str]:
     """Of TensorRT those that an engine was built of, whatever the plan's; none is told later."""
     there = bundle.variants(runtime)
-    built = [v for v in there if runtime == TENSORRT and engines_of(bundle.graph(v, runtime))]
+    graphs = {v: bundle.graph(v, runtime) for v in there if runtime in TENSORRT}
+    built = [v for v, graph in graphs.items() if engines_of(graph, backend=runtime)]
     return built or [variant for variant in plan.variants if variant in there]
 
 
@@ -207,7 +208,7 @@ def _variant(
         "name": name,
         "runtime": runtime,
         "precision": name,
-        "device": "cuda" if runtime == TENSORRT else "cpu",
+        "device": "cuda" if runtime in TENSORRT else "cpu",
         "measured": True,
         "not_measured": None,
         "bytes": bundle.graph(name, runtime).stat().st_size,
