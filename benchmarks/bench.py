@@ -16,7 +16,7 @@ from irstd_edge.benchmarks.curves import threshold_to_predict
 from irstd_edge.benchmarks.drift import drift
 from irstd_edge.benchmarks.energy import Board, Energy, measure_energy, this_board
 from irstd_edge.benchmarks.latency import Timing, measure
-from irstd_edge.benchmarks.memory import peak_memory_mb
+from irstd_edge.benchmarks.memory import measure_load
 from irstd_edge.benchmarks.schema import SCHEMA
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.dataset import DataSet
@@ -80,8 +80,8 @@ def bench(
     """Measure every bundle; the value of bench.json, of schema irstd-edge/bench/1.
 
     Every variant is evaluated on the whole data, then all variants of a bundle are timed in
-    turns. Beyond the schema a variant holds `infer_ms` (raw times) and `weak` (why its times
-    deserve distrust), a model `timed_on`.
+    turns. Beyond the schema a variant holds `infer_ms` (raw times), `load_ms` and
+    `gpu_memory_mb`, and `weak` (why its times deserve distrust), a model `timed_on`.
 
     Raises:
         IrstdError: no bundle, no variant that runs, or unusable data.
@@ -204,6 +204,7 @@ def _variant(
     size: Size,
 ) -> dict[str, Any]:
     name, runtime = pair
+    loaded = measure_load(bundle.path, name, runtime, plan.threads, size)
     return {
         "name": name,
         "runtime": runtime,
@@ -212,7 +213,9 @@ def _variant(
         "measured": True,
         "not_measured": None,
         "bytes": bundle.graph(name, runtime).stat().st_size,
-        "memory_mb": peak_memory_mb(bundle.path, name, runtime, plan.threads, size),
+        "memory_mb": None if loaded is None else loaded.memory_mb,
+        "gpu_memory_mb": None if loaded is None else loaded.gpu_memory_mb,
+        "load_ms": None if loaded is None else loaded.load_ms,
         "latency_ms": {
             "p50": timing.p50_ms,
             "p90": timing.p90_ms,

@@ -41,6 +41,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("vs FP32, same runtime", lambda row: fixed(row.speed_up, 2) + ("×" if row.speed_up else "")),
     ("size", lambda row: size_of(row.variant["bytes"])),
     ("memory MB", lambda row: fixed(row.variant["memory_mb"], 0)),
+    ("load ms", lambda row: fixed(row.variant.get("load_ms"), 0)),
     ("power W", lambda row: fixed(row.variant["power_w"], 1)),
 )
 
