@@ -64,8 +64,8 @@ def test_one_size_is_exported_as_it_is() -> None:
 def test_sizes_and_batches_stay_free_between_their_ends() -> None:
     plan = EnginePlan(BACKEND, sizes=((32, 48), (64, 96)), batch=4)
     program = exported(Framed(Halves()), plan, stride=4)
-    ends = sorted((int(r.lower), int(r.upper)) for r in program.range_constraints.values())
-    assert ends == [(1, 4), (8, 16), (12, 24)]  # frames, and strides of rows and columns
+    ends = {(int(r.lower), int(r.upper)) for r in program.range_constraints.values()}
+    assert {(1, 4), (32, 64), (48, 96)} <= ends
     for shape in ((1, 1, 32, 48), (4, 1, 64, 96), (3, 1, 48, 52)):
         (found,) = program.module()(torch.ones(shape))
         assert found.shape == (shape[0], 1, shape[2] // 2, shape[3] // 2)
