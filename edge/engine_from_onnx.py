@@ -176,6 +176,10 @@ def _network(
     from polygraphy.backend.trt.util import get_trt_logger
 
     builder, network = create_network(strongly_typed=not is_weakly_typed(plan, library.__version__))
+    if plan.dla and builder.num_DLA_cores == 0:
+        raise MachineError(
+            "--dla: this module has none: Orin NX, AGX Orin and Xavier have; leave --dla out"
+        )
     parser = library.OnnxParser(network, get_trt_logger())
     parsed = parser.parse_from_file(str(graph))
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
