@@ -6,7 +6,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 DEVICE_PYTHON ?= $(shell for python in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python; \
 	do $$python -c '' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: demo test test-device lint fuzz kills clean
+.PHONY: demo test test-device check-board lint fuzz kills clean
 
 demo: .venv/.demo
 	$(BIN)/irstd-edge demo --out demo-out
@@ -21,6 +21,10 @@ else
 test-device: .venv-device/.done
 	.venv-device/bin/python -m pytest -q tests/edge tests/benchmarks
 endif
+
+# Whether a board (aarch64, Python 3.10 and 3.12) finds wheels of all that it installs; online.
+check-board: .venv/.dev
+	IRSTD_EDGE_ASK_INDEX=1 $(BIN)/python -m pytest -q tests/test_board_install.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

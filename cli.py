@@ -37,7 +37,7 @@ app = typer.Typer(
 
 talk = Console(stderr=True, highlight=False)
 
-RUNTIME_HELP = "onnxruntime, openvino, tensorrt; torch for W."
+RUNTIME_HELP = "onnxruntime, openvino, tensorrt, torch-tensorrt; torch for W."
 
 Data = Annotated[Path, typer.Option(help="Data set: images/, masks/, trainval.txt, test.txt.")]
 
@@ -314,7 +314,7 @@ def _runner(
 ) -> Iterator[Runner]:
     """Open weights (with torch) or a bundle, and check a bundle before it serves."""
     from irstd_edge.edge.bundle import open_bundle
-    from irstd_edge.edge.compiler import RUNTIME, variant_to_run
+    from irstd_edge.edge.compiler import RUNTIME, TORCH_VARIANT, variant_to_run
     from irstd_edge.edge.golden import self_test
     from irstd_edge.edge.runners import open_runner
 
@@ -323,7 +323,8 @@ def _runner(
         if normalise is not None:
             frozen = bundle.manifest.model.input.normalisation
             raise IrstdError(f"--normalise: {source} was made for {frozen}: quantize again with it")
-        chosen = variant or (variant_to_run(bundle) if runtime == RUNTIME else "int8")
+        own = {"torch-tensorrt": TORCH_VARIANT}.get(runtime or "", "int8")
+        chosen = variant or (variant_to_run(bundle) if runtime == RUNTIME else own)
         with open_runner(bundle, chosen, runtime or "onnxruntime") as run:
             self_test(run, bundle)
             yield run
@@ -656,6 +657,9 @@ def sensitivity(
     _emit(layers, json_to)
 
 
+Targets = Annotated[int, typer.Option(min=1, help="Most targets of a frame in the decode.")]
+
+
 @app.command("compile")
 def compile_bundle(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
@@ -663,34 +667,105 @@ def compile_bundle(
     target: Annotated[
         str, typer.Option(metavar="this|sm_86|...", help="The GPU here, or a compute capability.")
     ] = "this",
-    backend: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt",
+    backend: Annotated[
+        str, typer.Option(help="tensorrt, tensorrt-rtx or torch-tensorrt.")
+    ] = "tensorrt",
+    dla: Annotated[
+        bool, typer.Option("--dla", help="On a Jetson's DLA, and say what falls back to its GPU.")
+    ] = False,
     size: Annotated[
         list[str] | None,
         typer.Option(metavar="HxW", help="Of the frames; several give a range. [256x256]"),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Most frames a call.")] = 1,
+    with_decode: Annotated[
+        bool, typer.Option("--with-decode", help="Targets come out of the engine, not maps.")
+    ] = False,
+    targets: Targets = 64,
     public_key: PublicKey = None,
     json_to: JsonOut = None,
 ) -> None:
     """Build an engine and keep it in this machine's store."""
     from irstd_edge.edge.bundle import open_bundle
-    from irstd_edge.edge.compiler import best_variant, compile_engine
-    from irstd_edge.edge.engine_from_onnx import EnginePlan
+    from irstd_edge.edge.compiler import best_variant, check_variant, compile_engine
+    from irstd_edge.edge.engine_plan import EnginePlan
     from irstd_edge.edge.engine_store import open_store
 
     sizes = tuple(_size(text) for text in size or ["256x256"])
-    plan = EnginePlan(backend, target, sizes, batch)
+    plan = EnginePlan(backend, target, sizes, batch, dla)
     opened = open_bundle(bundle, public_key)
-    chosen = variant or best_variant(opened)
+    chosen = variant or best_variant(opened, plan)
+    check_variant(chosen, plan)
+    placed = _placement(opened, chosen, plan, json_to) if dla else None
     talk.print(f"building {chosen} with {backend}")
-    done = compile_engine(opened, chosen, plan, open_store())
+    decode = targets if with_decode else None
+    try:
+        done = compile_engine(opened, chosen, plan, open_store(), decode, _builder(backend))
+    except MachineError as error:
+        if placed is not None:  # it is true of the graph, board or no board
+            _emit({"engine": None, "not_built": str(error), "dla": placed}, json_to)
+        raise
+    _print_engine(done, _results(json_to))
+    _emit({**done.record(), "dla": placed}, json_to)
+
+
+def _builder(backend: str) -> Callable[..., Any] | None:
+    """What builds, where it is not `engine_from_onnx`."""
+    if backend != "torch-tensorrt":
+        return None
+    try:
+        from irstd_edge.models.engine_from_torch import engine_from_torch
+    except ModuleNotFoundError as error:
+        from irstd_edge.edge.engine_from_onnx import INSTALLS
+
+        raise MachineError(f"{backend}: needs {error.name}: {INSTALLS[backend]}") from error
+    return engine_from_torch
+
+
+def _placement(bundle: Bundle, variant: str, plan: Any, json_to: str | None) -> dict[str, Any]:
+    """Print which nodes a DLA leaves to the GPU, and why; the same for `--json`."""
+    from irstd_edge.edge.compiler import RUNTIME
+    from irstd_edge.edge.dla import placement_of, reasons
+
+    shape = plan.shapes(bundle.manifest.model.input.stride)[1]
+    try:
+        placed = placement_of(bundle.graph(variant, RUNTIME), shape)
+    except MachineError as error:  # a board without onnx: TensorRT tells it while it builds
+        talk.print(str(error), markup=False)
+        return {"not_looked_at": str(error)}
+    out = _results(json_to)
+    out.print(f"DLA: takes {placed.on_dla} of {placed.nodes} nodes; the GPU gets", markup=False)
+    for operator, reason, count in reasons(placed):
+        out.print(f"  {count:4d} {operator}: {reason}", soft_wrap=True, markup=False)
+    return placed.record()
+
+
+def _print_engine(done: Any, out: Console) -> None:
     made = f"{done.key.backend} {done.key.version}, {done.key.target}"
-    _results(json_to).print(
-        f"{done.path}: {chosen}, {made}, {done.size_bytes / 1e6:.2f} MB in {done.build_s:.1f} s",
-        soft_wrap=True,
-        markup=False,
-    )
-    _emit(done.record(), json_to)
+    size = f"{done.size_bytes / 1e6:.2f} MB in {done.build_s:.1f} s"
+    out.print(f"{done.path}: {done.variant}, {made}, {size}", soft_wrap=True, markup=False)
+    layers = done.record()["layers"]
+    if layers is not None:
+        precisions = ", ".join(f"{n} {name}" for name, n in layers["precisions"].items())
+        out.print(f"layers: {precisions}; {layers['reformats']} copies between formats")
+    for line in done.engine.said:
+        talk.print(line, soft_wrap=True, markup=False)
+
+
+@app.command()
+def export(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    out: Annotated[Path, typer.Option(metavar="FILE.onnx")],
+    variant: Annotated[str | None, typer.Option(help="The fastest there by default.")] = None,
+    targets: Targets = 64,
+    public_key: PublicKey = None,
+) -> None:
+    """Write a graph with the decode in it, for a program of your own; see docs/jetson.md."""
+    from irstd_edge.edge.bundle import open_bundle
+    from irstd_edge.edge.compiler import best_variant, export_graph
+
+    opened = open_bundle(bundle, public_key)
+    print(export_graph(opened, variant or best_variant(opened), out, targets))
 
 
 @app.command()
@@ -747,7 +822,9 @@ def bench(
     ] = None,
     runtime: Annotated[
         list[str] | None,
-        typer.Option(help="onnxruntime, openvino, tensorrt; all that fit by default."),
+        typer.Option(
+            help="onnxruntime, openvino, tensorrt, torch-tensorrt; all that fit by default."
+        ),
     ] = None,
     threads: Threads = None,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Of the timed frames.")] = None,

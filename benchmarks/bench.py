@@ -17,7 +17,7 @@ from irstd_edge.benchmarks.drift import drift
 from irstd_edge.benchmarks.energy import Board, Energy, measure_energy, this_board
 from irstd_edge.benchmarks.latency import Timing, measure
 from irstd_edge.benchmarks.layer_times import layer_times
-from irstd_edge.benchmarks.memory import peak_memory_mb
+from irstd_edge.benchmarks.memory import measure_load
 from irstd_edge.benchmarks.pace import Pace, measure_pace
 from irstd_edge.benchmarks.schema import SCHEMA
 from irstd_edge.edge.bundle import Bundle
@@ -26,7 +26,7 @@ from irstd_edge.edge.devices import Machine, this_machine
 from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.frames import read_frame
 from irstd_edge.edge.runners import Runner, open_runner
-from irstd_edge.edge.tensorrt_runtime import BACKEND as TENSORRT
+from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 from irstd_edge.edge.tensorrt_runtime import engines_of
 from irstd_edge.edge.types import Frame, IrstdError, MachineError, Sample, Skip
 
@@ -89,8 +89,8 @@ def bench(
     """Measure every bundle; the value of bench.json, of schema irstd-edge/bench/1.
 
     Every variant is evaluated on the whole data, then all variants of a bundle are timed in
-    turns. Beyond the schema a variant holds `infer_ms` (raw times) and `weak` (why its times
-    deserve distrust), a model `timed_on`.
+    turns. Beyond the schema a variant holds `infer_ms` (raw times), `load_ms` and
+    `gpu_memory_mb`, and `weak` (why its times deserve distrust), a model `timed_on`.
 
     Raises:
         IrstdError: no bundle, no variant that runs, or unusable data.
@@ -115,7 +115,7 @@ def bench(
 def warnings_of(bundle: Bundle, machine: Machine, plan: Plan) -> list[str]:
     """What makes this machine's results differ from another's."""
     reduced = bundle.manifest.quantization.recipe.get("reduced_range", False)
-    on_cpu = any(runtime != TENSORRT for runtime in plan.runtimes)
+    on_cpu = any(runtime not in TENSORRT for runtime in plan.runtimes)
     rounds = any(variant.startswith("int8") for variant in plan.variants)
     return [SATURATES] if machine.saturates and on_cpu and rounds and not reduced else []
 
@@ -201,7 +201,8 @@ def _pairs(bundle: Bundle, plan: Plan) -> list[Pair]:
 def _variants(bundle: Bundle, runtime: str, plan: Plan) -> list[str]:
     """Of TensorRT those that an engine was built of, whatever the plan's; none is told later."""
     there = bundle.variants(runtime)
-    built = [v for v in there if runtime == TENSORRT and engines_of(bundle.graph(v, runtime))]
+    graphs = {v: bundle.graph(v, runtime) for v in there if runtime in TENSORRT}
+    built = [v for v, graph in graphs.items() if engines_of(graph, backend=runtime)]
     return built or [variant for variant in plan.variants if variant in there]
 
 
@@ -244,15 +245,18 @@ def _variant(
     size: Size,
 ) -> dict[str, Any]:
     name, runtime = pair
+    loaded = measure_load(bundle.path, name, runtime, plan.threads, size)
     return {
         "name": name,
         "runtime": runtime,
         "precision": name,
-        "device": "cuda" if runtime == TENSORRT else "cpu",
+        "device": "cuda" if runtime in TENSORRT else "cpu",
         "measured": True,
         "not_measured": None,
         "bytes": bundle.graph(name, runtime).stat().st_size,
-        "memory_mb": peak_memory_mb(bundle.path, name, runtime, plan.threads, size),
+        "memory_mb": None if loaded is None else loaded.memory_mb,
+        "gpu_memory_mb": None if loaded is None else loaded.gpu_memory_mb,
+        "load_ms": None if loaded is None else loaded.load_ms,
         "latency_ms": {
             "p50": timing.p50_ms,
             "p90": timing.p90_ms,

@@ -1,19 +1,24 @@
-"""Peak memory of one variant, measured where nothing else lives: in a process of its own.
+"""Memory and load time of one variant, where nothing else lives: in a process of its own.
 
 python -m irstd_edge.benchmarks.memory BUNDLE VARIANT RUNTIME THREADS HEIGHT WIDTH
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from irstd_edge.edge.cuda import Cuda
 from irstd_edge.edge.runners import open_runner
+from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 from irstd_edge.edge.types import Frame
 
 CALLS = 3
@@ -21,13 +26,25 @@ CALLS = 3
 LIMIT_S = 120.0
 
 
-def peak_memory_mb(
-    bundle: Path, variant: str, runtime: str, threads: int | None, size: tuple[int, int]
-) -> float | None:
-    """Peak resident memory of a fresh Python that opens a variant and detects, in 10^6 bytes.
+@dataclass(frozen=True)
+class Loaded:
+    """What a variant takes before it is fast."""
 
-    The interpreter and the libraries are in it, as they are on the device. None where it could
-    not be measured: not Linux, or that process failed.
+    memory_mb: float
+    """Peak resident memory in 10^6 bytes; the interpreter and the libraries are in it, as they are
+    on the device."""
+    load_ms: float
+    """From the bundle to the first frame's detections: files verified, graph or engine loaded."""
+    gpu_memory_mb: float | None
+    """What the engine, its buffers and CUDA took of the GPU; None where it runs on the CPU."""
+
+
+def measure_load(
+    bundle: Path, variant: str, runtime: str, threads: int | None, size: tuple[int, int]
+) -> Loaded | None:
+    """A fresh Python opens a variant and detects.
+
+    None where it could not be measured: not Linux, or that process failed.
     """
     arguments = [str(bundle), variant, runtime, str(threads or 0), *map(str, size)]
     try:
@@ -40,18 +57,24 @@ def peak_memory_mb(
             # A json.py or numpy.py in the folder where the user stands is none of ours.
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
-        return float(done.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError):
+        return Loaded(**json.loads(done.stdout))
+    except (OSError, TypeError, ValueError, subprocess.SubprocessError):
         return None
 
 
-def _detect_and_report(arguments: list[str]) -> str:
+def _load_and_report(arguments: list[str]) -> Loaded:
     bundle, variant, runtime, threads, height, width = arguments
     frame = Frame("black", np.zeros((int(height), int(width)), np.uint8), 8)
+    cuda = Cuda() if runtime in TENSORRT else None
+    before = cuda.free_bytes() if cuda else 0
+    start = time.perf_counter()
     with open_runner(Path(bundle), variant, runtime, threads=int(threads) or None) as runner:
-        for _ in range(CALLS):
+        runner.detect(frame)
+        load_ms = 1000 * (time.perf_counter() - start)
+        for _ in range(CALLS - 1):
             runner.detect(frame)
-        return str(_peak_of_this_process_mb())
+        taken = (before - cuda.free_bytes()) / 1e6 if cuda else None
+        return Loaded(_peak_of_this_process_mb(), load_ms, taken)
 
 
 def _peak_of_this_process_mb() -> float:
@@ -64,4 +87,4 @@ def _peak_of_this_process_mb() -> float:
 
 
 if __name__ == "__main__":
-    print(_detect_and_report(sys.argv[1:]))
+    print(json.dumps(asdict(_load_and_report(sys.argv[1:]))))

@@ -50,6 +50,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("age p99 ms", lambda row: fixed(row.age_ms("p99"), 1)),
     ("size", lambda row: size_of(row.variant["bytes"])),
     ("memory MB", lambda row: fixed(row.variant["memory_mb"], 0)),
+    ("load ms", lambda row: fixed(row.variant.get("load_ms"), 0)),
     ("power W", lambda row: fixed(row.variant["power_w"], 1)),
 )
 

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from irstd_edge.edge.bundle import Bundle
+from irstd_edge.edge.decode_graph import DECODED, with_decode
 from irstd_edge.edge.devices import this_machine
-from irstd_edge.edge.engine_from_onnx import THIS, EnginePlan, engine_from_onnx
+from irstd_edge.edge.engine_from_onnx import Engine, backend_version, engine_from_onnx
+from irstd_edge.edge.engine_layers import report_of
+from irstd_edge.edge.engine_plan import THIS, EnginePlan
 from irstd_edge.edge.engine_store import EngineKey, EngineStore
+from irstd_edge.edge.files import sha256_of, write_atomic
 from irstd_edge.edge.gpu import this_gpu
 from irstd_edge.edge.tensorrt_runtime import engines_of
-from irstd_edge.edge.types import IrstdError
+from irstd_edge.edge.types import IrstdError, MachineError
 
 RUNTIME = "tensorrt"
 """Its graphs are those of the signed form with zero-point 0; TensorRT-RTX reads the same."""
 FASTEST_FIRST = ("int8-fp16", "int8", "fp16", "fp32")
+DLA_VARIANT = "fp16"
+"""A DLA computes in FP16 and INT8, and takes no QuantizeLinear: its INT8 has scales beside it."""
+TORCH_VARIANT = "fp32"
+"""FP16 and INT8 are written in the ONNX graphs, which torch-tensorrt does not read."""
+
+Build = Callable[..., Engine]
+"""`engine_from_onnx`, or another of its kind."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,8 @@ class Compiled:
     key: EngineKey
     size_bytes: int
     build_s: float
+    engine: Engine
+    """With what the backend says of its layers."""
 
     def record(self) -> dict[str, Any]:
         """For `compile --json`."""
@@ -41,16 +57,32 @@ class Compiled:
             "flags": list(self.key.flags),
             "bytes": self.size_bytes,
             "build_s": round(self.build_s, 3),
+            "layers": report_of(self.engine.layers) if self.engine.layers else None,
+            "warnings": list(self.engine.said),
         }
 
 
-def best_variant(bundle: Bundle) -> str:
+def best_variant(bundle: Bundle, plan: EnginePlan | None = None) -> str:
     """The one that should run fastest. Raises IrstdError where the bundle has no graph for it."""
     there = bundle.variants(RUNTIME)
-    for variant in FASTEST_FIRST:
+    for variant in _fastest_first(plan):
         if variant in there:
             return variant
     raise IrstdError(f"{bundle.path}: has no graph for TensorRT: quantize again")
+
+
+def _fastest_first(plan: EnginePlan | None) -> tuple[str, ...]:
+    if plan is not None and plan.backend == "torch-tensorrt":
+        return (TORCH_VARIANT,)
+    return (DLA_VARIANT,) if plan is not None and plan.dla else FASTEST_FIRST
+
+
+def check_variant(variant: str, plan: EnginePlan) -> None:
+    """Raises IrstdError for one that the plan cannot build."""
+    takes = _fastest_first(plan)
+    if takes != FASTEST_FIRST and variant not in takes:
+        flag = "--dla" if plan.dla else f"--backend {plan.backend}"
+        raise IrstdError(f"--variant: {flag} takes {takes[0]} alone, not {variant}: leave it out")
 
 
 def variant_to_run(bundle: Bundle) -> str:
@@ -60,18 +92,63 @@ def variant_to_run(bundle: Bundle) -> str:
     return next(built, None) or best_variant(bundle)
 
 
-def compile_engine(bundle: Bundle, variant: str, plan: EnginePlan, store: EngineStore) -> Compiled:
-    """Build an engine of a bundle and keep it. Raises as `engine_from_onnx` does."""
+def compile_engine(
+    bundle: Bundle,
+    variant: str,
+    plan: EnginePlan,
+    store: EngineStore,
+    targets: int | None = None,
+    build: Build | None = None,
+) -> Compiled:
+    """Build an engine of a bundle and keep it. Raises as `engine_from_onnx` does.
+
+    targets: None for the graph as it is, else the decode is a part of it, see `decode_graph`.
+    """
+    check_variant(variant, plan)
+    with _graph(bundle, variant, targets) as graph:
+        spec, timings = bundle.manifest.model, b""
+        digest = sha256_of(graph)
+        if plan.backend == "tensorrt":
+            timings = store.timings(engine_key(bundle, digest, plan, backend_version(plan)))
+        outputs = None if targets is None else DECODED[spec.decode.kind]
+        engine = (build or engine_from_onnx)(graph, spec, plan, timings, outputs)
+    key = engine_key(bundle, digest, plan, engine.version)
+    if engine.timings:
+        store.save_timings(key, engine.timings)
+    path = store.save(key, engine.data)
+    return Compiled(path, variant, key, len(engine.data), engine.build_s, engine)
+
+
+@contextmanager
+def _graph(bundle: Bundle, variant: str, targets: int | None) -> Iterator[Path]:
+    """The file to build of; one with the decode in it is gone afterwards."""
     graph = bundle.graph(variant, RUNTIME)
-    engine = engine_from_onnx(graph, bundle.manifest.model, plan)
-    key = engine_key(bundle, variant, plan, engine.version)
-    return Compiled(store.save(key, engine.data), variant, key, len(engine.data), engine.build_s)
+    if targets is None:
+        yield graph
+        return
+    with TemporaryDirectory(prefix="irstd-edge-") as folder:
+        yield export_graph(bundle, variant, Path(folder) / graph.name, targets)
 
 
-def engine_key(bundle: Bundle, variant: str, plan: EnginePlan, version: str) -> EngineKey:
-    """What an engine of this plan depends on, here and now."""
+def export_graph(bundle: Bundle, variant: str, out: Path, targets: int) -> Path:
+    """Write a variant's graph with the decode in it. Raises MachineError without onnx."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise MachineError(
+            "--with-decode: needs onnx: pip install 'irstd-edge[train]', or pip install onnx"
+        ) from error
+    model = onnx.load(bundle.graph(variant, RUNTIME), load_external_data=False)
+    decoded = with_decode(model, bundle.manifest.model.decode, targets)
+    write_atomic(out, decoded.SerializeToString(deterministic=True))
+    return out
+
+
+def engine_key(bundle: Bundle, digest: str, plan: EnginePlan, version: str) -> EngineKey:
+    """What an engine of this plan depends on, here and now. digest: of its graph."""
     shapes = plan.shapes(bundle.manifest.model.input.stride)
     flags = [f"{end}={'x'.join(map(str, s))}" for end, s in zip(_ENDS, shapes, strict=True)]
+    flags += ["dla"] if plan.dla else []
     gpu, target = None, plan.target
     if plan.target == THIS:
         machine, here = this_machine(), this_gpu()
@@ -79,8 +156,7 @@ def engine_key(bundle: Bundle, variant: str, plan: EnginePlan, version: str) -> 
             flags.append(f"power={machine.power_mode}")
         gpu = None if here is None else here.name
         target = THIS if here is None else f"sm_{here.sm}"
-    name = bundle.graph(variant, RUNTIME).name
-    return EngineKey(bundle.manifest.files[name], plan.backend, version, gpu, target, tuple(flags))
+    return EngineKey(digest, plan.backend, version, gpu, target, tuple(flags))
 
 
 _ENDS = ("min", "opt", "max")

@@ -62,6 +62,12 @@ class Cuda:
         self._later("cuMemFree_v2", address)
         return address.value
 
+    def free_bytes(self) -> int:
+        """Of the device's memory; a Jetson's is the CPU's too."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self.call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+        return free.value
+
     def pinned(self, shape: tuple[int, ...]) -> FloatArray:
         """A float32 array that the GPU can copy from and to without the CPU; zeros."""
         size_bytes = 4 * int(np.prod(shape))

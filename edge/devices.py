@@ -20,7 +20,8 @@ ARM_FEATURES = ("asimd", "asimddp", "fphp", "asimdhp", "i8mm", "bf16", "sve")
 
 EXACT_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")
 """x86 features that add up products of 8 bit in 32."""
-
+JETPACKS = {32: 4, 35: 5, 36: 6, 38: 7, 39: 7}
+"""Major version of L4T -> of the JetPack that it is a part of."""
 FINGERPRINT_DIGITS = 16
 
 
@@ -40,11 +41,15 @@ class Machine:
     """nvpmodel's number and name on a Jetson, else the CPU's frequency governor."""
     load: float
     """Runnable processes, mean of the last minute, this one among them."""
+    l4t: str | None = None
+    """A Jetson's system, as in `L4T 36.4.3 (JetPack 6)`."""
 
     @property
     def fingerprint(self) -> str:
         """Of everything but the load: equal fingerprints may be compared in FPS."""
         same = {key: value for key, value in asdict(self).items() if key != "load"}
+        if self.l4t is None:  # machines that have none are told apart as they always were
+            del same["l4t"]
         text = json.dumps(same, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
@@ -85,7 +90,17 @@ def this_machine(threads: int | None = None, root: Path = Path("/"), ask: Ask = 
         board=board,
         power_mode=_power_mode(root, ask),
         load=round(os.getloadavg()[0], 2),
+        l4t=parse_l4t(read_text(root / "etc/nv_tegra_release") or ""),
     )
+
+
+def parse_l4t(text: str) -> str | None:
+    """Of /etc/nv_tegra_release: `# R36 (release), REVISION: 4.3, GCID: ...`."""
+    found = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text)
+    if found is None:
+        return None
+    jetpack = JETPACKS.get(int(found[1]))
+    return f"L4T {found[1]}.{found[2]}" + (f" (JetPack {jetpack})" if jetpack else "")
 
 
 def usable_threads() -> int:

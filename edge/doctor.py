@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from irstd_edge.edge.devices import Machine, this_machine
-from irstd_edge.edge.engine_from_onnx import BACKENDS, INSTALLS
+from irstd_edge.edge.engine_from_onnx import INSTALLS
+from irstd_edge.edge.engine_plan import BACKENDS
 from irstd_edge.edge.gpu import Gpu, this_gpu
 from irstd_edge.edge.signing import INSTALL
 
@@ -23,7 +24,7 @@ PACKAGES = (
     ("openvino", "openvino", "fast INT8 on x86", "pip install 'irstd-edge[openvino]'"),
     ("torch", "torch", "train, eval of weights", "pip install 'irstd-edge[train]'"),
     ("nncf", "nncf", "quantize", "pip install 'irstd-edge[train]'"),
-    ("onnx", "onnx", "GFLOPs, projections", "pip install 'irstd-edge[train]'"),
+    ("onnx", "onnx", "GFLOPs, projections, compile --dla", "pip install 'irstd-edge[train]'"),
     ("polygraphy", "polygraphy", "compile", "pip install polygraphy"),
     ("cryptography", "cryptography", "sign, --public-key", INSTALL),
 )
@@ -73,7 +74,8 @@ def examine(
         _compiler(which),
         _gpu(gpu()),
         *_backends(version_of),
-        Finding("jetson", "bench --device jetson", here.board if here.is_jetson else None, None),
+        _jetson(here),
+        _ssh(which),
         _weights(weights),
     )
 
@@ -121,6 +123,19 @@ def _gpu(gpu: Gpu | None) -> Finding:
     found = None if gpu is None else f"{gpu.name}, sm_{gpu.sm}"
     fix = None if gpu else "an NVIDIA GPU with its driver; TensorRT-RTX compiles without one"
     return Finding("gpu", "train --device cuda, compile --target this", found, fix)
+
+
+def _jetson(here: Machine) -> Finding:
+    found = ", ".join(filter(None, (here.board, here.l4t))) if here.is_jetson else None
+    fix = None if found else "a board: bench --host USER@HOST measures there; here it projects"
+    return Finding("jetson", "bench --device jetson, measured", found, fix)
+
+
+def _ssh(which: Callable[[str], str | None]) -> Finding:
+    found = which("ssh")
+    return Finding(
+        "ssh", "bench --host", found, None if found else "sudo apt install openssh-client"
+    )
 
 
 def _weights(folder: Path) -> Finding:

@@ -18,59 +18,32 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from irstd_edge.edge.detect import OUTPUTS
+from irstd_edge.edge.engine_layers import Layer, layers_of
+from irstd_edge.edge.engine_plan import BACKENDS as BACKENDS
+from irstd_edge.edge.engine_plan import THIS as THIS
+from irstd_edge.edge.engine_plan import EnginePlan as EnginePlan
 from irstd_edge.edge.gpu import this_gpu
 from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.runtimes import INPUT
 from irstd_edge.edge.types import IrstdError, MachineError, ModelSpec
 
-BACKENDS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Name -> the Python module."""
 INSTALLS = {
     "tensorrt": "on a Jetson it comes with JetPack (sudo apt install nvidia-jetpack, and a venv "
     "made with --system-site-packages), elsewhere pip install 'irstd-edge[tensorrt]'",
     "tensorrt-rtx": "pip install 'irstd-edge[tensorrt-rtx]'",
+    "torch-tensorrt": "pip install 'irstd-edge[train,tensorrt]' --extra-index-url "
+    "https://pypi.nvidia.com",
 }
 DRIVER = {"polygraphy": "pip install polygraphy"}
 """What drives both; pure Python."""
 OLDEST_TENSORRT = 10
 """Its networks can be typed explicitly; that of JetPack 5 cannot."""
-THIS = "this"
-
-
-@dataclass(frozen=True)
-class EnginePlan:
-    """What to build."""
-
-    backend: str = "tensorrt"
-    target: str = THIS
-    """`this` for the GPU here, or a compute capability as in sm_86 (TensorRT-RTX alone)."""
-    sizes: tuple[tuple[int, int], ...] = ((256, 256),)
-    """(height, width) of frames: the first is tuned for, all between the extremes are taken."""
-    batch: int = 1
-    """Frames a call: tuned for this many, fewer are taken."""
-
-    def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise IrstdError(f"--backend: {self.backend!r} is not one of {', '.join(BACKENDS)}")
-        if self.target != THIS and not re.fullmatch(r"sm_\d{2,3}", self.target):
-            raise IrstdError(f"--target: {self.target!r} is neither {THIS} nor like sm_86")
-        if self.target != THIS and self.backend == "tensorrt":
-            raise IrstdError(
-                "--target: tensorrt builds for the GPU it runs on: run it there, or use "
-                "--backend tensorrt-rtx"
-            )
-        if self.batch < 1 or not self.sizes:
-            raise IrstdError("--batch, --size: give at least one frame and one size")
-
-    def shapes(self, stride: int) -> tuple[tuple[int, ...], ...]:
-        """Smallest, tuned-for and largest (N, 1, H, W), padded to the stride as runners pad."""
-        padded = [[-(-extent // stride) * stride for extent in size] for size in self.sizes]
-        low = (min(extents) for extents in zip(*padded, strict=True))
-        high = (max(extents) for extents in zip(*padded, strict=True))
-        return (1, 1, *low), (self.batch, 1, *padded[0]), (self.batch, 1, *high)
+LAST_WITH_DLA, FIRST_WITH_DLA_AGAIN = (10, 7), (11, 4, 1)
+"""TensorRT's own words, of its 11.4.1; Thor has none at all."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +54,24 @@ class Engine:
     version: str
     """Of the backend that built it, which alone can load it."""
     build_s: float
+    layers: tuple[Layer, ...] = ()
+    """As the engine inspector tells; empty where the engine can't be loaded to ask it."""
+    timings: bytes = b""
+    """What TensorRT measured of its kernels, for the next build; empty where it measured none."""
+    said: tuple[str, ...] = ()
+    """Warnings of the backend."""
 
 
-def engine_from_onnx(graph: Path, spec: ModelSpec, plan: EnginePlan) -> Engine:
+def engine_from_onnx(
+    graph: Path,
+    spec: ModelSpec,
+    plan: EnginePlan,
+    timings: bytes = b"",
+    outputs: tuple[str, ...] | None = None,
+) -> Engine:
     """Build an engine of a bundle's graph.
+
+    timings: of an earlier engine on this GPU. outputs: of the graph; None for those of its kind.
 
     Raises:
         IrstdError: the backend refuses the graph; the message names the node and the fix.
@@ -93,10 +80,13 @@ def engine_from_onnx(graph: Path, spec: ModelSpec, plan: EnginePlan) -> Engine:
     library = _library(plan)
     refuse_graph(graph)
     with _heard() as messages:
-        network = _network(library, graph, spec, messages)
+        network = _network(library, graph, plan, outputs or OUTPUTS[spec.decode.kind], messages)
         start = time.perf_counter()
-        data = _build(graph, network, spec, plan, messages)
-        return Engine(data, library.__version__, time.perf_counter() - start)
+        data, timings = _build(graph, network, spec, plan, timings, messages)
+        build_s = time.perf_counter() - start
+        layers = _inspected(library, data) if plan.target == THIS else ()
+        said = tuple(dict.fromkeys(messages))
+        return Engine(data, library.__version__, build_s, layers, timings, said)
 
 
 def backend_version(plan: EnginePlan) -> str:
@@ -126,7 +116,23 @@ def _library(plan: EnginePlan) -> Any:
             f"tensorrt: version {library.__version__} cannot build typed graphs: use "
             f"{OLDEST_TENSORRT} or newer (JetPack 6 on Orin)"
         )
+    if plan.dla:
+        _refuse_missing_dla(library)
     return library
+
+
+def _refuse_missing_dla(library: Any) -> None:
+    version = tuple(int(part) for part in re.findall(r"\d+", library.__version__)[:3])
+    if LAST_WITH_DLA < version[:2] and version < FIRST_WITH_DLA_AGAIN:
+        raise MachineError(
+            f"--dla: TensorRT {library.__version__} has no DLA: use 10.7 or older (JetPack 6), or "
+            "11.4.1 or newer (JetPack 7.2.2), or leave --dla out"
+        )
+
+
+def is_weakly_typed(plan: EnginePlan, version: str) -> bool:
+    """Whether precision is a flag of the builder: so it is for a DLA before TensorRT 11."""
+    return plan.dla and int(version.split(".")[0]) < FIRST_WITH_DLA_AGAIN[0]
 
 
 def _choose(backend: str) -> None:
@@ -164,12 +170,18 @@ def _heard() -> Iterator[list[str]]:
         voice.propagate, G_LOGGER.use_python_logging_system, G_LOGGER.colors = before
 
 
-def _network(library: Any, graph: Path, spec: ModelSpec, messages: list[str]) -> Any:
+def _network(
+    library: Any, graph: Path, plan: EnginePlan, wanted: tuple[str, ...], messages: list[str]
+) -> Any:
     """(builder, network, parser) of a graph that was accepted node by node."""
     from polygraphy.backend.trt import create_network
     from polygraphy.backend.trt.util import get_trt_logger
 
-    builder, network = create_network(strongly_typed=True)
+    builder, network = create_network(strongly_typed=not is_weakly_typed(plan, library.__version__))
+    if plan.dla and builder.num_DLA_cores == 0:
+        raise MachineError(
+            "--dla: this module has none: Orin NX, AGX Orin and Xavier have; leave --dla out"
+        )
     parser = library.OnnxParser(network, get_trt_logger())
     parsed = parser.parse_from_file(str(graph))
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
@@ -179,10 +191,9 @@ def _network(library: Any, graph: Path, spec: ModelSpec, messages: list[str]) ->
         raise IrstdError(f"{graph}: {_unsigned(graph)}")
     names = [network.get_output(index).name for index in range(network.num_outputs)]
     inputs = [network.get_input(index).name for index in range(network.num_inputs)]
-    wanted = list(OUTPUTS[spec.decode.kind])
-    if not parsed or inputs != [INPUT] or names != wanted:
+    if not parsed or inputs != [INPUT] or names != list(wanted):
         raise IrstdError(
-            f"{graph}: has inputs {inputs} and outputs {names}, not {[INPUT]} and {wanted}: "
+            f"{graph}: has inputs {inputs} and outputs {names}, not {[INPUT]} and {list(wanted)}: "
             "quantize again"
         )
     return builder, network, parser
@@ -214,30 +225,53 @@ def _unsigned(graph: Path) -> str:
 
 
 def _build(
-    graph: Path, network: Any, spec: ModelSpec, plan: EnginePlan, messages: list[str]
-) -> bytes:
+    graph: Path,
+    network: Any,
+    spec: ModelSpec,
+    plan: EnginePlan,
+    timings: bytes,
+    messages: list[str],
+) -> tuple[bytes, bytes]:
+    """The engine and the timings of its kernels."""
     from polygraphy.backend.trt import engine_bytes_from_network
     from polygraphy.exception import PolygraphyException
 
-    try:
-        with warnings.catch_warnings():
-            # Polygraphy makes calls that newer versions deprecate; none is ours to change.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return bytes(engine_bytes_from_network(network, config=_config(spec, plan)))
-    except PolygraphyException as error:
-        reason = " ".join((messages or [str(error)])[0].split())
-        if "Compute capability" in reason:
-            raise MachineError(f"--target: {reason} Known are {_known_targets()}") from error
-        raise IrstdError(f"{graph}: {plan.backend} cannot build it ({reason:.300})") from error
+    with TemporaryDirectory(prefix="irstd-edge-") as folder:
+        cache = None if plan.backend == "tensorrt-rtx" else Path(folder, "timings")
+        if cache is not None:
+            cache.write_bytes(timings)
+        kept = None if cache is None else str(cache)
+        try:
+            with warnings.catch_warnings():
+                # Polygraphy makes calls that newer versions deprecate; none is ours to change.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                config = _config(spec, plan, kept)
+                data = bytes(engine_bytes_from_network(network, config, save_timing_cache=kept))
+        except PolygraphyException as error:
+            reason = " ".join((messages or [str(error)])[0].split())
+            if "Compute capability" in reason:
+                raise MachineError(f"--target: {reason} Known are {_known_targets()}") from error
+            raise IrstdError(f"{graph}: {plan.backend} cannot build it ({reason:.300})") from error
+        return data, b"" if cache is None else cache.read_bytes()
 
 
-def _config(spec: ModelSpec, plan: EnginePlan) -> Any:
-    """The builder's configuration; precision is no part of it."""
+def _config(spec: ModelSpec, plan: EnginePlan, timings: str | None) -> Any:
+    """The builder's configuration; precision is no part of it, but for a DLA before TensorRT 11."""
     from polygraphy.backend.trt import CreateConfig, Profile
 
     profile = Profile().add(INPUT, *plan.shapes(spec.input.stride))
     if plan.backend == "tensorrt":
-        return CreateConfig(profiles=[profile])
+        import tensorrt
+
+        half = True if is_weakly_typed(plan, tensorrt.__version__) else None
+        return CreateConfig(
+            profiles=[profile],
+            load_timing_cache=timings,
+            profiling_verbosity=tensorrt.ProfilingVerbosity.DETAILED,
+            fp16=half,
+            use_dla=plan.dla or None,
+            allow_gpu_fallback=plan.dla or None,
+        )
     from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
     if plan.target == THIS:
@@ -245,6 +279,21 @@ def _config(spec: ModelSpec, plan: EnginePlan) -> Any:
     digits = plan.target.removeprefix("sm_")
     capability = int(digits[:-1]), int(digits[-1])
     return CreateConfigRTX(profiles=[profile], compute_capabilities=[capability])
+
+
+def _inspected(library: Any, data: bytes) -> tuple[Layer, ...]:
+    """What the engine says of its layers, at the shape that it was tuned for."""
+    from polygraphy.backend.trt.util import get_trt_logger
+
+    engine = library.Runtime(get_trt_logger()).deserialize_cuda_engine(data)
+    if engine is None:
+        return ()
+    inspector = engine.create_engine_inspector()
+    context = engine.create_execution_context()
+    if context is not None:  # types of dynamic shapes are told for a shape alone
+        context.set_input_shape(INPUT, engine.get_tensor_profile_shape(INPUT, 0)[1])
+        inspector.execution_context = context
+    return layers_of(inspector.get_engine_information(library.LayerInformationFormat.JSON))
 
 
 def _known_targets() -> str:

@@ -7,6 +7,7 @@ everything that the engine depends on.
 ROOT/key              32 random bytes, readable by the user alone
 ROOT/DIGEST/engine    the serialized engine
 ROOT/DIGEST/entry.json
+ROOT/timings/DIGEST   what TensorRT measured of its kernels, sealed the same way
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from irstd_edge.edge.files import new_folder, read_bytes, read_json, write_json
+from irstd_edge.edge.files import new_folder, read_bytes, read_json, write_atomic, write_json
 from irstd_edge.edge.types import IrstdError
 
-ENGINE, ENTRY, KEY = "engine", "entry.json", "key"
+ENGINE, ENTRY, KEY, TIMINGS = "engine", "entry.json", "key", "timings"
+SEAL_BYTES = 32
 KEY_BYTES = 32
 OTHERS = 0o077
 """Permissions of anyone but the user."""
@@ -109,6 +111,34 @@ class EngineStore:
             for old in self._entries()
             if set(old) == names and isinstance(old["flags"], list)
         )
+
+    def timings(self, key: EngineKey) -> bytes:
+        """Of earlier builds where the key's backend would measure the same; b"" without any.
+
+        Those that were altered count as none: they only save time.
+        """
+        file = self._timings_file(key)
+        if not file.is_file():
+            return b""
+        kept = read_bytes(file)
+        seal, data = kept[:SEAL_BYTES], kept[SEAL_BYTES:]
+        return data if hmac.compare_digest(self._timings_seal(file.name, data), seal) else b""
+
+    def save_timings(self, key: EngineKey, data: bytes) -> None:
+        """Keep them for the next build."""
+        file = self._timings_file(key)
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomic(file, self._timings_seal(file.name, data) + data)
+
+    def _timings_file(self, key: EngineKey) -> Path:
+        """One for each version, GPU and power mode, whatever the graph."""
+        power = [flag for flag in key.flags if flag.startswith("power=")]
+        what = json.dumps([key.backend, key.version, key.gpu, key.target, *power])
+        return self.root / TIMINGS / hashlib.sha256(what.encode()).hexdigest()
+
+    def _timings_seal(self, name: str, data: bytes) -> bytes:
+        content = hashlib.sha256(data).digest()
+        return hmac.new(self.secret, b"timings" + name.encode() + content, hashlib.sha256).digest()
 
     def _seal(self, key: EngineKey, data: bytes) -> str:
         content = hashlib.sha256(data).digest()

@@ -24,7 +24,7 @@ from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.quiet import silence_telemetry
 from irstd_edge.edge.runtimes import PACKAGES, Infer
 from irstd_edge.edge.runtimes import RUNTIMES as RUNTIMES
-from irstd_edge.edge.tensorrt_runtime import BACKEND as TENSORRT
+from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 from irstd_edge.edge.tensorrt_runtime import TensorrtInfer
 from irstd_edge.edge.types import (
     Detection,
@@ -151,14 +151,14 @@ def open_graph(
 ) -> Runner:
     """Open one ONNX file that is not in a bundle (yet). Otherwise as `open_runner`.
 
-    tensorrt runs an engine that was built of this very file on this machine.
+    tensorrt and torch-tensorrt run an engine that was built of this very file on this machine.
     """
     _check_runtime(runtime)
     if threads is not None and threads < 1:
         raise IrstdError(f"--threads: {threads} is not a number of threads: use 1 or more")
     outputs = OUTPUTS[spec.decode.kind]
-    if runtime == TENSORRT:
-        return Runner(spec, runtime, variant, TensorrtInfer(graph, outputs))
+    if runtime in TENSORRT:
+        return Runner(spec, runtime, variant, TensorrtInfer(graph, outputs, backend=runtime))
     if find_spec(runtime) is None:
         raise MachineError(f"{runtime}: not installed: pip install '{PACKAGES[runtime]}'")
     refuse_graph(graph)
@@ -195,10 +195,10 @@ def installed_runtimes() -> tuple[str, ...]:
 
 
 def _check_runtime(runtime: str) -> None:
-    names = ", ".join((*RUNTIMES, TENSORRT))
+    names = ", ".join((*RUNTIMES, *TENSORRT))
     if runtime == "torch":
         raise IrstdError(f"torch: runs weights, not bundles: use --runtime {names}")
-    if runtime not in (*RUNTIMES, TENSORRT):
+    if runtime not in (*RUNTIMES, *TENSORRT):
         raise IrstdError(f"--runtime: {runtime!r} is not one of {names}")
 
 

@@ -23,6 +23,10 @@ from irstd_edge.edge.runtimes import INPUT
 from irstd_edge.edge.types import FloatArray, IrstdError, MachineError
 
 BACKEND = "tensorrt"
+TORCH_BACKEND = "torch-tensorrt"
+"""Engines of the same TensorRT, built from torch: they run without it, and name their outputs by
+numbers."""
+BACKENDS = (BACKEND, TORCH_BACKEND)
 SHAPES = 8
 """Sessions kept: frames of many sizes must not fill the memory."""
 
@@ -34,7 +38,9 @@ def is_ready() -> bool:
     return find_spec(BACKEND) is not None and this_gpu() is not None
 
 
-def engines_of(graph: Path, store: EngineStore | None = None) -> tuple[EngineKey, ...]:
+def engines_of(
+    graph: Path, store: EngineStore | None = None, backend: str = BACKEND
+) -> tuple[EngineKey, ...]:
     """Of an ONNX file, those in the store that this TensorRT can load on this GPU.
 
     Raises MachineError where TensorRT or the GPU is missing.
@@ -45,7 +51,7 @@ def engines_of(graph: Path, store: EngineStore | None = None) -> tuple[EngineKey
     return tuple(
         key
         for key in (store or open_store()).keys()
-        if (key.graph_sha256, key.backend, key.version) == (digest, BACKEND, version)
+        if (key.graph_sha256, key.backend, key.version) == (digest, backend, version)
         and gpu is not None
         and (key.gpu, key.target) == (gpu.name, f"sm_{gpu.sm}")
         and power in (*key.flags, None)
@@ -61,14 +67,18 @@ class TensorrtInfer:
         outputs: tuple[str, ...],
         store: EngineStore | None = None,
         open_cuda: Callable[[], Cuda] = Cuda,
+        backend: str = BACKEND,
     ) -> None:
         """Raises IrstdError without an engine of the graph, MachineError without TensorRT."""
         self._trt = _tensorrt()
         self._graph, self._outputs = graph, outputs
         self._store = store or open_store()
-        self._keys = engines_of(graph, self._store)
+        self._keys = engines_of(graph, self._store, backend)
         if not self._keys:
-            raise IrstdError(f"{graph}: has no engine for this GPU and TensorRT here: {_AGAIN}")
+            again = _AGAIN if backend == BACKEND else _AGAIN_OF_TORCH
+            raise IrstdError(f"{graph}: has no engine for this GPU and TensorRT here: {again}")
+        if backend == TORCH_BACKEND:
+            self._outputs = tuple(f"output{index}" for index in range(len(outputs)))
         self._open_cuda, self._cuda = open_cuda, open_cuda()
         self._errors: list[str] = []
         self._runtime = self._trt.Runtime(_listener(self._trt, self._errors))
@@ -164,6 +174,7 @@ class _Session:
 
 
 _AGAIN = "irstd-edge compile BUNDLE (--variant and --size choose what is built)"
+_AGAIN_OF_TORCH = "irstd-edge compile BUNDLE --backend torch-tensorrt"
 
 
 def _tensorrt() -> Any:

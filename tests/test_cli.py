@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import copytree, which
 
+import numpy as np
 import pytest
 
 from irstd_edge.benchmarks.scenes import write_dataset
@@ -376,6 +377,45 @@ def test_compile_without_a_gpu_or_tensorrt_says_what_to_do(float_bundle: Path) -
     run = irstd_edge("compile", float_bundle)
     assert (run.returncode, run.stdout) == (3, "")
     assert run.stderr.splitlines()[-1].startswith("irstd-edge: tensorrt: ")
+
+
+@pytest.mark.skipif(this_gpu() is not None, reason="there is a GPU here")
+def test_what_a_dla_leaves_to_the_gpu_is_told_without_a_board(
+    float_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = copytree(float_bundle, tmp_path / "bundle")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"]["fp16.onnx"] = manifest["files"]["fp32.onnx"]
+    (bundle / "fp16.onnx").write_bytes((bundle / "fp32.onnx").read_bytes())
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    out = tmp_path / "dla.json"
+    run = irstd_edge("compile", bundle, "--dla", "--size", "64x64", "--json", out)
+    assert run.returncode == 3 and "irstd-edge: tensorrt: " in run.stderr.splitlines()[-1]
+    assert run.stdout.startswith("DLA: takes 0 of ") and "float32 in the graph" in run.stdout
+    found = json.loads(out.read_text())
+    assert found["engine"] is None and found["not_built"] in run.stderr
+    assert len(found["dla"]["fallbacks"]) == found["dla"]["nodes"] > 100
+    refused(irstd_edge("compile", bundle, "--dla", "--variant", "fp32"), "--variant", "fp16")
+
+
+def test_a_graph_with_its_decode_is_exported(float_bundle: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    out = tmp_path / "detector.onnx"
+    run = irstd_edge("export", float_bundle, "--out", out, "--targets", 16)
+    assert (run.returncode, run.stdout) == (0, f"{out}\n"), run.stderr
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    (targets,) = session.run(None, {"frame": np.zeros((1, 1, 64, 64), np.float32)})
+    assert targets.shape == (1, 16, 4)
+    refused(irstd_edge("export", float_bundle, "--out", out, "--targets", 5000), "--targets")
+
+
+@pytest.mark.skipif(find_spec("torch_tensorrt") is not None, reason="Torch-TensorRT is here")
+def test_torch_tensorrt_that_is_not_here_is_told(float_bundle: Path) -> None:
+    run = irstd_edge("compile", float_bundle, "--backend", "torch-tensorrt")
+    assert (run.returncode, run.stdout) == (3, "")
+    last = run.stderr.splitlines()[-1]
+    assert "torch_tensorrt is not installed: pip install 'irstd-edge[train,tensorrt]'" in last
 
 
 @pytest.mark.skipif(find_spec("cryptography") is None, reason="needs irstd-edge[sign]")

@@ -118,6 +118,42 @@ def test_cpp_decodes_a_heatmap_as_we_do(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.reshape(-1, 4), table(expected), rtol=1e-4, atol=1e-3)
 
 
+READ = """
+#include <cstdio>
+#include <vector>
+{snippet}
+int main() {{
+  float targets[4 * 5];
+  if (std::fread(targets, 4, 20, stdin) != 20) return 1;
+  for (const Found& t : read_targets(targets, 5))
+    std::printf("%.9g %.9g %.9g %.9g\\n", t.row, t.col, t.score, t.area_px);
+}}
+"""
+TARGETS = np.float32([[3.5, 8, 0.9, 12], [1, 2, 0.6, 3], [0] * 4, [0] * 4, [0] * 4])
+
+
+def test_numpy_reads_the_targets_of_a_decoded_graph(code: dict[str, Any]) -> None:
+    np.testing.assert_array_equal(code["read_targets"](TARGETS), TARGETS[:2])
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler: sudo apt install g++")
+def test_cpp_reads_the_targets_of_a_decoded_graph(tmp_path: Path) -> None:
+    source, program = tmp_path / "read.cpp", tmp_path / "read"
+    source.write_text(READ.format(snippet=snippet("c++ with decode", "cpp")))
+    flags = ["-std=c++17", "-O1", "-Wall", "-Werror"]
+    subprocess.run([str(COMPILER), *flags, "-o", str(program), str(source)], check=True)
+    done = subprocess.run([program], input=TARGETS.tobytes(), capture_output=True, check=True)
+    found = np.float32([line.split() for line in done.stdout.splitlines()])
+    np.testing.assert_allclose(found, TARGETS[:2], rtol=1e-6)
+
+
+def test_the_contract_of_a_decoded_graph_names_its_outputs() -> None:
+    from irstd_edge.edge.decode_graph import DECODED
+
+    rows = re.findall(r"^\| `(\w+)` \((\w+)\) \| (?:float32|uint8) \(N, ", TEXT, re.MULTILINE)
+    assert {k: tuple(n for n, kind in rows if kind == k) for k in DECODED} == DECODED
+
+
 def test_the_contract_names_every_output() -> None:
     rows = re.findall(r"^\| `?(\w+)`? \| `(\w+)`.*\| \(N, ", TEXT, re.MULTILINE)
     assert rows[0] == ("both", "frame")

@@ -17,7 +17,7 @@ MAY_IMPORT = {
 }
 INSIDE_FUNCTIONS = {
     *("torch", "nncf", "onnx", "openvino", "polygraphy", "tensorrt", "tensorrt_rtx", "matplotlib"),
-    "cryptography",
+    *("cryptography", "torch_tensorrt"),
 }
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("**/*.py"))]
 

@@ -10,7 +10,7 @@ import pytest
 from irstd_edge.benchmarks import bench as bench_module
 from irstd_edge.benchmarks.bench import SATURATES, Plan, bench, warnings_of
 from irstd_edge.benchmarks.energy import Board, Energy
-from irstd_edge.benchmarks.memory import peak_memory_mb
+from irstd_edge.benchmarks.memory import Loaded, measure_load
 from irstd_edge.benchmarks.schema import check_bench
 from irstd_edge.edge.bundle import Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
@@ -79,7 +79,7 @@ def data(tmp_path: Path) -> DataSet:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
     """Plans that take milliseconds: no process of its own for the memory."""
-    monkeypatch.setattr(bench_module, "peak_memory_mb", lambda *ignored: 12.5)
+    monkeypatch.setattr(bench_module, "measure_load", lambda *ignored: Loaded(12.5, 80.0, None))
     return lambda **wanted: Plan(**{"threads": 1, "warm_up_s": 0.0, "samples": 5, **wanted})
 
 
@@ -105,7 +105,7 @@ def test_every_variant_is_timed_judged_and_compared(
     assert fp32["bytes"] == len(threshold_net(60))
     assert fp32["latency_ms"]["samples"] == len(fp32["infer_ms"]) == 5
     assert fp32["stages_ms"]["read"] > 0
-    assert fp32["memory_mb"] == 12.5
+    assert (fp32["memory_mb"], fp32["load_ms"], fp32["gpu_memory_mb"]) == (12.5, 80.0, None)
     assert (fp32["accuracy"]["pd"], int8["accuracy"]["pd"]) == (1.0, 0.75)
     assert fp32["accuracy"]["images"] == 3
     assert [skip["name"] for skip in fp32["accuracy"]["skipped"]] == ["odd"]
@@ -196,7 +196,7 @@ def test_of_tensorrt_the_variants_with_an_engine_are_taken(
     names = ("fp32.onnx", "int8.onnx", "int8-fp16.onnx")
     bundle = write_bundle(tmp_path / "bundle", manifest, dict.fromkeys(names, b"graph"))
     built = {"fp32.onnx", "int8-fp16.onnx"}
-    monkeypatch.setattr(bench_module, "engines_of", lambda graph: graph.name in built)
+    monkeypatch.setattr(bench_module, "engines_of", lambda graph, backend: graph.name in built)
     plan = Plan(runtimes=("onnxruntime", "tensorrt"))
     assert bench_module._pairs(bundle, plan) == [
         *(("fp32", "onnxruntime"), ("fp32", "tensorrt"), ("int8-fp16", "tensorrt"))
@@ -271,7 +271,9 @@ def test_nothing_to_bench_is_named(bundle: Bundle, quick: Callable[..., Plan]) -
         bench([bundle], quick(variants=("fp16",)))
 
 
-def test_the_peak_memory_is_that_of_a_process_of_its_own(bundle: Bundle) -> None:
-    peak_mb: Any = peak_memory_mb(bundle.path, "fp32", "onnxruntime", 1, (32, 32))
-    assert 20 < peak_mb < 1000
-    assert peak_memory_mb(bundle.path, "fp16", "onnxruntime", 1, (32, 32)) is None
+def test_memory_and_load_time_are_those_of_a_process_of_its_own(bundle: Bundle) -> None:
+    loaded: Any = measure_load(bundle.path, "fp32", "onnxruntime", 1, (32, 32))
+    assert 20 < loaded.memory_mb < 1000
+    assert 0 < loaded.load_ms < 60_000
+    assert loaded.gpu_memory_mb is None
+    assert measure_load(bundle.path, "fp16", "onnxruntime", 1, (32, 32)) is None

@@ -52,14 +52,15 @@ def test_the_engine_is_stored_under_what_it_depends_on(
 
     def build(*arguments: Any) -> Engine:
         seen.append(arguments)
-        return Engine(b"engine", "1.7", 2.5)
+        return Engine(b"engine", "1.7", 2.5, said=("a warning",))
 
     monkeypatch.setattr(compiler, "engine_from_onnx", build)
     store = open_store(tmp_path / "engines")
     done = compile_engine(bundle, "int8", PLAN, store)
 
-    assert seen == [(bundle.path / "int8.onnx", mask_spec, PLAN)]
-    assert store.load(engine_key(bundle, "int8", PLAN, "1.7")) == b"engine"
+    assert seen == [(bundle.path / "int8.onnx", mask_spec, PLAN, b"", None)]
+    digest = bundle.manifest.files["int8.onnx"]
+    assert store.load(engine_key(bundle, digest, PLAN, "1.7")) == b"engine"
     assert done.record() == {
         "engine": str(store.path(done.key)),
         "variant": "int8",
@@ -70,6 +71,8 @@ def test_the_engine_is_stored_under_what_it_depends_on(
         "flags": ["min=1x1x252x300", "opt=2x1x252x300", "max=2x1x252x300"],
         "bytes": 6,
         "build_s": 2.5,
+        "layers": None,
+        "warnings": ["a warning"],
     }
     assert done.key.graph_sha256 == bundle.manifest.files["int8.onnx"]
 
@@ -80,8 +83,55 @@ def test_on_a_jetson_the_power_mode_is_part_of_it(
     monkeypatch.setattr(compiler, "this_machine", lambda: JETSON)
     monkeypatch.setattr(compiler, "this_gpu", lambda: Gpu("Orin", 87))
     bundle = bundle_of(tmp_path / "bundle", mask_spec, fp32=b"f")
-    key = engine_key(bundle, "fp32", EnginePlan("tensorrt"), "10.3")
+    key = engine_key(bundle, "0" * 64, EnginePlan("tensorrt"), "10.3")
     assert (key.gpu, key.target, key.flags[-1]) == ("Orin", "sm_87", "power=nvpmodel 2")
+
+
+def test_a_dla_and_torch_have_one_variant_each(tmp_path: Path, mask_spec: ModelSpec) -> None:
+    bundle = bundle_of(tmp_path / "a", mask_spec, fp32=b"f", fp16=b"h", int8_fp16=b"i")
+    dla, torch = EnginePlan(dla=True), EnginePlan("torch-tensorrt")
+    assert (best_variant(bundle, dla), best_variant(bundle, torch)) == ("fp16", "fp32")
+    store = open_store(tmp_path / "engines")
+    with pytest.raises(IrstdError, match="--variant: --dla takes fp16 alone, not int8"):
+        compile_engine(bundle, "int8", dla, store)
+    with pytest.raises(IrstdError, match="--backend torch-tensorrt takes fp32 alone, not fp16"):
+        compile_engine(bundle, "fp16", torch, store)
+
+
+def test_timings_of_one_build_are_given_to_the_next(
+    tmp_path: Path, mask_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_of(tmp_path / "bundle", mask_spec, fp32=b"f", int8=b"i")
+    monkeypatch.setattr(compiler, "this_gpu", lambda: Gpu("Orin", 87))
+    monkeypatch.setattr(compiler, "backend_version", lambda plan: "10.3.0")
+    given: list[bytes] = []
+
+    def build(graph: Path, spec: ModelSpec, plan: EnginePlan, timings: bytes, *_: Any) -> Engine:
+        given.append(timings)
+        return Engine(b"engine", "10.3.0", 1.0, timings=timings + b"+" + graph.stem.encode())
+
+    store = open_store(tmp_path / "engines")
+    for variant in ("fp32", "int8"):
+        compile_engine(bundle, variant, EnginePlan(), store, build=build)
+    assert given == [b"", b"+fp32"]
+
+
+def test_the_decode_is_another_graph_and_another_engine(
+    tmp_path: Path, heatmap_spec: ModelSpec, heatmap_graph: bytes
+) -> None:
+    import onnx
+
+    bundle = bundle_of(tmp_path / "bundle", heatmap_spec, fp32=heatmap_graph)
+    store, seen = open_store(tmp_path / "engines"), []
+
+    def build(graph: Path, spec: Any, plan: Any, timings: Any, outputs: Any) -> Engine:
+        seen.append(([o.name for o in onnx.load(graph).graph.output], outputs))
+        return Engine(b"engine", "1.7", 1.0)
+
+    plain = compile_engine(bundle, "fp32", PLAN, store, build=build)
+    decoded = compile_engine(bundle, "fp32", PLAN, store, targets=8, build=build)
+    assert seen == [(["heatmap", "geometry"], None), (["targets"], ("targets",))]
+    assert plain.path != decoded.path and plain.path.exists() and decoded.path.exists()
 
 
 def test_a_variant_that_is_not_there(tmp_path: Path, mask_spec: ModelSpec) -> None:

@@ -80,3 +80,12 @@ def test_without_a_driver_it_says_where_to_run() -> None:
 
     with pytest.raises(MachineError, match=r"no NVIDIA driver here \(libcuda.so.1: .* device"):
         Cuda(missing)
+
+
+def test_free_memory_is_what_the_driver_says(driver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def info(self: Any, free: Any, total: Any) -> int:
+        free._obj.value, total._obj.value = 5_000_000_000, 8_000_000_000
+        return 0
+
+    monkeypatch.setattr(type(driver), "_cuMemGetInfo_v2", info, raising=False)
+    assert Cuda(lambda name: driver).free_bytes() == 5_000_000_000

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from irstd_edge.edge.devices import Machine, this_machine, usable_threads
+from irstd_edge.edge.devices import Machine, parse_l4t, this_machine, usable_threads
 
 X86 = """processor\t: 0
 model name\t: Intel(R) Core(TM) i7-1165G7 @ 2.80GHz
@@ -19,7 +19,7 @@ Features\t: fp asimd fphp asimdhp asimddp
 CPU implementer\t: 0x41
 CPU part\t: 0xd42
 """
-FIELDS = ["cpu", "isa", "threads", "gpu", "board", "power_mode", "load", "fingerprint"]
+FIELDS = ["cpu", "isa", "threads", "gpu", "board", "power_mode", "load", "l4t", "fingerprint"]
 
 
 def tree(root: Path, **files: str) -> Path:
@@ -80,6 +80,44 @@ def test_a_module_on_a_carrier_board_of_someone_else_is_a_jetson(tmp_path):
     assert this_machine(root=root).is_jetson
 
 
+# What boards told their owners: model, compatible and nv_tegra_release, from the issues 400 and 864
+# of github.com/rbonghi/jetson_stats and 125 of github.com/NVIDIA/jetson-gpio.
+RECORDED = [
+    (
+        "NVIDIA Orin Nano Developer Kit",
+        "nvidia,p3768-0000+p3767-0003\0nvidia,p3768-0000+p3767-0005\0nvidia,p3767-0003\0"
+        "nvidia,p3767-0005\0nvidia,tegra234\0nvidia,tegra23x\0",
+        "# R35 (release), REVISION: 3.1, GCID: 32827747, BOARD: t186ref, EABI: aarch64, "
+        "DATE: Sun Mar 19 15:19:21 UTC 2023\n",
+        "L4T 35.3.1 (JetPack 5)",
+    ),
+    (
+        "NVIDIA Jetson AGX Orin Developer Kit",
+        "nvidia,p3737-0000+p3701-0005\0nvidia,p3701-0005\0nvidia,tegra234\0nvidia,tegra23x\0",
+        "# R39 (release), REVISION: 2.0, GCID: 45755727, BOARD: generic, EABI: aarch64, "
+        "DATE: Mon Jun  1 09:28:48 PM UTC 2026\n",
+        "L4T 39.2.0 (JetPack 7)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "compatible", "release", "l4t"), RECORDED)
+def test_boards_as_they_told_their_owners(tmp_path, model, compatible, release, l4t):
+    root = tree(tmp_path, proc__cpuinfo=ORIN, etc__nv_tegra_release=release)
+    tree(root / "proc", **{"device-tree__model": f"{model}\0"})
+    tree(root / "proc", **{"device-tree__compatible": compatible})
+    machine = this_machine(root=root)
+    assert machine.is_jetson
+    assert (machine.board, machine.gpu) == (model, "integrated, tegra234")
+    assert machine.l4t == machine.record()["l4t"] == l4t
+
+
+def test_a_release_that_is_none_and_one_that_is_new():
+    assert parse_l4t("") is None
+    assert parse_l4t("# R36 (release), REVISION: 4.3, GCID: 1") == "L4T 36.4.3 (JetPack 6)"
+    assert parse_l4t("# R99 (release), REVISION: 1.0, GCID: 1") == "L4T 99.1.0"
+
+
 def test_another_board_is_no_jetson(tmp_path):
     root = tree(tmp_path, proc__cpuinfo=ORIN)
     tree(root / "proc", **{"device-tree__model": "Raspberry Pi 5 Model B Rev 1.0\0"})
@@ -108,6 +146,7 @@ CHANGES = {
     "gpu": "other",
     "board": "other",
     "power_mode": "other",
+    "l4t": "other",
 }
 
 

@@ -10,7 +10,7 @@ from irstd_edge.edge.gpu import Gpu
 BARE = Machine("Old CPU", "x86_64+avx2", 2, None, None, None, 0.1)
 JETSON = Machine(
     *("Cortex", "aarch64+asimd+asimddp", 6, "integrated, tegra234"),
-    *("NVIDIA Jetson Orin Nano Developer Kit", "nvpmodel 0", 0.2),
+    *("NVIDIA Jetson Orin Nano Developer Kit", "nvpmodel 0", 0.2, "L4T 36.4.3 (JetPack 6)"),
 )
 
 
@@ -18,7 +18,7 @@ def found(machine: Machine, weights: Path, has_all: bool) -> dict[str, Finding]:
     findings = examine(
         machine,
         gpu=lambda: Gpu("Orin", 87) if has_all else None,
-        which=lambda name: f"/usr/bin/{name}" if has_all and name == "g++" else None,
+        which=lambda name: f"/usr/bin/{name}" if has_all and name in ("g++", "ssh") else None,
         installed=lambda distribution, module: "1.2.3" if has_all else None,
         weights=weights,
     )
@@ -43,6 +43,9 @@ def test_a_bare_machine_lacks_everything_and_is_told_how_to_get_it(tmp_path: Pat
     }
     assert {name: items[name].fix for name in cures} == cures
     assert "JetPack" in str(items["tensorrt"].fix)
+    assert "pypi.nvidia.com" in str(items["torch-tensorrt"].fix)
+    told = {name for name, item in items.items() if item.fix is not None}
+    assert told == set(items) - {"python", "cpu"}  # what can't be brought is said to be so
 
 
 def test_a_machine_with_everything(tmp_path: Path) -> None:
@@ -52,7 +55,8 @@ def test_a_machine_with_everything(tmp_path: Path) -> None:
     assert all(finding.ok and finding.fix is None for finding in items.values())
     assert items["cpu"].found == "asimddp"
     assert items["gpu"].found == "Orin, sm_87"
-    assert items["jetson"].found == "NVIDIA Jetson Orin Nano Developer Kit"
+    board = "NVIDIA Jetson Orin Nano Developer Kit, L4T 36.4.3 (JetPack 6)"
+    assert (items["jetson"].found, items["ssh"].found) == (board, "/usr/bin/ssh")
     assert items["shipped weights"].found == "mshnet, p2p"
     assert items["c++ compiler"].found == "/usr/bin/g++"
     assert items["openvino"].record() == {

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from irstd_edge.edge import engine_from_onnx as module
+from irstd_edge.edge.decode_graph import DECODED, with_decode
 from irstd_edge.edge.engine_from_onnx import (
-    BACKENDS,
     Engine,
-    EnginePlan,
     backend_version,
     engine_from_onnx,
+    is_weakly_typed,
 )
+from irstd_edge.edge.engine_plan import EnginePlan
 from irstd_edge.edge.gpu import Gpu, this_gpu
 from irstd_edge.edge.types import DecodeSpec, InputSpec, IrstdError, MachineError, ModelSpec
 
@@ -38,6 +39,9 @@ needs_rtx = pytest.mark.skipif(
         ({"target": "sm_86"}, "tensorrt builds for the GPU it runs on"),
         ({"batch": 0}, "--batch"),
         ({"sizes": ()}, "--size"),
+        ({"backend": "torch-tensorrt", "target": "sm_86"}, "torch-tensorrt builds for the GPU it"),
+        ({"backend": "tensorrt-rtx", "dla": True}, "--dla: tensorrt-rtx knows no DLA"),
+        ({"sizes": ((64, 64), (96, 96)), "dla": True}, "--dla: takes no dynamic shapes: give one"),
     ],
 )
 def test_a_plan_that_cannot_be(wrong: dict[str, Any], message: str) -> None:
@@ -51,7 +55,7 @@ def test_sizes_and_batch_become_one_profile() -> None:
     assert EnginePlan().shapes(16) == ((1, 1, 256, 256),) * 3
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
 def test_a_missing_backend_says_how_to_get_it(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,7 +70,7 @@ def test_jetpack_brings_tensorrt_but_not_what_drives_it(monkeypatch: pytest.Monk
         backend_version(EnginePlan("tensorrt"))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
 def test_without_a_gpu_it_says_where_to_build(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +88,39 @@ def test_a_tensorrt_that_knows_no_typed_graphs_is_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "import_module", lambda name: old)
     with pytest.raises(MachineError, match=r"8\.5\.2\.2 cannot build typed graphs: use 10"):
         backend_version(EnginePlan("tensorrt"))
+
+
+def test_a_dla_gets_one_shape() -> None:
+    assert EnginePlan(sizes=((500, 640),), batch=4, dla=True).shapes(16) == ((4, 1, 512, 640),) * 3
+
+
+@pytest.mark.parametrize(
+    ("version", "has_one"),
+    [
+        ("10.3.0", True),
+        ("10.7.0.23", True),
+        ("10.8.0", False),
+        ("10.16.2", False),
+        ("11.4.0", False),
+        ("11.4.1.2", True),
+    ],
+)
+def test_some_versions_of_tensorrt_have_no_dla(
+    version: str, has_one: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = type("tensorrt", (), {"__version__": version})
+    monkeypatch.setattr(module, "find_spec", lambda name: object())
+    monkeypatch.setattr(module, "this_gpu", lambda: Gpu("Orin", 87))
+    monkeypatch.setattr(module, "_choose", lambda backend: None)
+    monkeypatch.setattr(module, "import_module", lambda name: library)
+    assert backend_version(EnginePlan()) == version
+    plan = EnginePlan(dla=True)
+    if has_one:
+        assert backend_version(plan) == version
+        assert is_weakly_typed(plan, version) == version.startswith("10.")
+    else:
+        with pytest.raises(MachineError, match=rf"--dla: TensorRT {version} has no DLA: use 10\.7"):
+            backend_version(plan)
 
 
 @pytest.fixture
@@ -226,6 +263,23 @@ def test_building_asks_nobody_and_leaves_nothing(
 
 
 @needs_rtx
+@pytest.mark.parametrize("kind", DECODED)
+def test_a_graph_with_its_decode_builds_for_a_range_of_sizes(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    import onnx
+
+    spec = request.getfixturevalue(f"{kind}_spec")
+    model = onnx.load_from_string(request.getfixturevalue(f"{kind}_graph"))
+    graph = tmp_path / "decoded.onnx"
+    onnx.save(with_decode(model, spec.decode), graph)
+    plan = EnginePlan("tensorrt-rtx", "sm_86", ((64, 64), (96, 128)), batch=2)
+    assert engine_from_onnx(graph, spec, plan, outputs=DECODED[kind]).data[1:4] == MAGIC
+    with pytest.raises(IrstdError, match="not .'frame'. and"):
+        engine_from_onnx(graph, spec, plan)
+
+
+@needs_rtx
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["p2p", "mshnet"])
 def test_the_float_graph_of_each_model_builds(name: str, tmp_path: Path) -> None:
@@ -250,3 +304,16 @@ def test_tensorrt_builds_for_the_gpu_here(save: Callable[..., Path]) -> None:
         save(QUANTIZE, DEQUANTIZE), SPEC, EnginePlan("tensorrt", sizes=((64, 64),))
     )
     assert isinstance(engine, Engine) and engine.data
+    assert {layer.precision for layer in engine.layers} & {"int8", "fp32"}
+    assert engine.timings
+
+
+@pytest.mark.tensorrt
+@pytest.mark.skipif(
+    find_spec("tensorrt") is None or this_gpu() is None, reason="needs TensorRT and an NVIDIA GPU"
+)
+def test_timings_of_one_build_make_the_next_no_slower(save: Callable[..., Path]) -> None:
+    graph, plan = save(QUANTIZE, DEQUANTIZE), EnginePlan("tensorrt", sizes=((64, 64),))
+    first = engine_from_onnx(graph, SPEC, plan)
+    again = engine_from_onnx(graph, SPEC, plan, first.timings)
+    assert again.build_s < 1.5 * first.build_s and len(again.timings) >= len(first.timings) > 0

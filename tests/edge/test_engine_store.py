@@ -185,3 +185,28 @@ def test_it_lives_where_the_user_keeps_data(
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_root() == tmp_path / ".local" / "share" / "irstd-edge" / "engines"
+
+
+def test_timings_are_kept_by_version_gpu_and_power_mode(store: EngineStore) -> None:
+    assert store.timings(KEY) == b""
+    store.save_timings(KEY, b"measured")
+    same = replace(KEY, graph_sha256="cd" * 32, flags=("min=1x1x64x64", "power=nvpmodel 0"))
+    assert store.timings(KEY) == store.timings(same) == b"measured"
+    others = [{"version": "10.4.0"}, {"gpu": "other"}, {"backend": "torch-tensorrt"}]
+    for change in (*others, {"flags": ("power=nvpmodel 2",)}):
+        assert store.timings(replace(KEY, **change)) == b""
+    (file,) = (store.root / "timings").iterdir()
+    assert mode(file.parent) == 0o700
+    assert store.keys() == ()  # they are no engines
+
+
+def test_altered_timings_count_as_none(store: EngineStore, tmp_path: Path) -> None:
+    store.save_timings(KEY, b"measured")
+    (file,) = (store.root / "timings").iterdir()
+    file.write_bytes(file.read_bytes() + b"!")
+    assert store.timings(KEY) == b""
+    elsewhere = open_store(tmp_path / "other")
+    elsewhere.save_timings(KEY, b"measured")
+    (foreign,) = (elsewhere.root / "timings").iterdir()
+    file.write_bytes(foreign.read_bytes())
+    assert store.timings(KEY) == b""

@@ -26,6 +26,8 @@ ORIN = Gpu("Orin", 87)
 class FakeContext:
     """Of an engine whose network is logits = 20 frame - 10."""
 
+    outputs = ("logits",)
+
     def __init__(self, driver: Any, log: list[str]) -> None:
         self.driver, self.log = driver, log
         self.shape: tuple[int, ...] = ()
@@ -44,7 +46,7 @@ class FakeContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         self.log.append("execute")
-        frame, logits = (self._array(name) for name in ("frame", "logits"))
+        frame, logits = (self._array(name) for name in ("frame", *self.outputs))
         self.driver.queue(lambda: np.copyto(logits, 20 * frame - 10))
         return True
 
@@ -197,6 +199,25 @@ def test_the_engine_that_was_tuned_for_the_shape_is_taken(
     both.close()
 
 
+def test_an_engine_that_torch_built_names_its_outputs_by_numbers(
+    trt: FakeTensorrt, driver: Any, store: EngineStore, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def name(engine: Any, index: int) -> str:
+        return ("frame", "output0")[index]
+
+    monkeypatch.setattr(FakeEngine, "get_tensor_name", name)
+    monkeypatch.setattr(FakeContext, "outputs", ("output0",))
+    with pytest.raises(IrstdError, match="compile BUNDLE --backend torch-tensorrt"):
+        TensorrtInfer(graph, ("logits",), store, backend="torch-tensorrt")
+    store.save(key_of(graph, backend="torch-tensorrt"), b"engine")
+    opened = TensorrtInfer(
+        graph, ("logits",), store, lambda: Cuda(lambda name: driver), "torch-tensorrt"
+    )
+    batch = random(1, 1, 32, 32)
+    np.testing.assert_array_equal(opened(batch)[0], 20 * batch - 10)
+    opened.close()
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -204,6 +225,7 @@ def test_the_engine_that_was_tuned_for_the_shape_is_taken(
         {"gpu": "other"},
         {"target": "sm_72"},
         {"backend": "tensorrt-rtx"},
+        {"backend": "torch-tensorrt"},
     ],
 )
 def test_an_engine_of_elsewhere_does_not_count(
@@ -277,7 +299,7 @@ def test_a_runner_of_it_detects_and_frees_it(
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(
-        TensorrtInfer.__init__, "__defaults__", (None, lambda: Cuda(lambda n: driver))
+        TensorrtInfer.__init__, "__defaults__", (None, lambda: Cuda(lambda n: driver), "tensorrt")
     )
     manifest = Manifest(mask_spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
     bundle = write_bundle(tmp_path / "b", manifest, {"int8.onnx": b"a graph"})
