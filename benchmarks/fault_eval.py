@@ -86,7 +86,7 @@ def _record(
         return evaluate(_all_spoilt(samples(), name), look, protocol)
 
     result = judged(detector.look)
-    record = {
+    record: dict[str, Any] = {
         "fault": name,
         "images": len(result.images),
         "targets": sum(len(image.targets) for image in result.images),

@@ -56,7 +56,8 @@ def with_fault(sample: Sample, name: str) -> Sample:
     seed = int.from_bytes(sha256(f"{name}/{frame.name}".encode()).digest()[:8], "little")
     counts = FAULTS[name](frame, np.random.default_rng(seed))
     full = 2**frame.bit_depth - 1
-    spoilt = np.rint(counts).clip(0, full).astype(frame.counts.dtype)
+    whole = np.rint(counts).clip(0, full)
+    spoilt = whole.astype(np.uint8) if frame.counts.dtype == np.uint8 else whole.astype(np.uint16)
     seen = replace(sample, frame=replace(frame, counts=spoilt))
     return _without_targets(seen) if name in BLIND else seen
 
@@ -94,18 +95,20 @@ def _fixed_pattern(frame: Frame, random: np.random.Generator) -> Counts:
 
 
 def _shutter(frame: Frame, random: np.random.Generator) -> Counts:
-    level = np.median(frame.counts)
-    return level + random.normal(0, noise_counts(frame.counts), frame.shape)
+    level = float(np.median(frame.counts))
+    noise = random.normal(0, noise_counts(frame.counts), frame.shape)
+    return np.asarray(level + noise, np.float64)
 
 
 def _saturation(frame: Frame, random: np.random.Generator) -> Counts:
     high = max(1.0, float(np.quantile(frame.counts, 1 - SATURATED_SHARE)))
-    return frame.counts * ((2**frame.bit_depth - 1) / high)
+    gain = (2**frame.bit_depth - 1) / high
+    return np.asarray(frame.counts * gain, np.float64)
 
 
 def _gain_change(frame: Frame, random: np.random.Generator) -> Counts:
     low = float(frame.counts.min())
-    return low + GAIN * (frame.counts - low)
+    return np.asarray(low + GAIN * (frame.counts - low), np.float64)
 
 
 def _dropped_rows(frame: Frame, random: np.random.Generator) -> Counts:

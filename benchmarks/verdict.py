@@ -87,7 +87,7 @@ def verdict_as_markdown(verdict: Verdict, sentences: Sequence[str] = ()) -> str:
 
 def _as_text(cell: str) -> str:
     """A cell that stays text: no table, link, picture or markup comes out of a name."""
-    return re.sub(r"([\\`*<>\[\]|])", r"\\\1", printable(cell))
+    return re.sub(r"([\\`*<\[\]|])", r"\\\1", printable(cell))
 
 
 def verdict_as_junit(verdict: Verdict) -> str:

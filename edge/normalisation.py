@@ -157,7 +157,7 @@ def _local_contrast(counts: CountArray, rows: slice, cols: slice, noise: float) 
     mean, deviation = _local_figures(counts, rows, cols)
     least = np.maximum(deviation, LOCAL_NOISES * noise)
     image = (counts[rows, cols] - mean) / (DEVIATIONS * least) + MIDDLE
-    return image.clip(0, 1).astype(np.float32)
+    return np.asarray(image.clip(0, 1), np.float32)
 
 
 def _local_figures(
@@ -178,6 +178,6 @@ def _local_figures(
     ]
     around = np.pad(counts[spans[0], spans[1]].astype(np.float64), margins, mode="symmetric")
     size, inner = (LOCAL_PX, LOCAL_PX), np.s_[reach:-reach, reach:-reach]
-    mean = cv2.boxFilter(around, -1, size)[inner]
-    square = cv2.sqrBoxFilter(around, -1, size)[inner]
-    return mean, np.sqrt(np.maximum(square - mean**2, 0))
+    mean = np.asarray(cv2.boxFilter(around, -1, size)[inner], np.float64)
+    square = np.asarray(cv2.sqrBoxFilter(around, -1, size)[inner], np.float64)
+    return mean, np.asarray(np.sqrt(np.maximum(square - mean**2, 0)), np.float64)

@@ -9,7 +9,7 @@ from irstd_edge.benchmarks.verdict import (
 )
 
 GOOD = Check(
-    "drift.f1_3px", "p2p", "int8", "openvino", True, "0.97 -\\> 0.968: -0.002", 0.97, 0.968, -0.005
+    "drift.f1_3px", "p2p", "int8", "openvino", True, "0.97 -> 0.968: -0.002", 0.97, 0.968, -0.005
 )
 UNKNOWN = Check("baseline.fps_ratio", "p2p", "int8", "openvino", True, "skipped: another machine")
 BAD = Check("gate.baseline", None, None, None, False, "give --baseline <OLD> | or not")
@@ -46,7 +46,7 @@ def test_markdown_puts_failures_first() -> None:
         "\n"
         "| state | model | variant | check | why |\n"
         "|---|---|---|---|---|\n"
-        "| FAILED |  |  | gate.baseline | give --baseline \\<OLD\\> \\| or not |\n"
+        "| FAILED |  |  | gate.baseline | give --baseline \\<OLD> \\| or not |\n"
         "| passed | p2p | int8 on openvino | drift.f1_3px | 0.97 -> 0.968: -0.002 |\n"
         "| skipped | p2p | int8 on openvino | baseline.fps_ratio | skipped: another machine |\n"
     )
