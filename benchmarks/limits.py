@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ RANGES: Mapping[str, tuple[str, ...]] = {
 }
 """Sections within [drift]: most targets lost of each range of area in px, and of SCR."""
 MAX_LIMIT = 1e12
+"""Of a finite one; infinity turns a limit off."""
 FLOORS = ("fps", "images", "targets", *METRICS)
 """What [floor] may name."""
 LOWER_IS_BETTER = frozenset(
@@ -127,8 +129,9 @@ def _check_names(given: Mapping[str, Any], valid: tuple[str, ...], where: str) -
             raise IrstdError(f"{where} {name!r} is unknown; valid are {', '.join(valid)}")
 
 
-def _check_limit(value: object, key: str, *, absolute: bool, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_LIMIT:
+def _check_limit(value: Any, key: str, *, absolute: bool, where: str) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not (abs(value) <= MAX_LIMIT or abs(value) == math.inf):
         raise IrstdError(f"{where} is {value!r:.60}; write a number up to {MAX_LIMIT:g}")
     if absolute or key == "fps_ratio" or key in LOWER_IS_BETTER:
         if value < 0:
