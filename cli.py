@@ -842,7 +842,7 @@ def bench(
     """Measure accuracy, drift, latency and cost of every variant, side by side."""
     from dataclasses import replace
 
-    from irstd_edge.benchmarks.bench import Plan
+    from irstd_edge.benchmarks.plan import Plan
     from irstd_edge.benchmarks.projection import devices_to_project
     from irstd_edge.benchmarks.table import print_table
     from irstd_edge.edge.bundle import open_bundle
@@ -893,7 +893,7 @@ def _print_sentences(found: dict[str, Any], results: Console) -> None:
 
 
 def _project(bundles: list[Bundle], plan: Any, profiles: tuple[Any, ...]) -> dict[str, Any]:
-    from irstd_edge.benchmarks.bench import frame_size
+    from irstd_edge.benchmarks.plan import frame_size
     from irstd_edge.benchmarks.projection import project
 
     talk.print("not measured: no such board here, so its speed is projected")
@@ -1081,8 +1081,8 @@ def demo(
     ),
 ) -> None:
     """Quantize, bench, judge and report p2p on built-in scenes; under three minutes."""
-    from irstd_edge.benchmarks.bench import Plan
     from irstd_edge.benchmarks.limits import load_limits
+    from irstd_edge.benchmarks.plan import Plan
     from irstd_edge.benchmarks.scenes import write_dataset
     from irstd_edge.benchmarks.summary import summaries
     from irstd_edge.benchmarks.table import print_table, print_verdict

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
 from irstd_edge.benchmarks.cost import cost_of_graph
@@ -19,12 +15,12 @@ from irstd_edge.benchmarks.latency import Timing, measure
 from irstd_edge.benchmarks.layer_times import layer_times
 from irstd_edge.benchmarks.memory import measure_load
 from irstd_edge.benchmarks.pace import Pace, measure_pace
+from irstd_edge.benchmarks.plan import REFERENCE, Plan, Size, TimedOn, timed_on_of
 from irstd_edge.benchmarks.schema import SCHEMA
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.devices import Machine, this_machine
 from irstd_edge.edge.first_step import sensor_step
-from irstd_edge.edge.frames import read_frame
 from irstd_edge.edge.runners import Runner, open_runner
 from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 from irstd_edge.edge.tensorrt_runtime import engines_of
@@ -32,53 +28,13 @@ from irstd_edge.edge.types import Frame, IrstdError, MachineError, Sample, Skip
 
 Pair = tuple[str, str]
 """(variant, runtime)."""
-Size = tuple[int, int]
-"""(height, width) in pixels."""
 Progress = Callable[[str, int, int], None]
 """Called with what is done, the steps done and the steps in all."""
 
-REFERENCE = "fp32"
-DEFAULT_SIZE = (256, 256)
 SATURATES = (
     "int8 on this processor may clip inside its convolutions, for it has no VNNI: its accuracy "
     "holds here alone; `quantize --reduced-range` makes graphs that cannot"
 )
-TIMED_FRAMES = 16
-"""Different frames to time on: enough that none stays in a cache by itself."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to measure."""
-
-    runtimes: tuple[str, ...] = ("onnxruntime",)
-    variants: tuple[str, ...] = (REFERENCE, "int8")
-    """Those that a bundle lacks for a runtime are left out."""
-    data: DataSet | None = None
-    """Without it there is no accuracy and no drift, and noise is timed."""
-    protocol: str = "native"
-    strict: bool = False
-    """A frame that cannot be used is an error, not a Skip."""
-    threads: int | None = None
-    """Of each runner; None for all."""
-    size: Size | None = None
-    """Of the timed frames; None for the most common one of the data, else 256x256."""
-    warm_up_s: float = 3.0
-    """Longest warm-up of each variant."""
-    samples: int = 100
-    """Timed calls of each variant."""
-    rate_hz: float | None = None
-    """Of the sensor: frames are also let come at it, to each variant by itself. None: not so."""
-
-
-@dataclass(frozen=True)
-class TimedOn:
-    """The frames that are timed, all of one size."""
-
-    frames: tuple[Frame, ...]
-    read: Callable[[Frame], object] | None
-    """Reads a frame's file again; None for frames that have none."""
-    words: str
 
 
 def bench(
@@ -100,7 +56,7 @@ def bench(
         raise IrstdError("BUNDLE: none is given, make one with `irstd-edge quantize`")
     machine = this_machine(plan.threads)
     board = this_board(machine.is_jetson)
-    timed_on = _timed_on(plan)
+    timed_on = timed_on_of(plan)
     results = [
         {
             **_bench_one(bundle, plan, timed_on, board, progress),
@@ -118,11 +74,6 @@ def warnings_of(bundle: Bundle, machine: Machine, plan: Plan) -> list[str]:
     on_cpu = any(runtime not in TENSORRT for runtime in plan.runtimes)
     rounds = any(variant.startswith("int8") for variant in plan.variants)
     return [SATURATES] if machine.saturates and on_cpu and rounds and not reduced else []
-
-
-def frame_size(plan: Plan) -> Size:
-    """(height, width) of the frames that the plan would time."""
-    return _timed_on(plan).frames[0].shape
 
 
 def _bench_one(
@@ -308,39 +259,3 @@ def _drifts(evaluations: dict[Pair, Evaluation | None]) -> list[dict[str, Any]]:
         if name != REFERENCE and reference is not None and candidate is not None:
             entries.append(drift(reference, candidate, (REFERENCE, name), runtime))
     return entries
-
-
-def _timed_on(plan: Plan) -> TimedOn:
-    if plan.data is None:
-        height, width = plan.size or DEFAULT_SIZE
-        noise = tuple(_noise((height, width), index) for index in range(TIMED_FRAMES))
-        return TimedOn(noise, None, f"synthetic noise of {height}x{width} (no data was given)")
-    data, shapes = plan.data, Counter[Size]()
-    kept: list[Frame] = []
-    for sample in data.samples(plan.strict, plan.protocol):
-        if isinstance(sample, Sample):
-            shapes[sample.frame.shape] += 1
-            kept += [sample.frame] if len(kept) < TIMED_FRAMES else []
-    if not kept:
-        raise IrstdError(f"{data.root}: none of its frames can be used, see `irstd-edge eval`")
-    height, width = plan.size or shapes.most_common(1)[0][0]
-    words = f"{len(kept)} frames of the data, cut or mirrored to {height}x{width}"
-    frames = tuple(_fitted(frame, (height, width)) for frame in kept)
-    return TimedOn(frames, lambda f: read_frame(data.images[f.name], data.bit_depth), words)
-
-
-def _fitted(frame: Frame, size: Size) -> Frame:
-    """The middle of a larger frame; a smaller one goes on as its mirror image, without seams."""
-    gaps = [max(want - have, 0) for want, have in zip(size, frame.shape, strict=True)]
-    counts = np.pad(frame.counts, [(0, gap) for gap in gaps], mode="symmetric")
-    top, left = ((have - want) // 2 for want, have in zip(size, counts.shape, strict=True))
-    cut = counts[top : top + size[0], left : left + size[1]]
-    return Frame(frame.name, np.ascontiguousarray(cut), frame.bit_depth)
-
-
-def _noise(size: Size, seed: int) -> Frame:
-    """A dim sky with noise and three bright points, so that the decoding has something to do."""
-    random = np.random.default_rng(seed)
-    counts = random.normal(60.0, 8.0, size)
-    counts[random.integers(0, size[0], 3), random.integers(0, size[1], 3)] = 250.0
-    return Frame(f"noise{seed}", counts.clip(0, 255).astype(np.uint8), 8)

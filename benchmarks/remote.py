@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from irstd_edge.benchmarks.bench import Plan
+from irstd_edge.benchmarks.plan import Plan
 from irstd_edge.benchmarks.schema import read_bench
 from irstd_edge.edge.bundle import MANIFEST, Bundle
 from irstd_edge.edge.dataset import DataSet

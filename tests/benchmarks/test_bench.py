@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from irstd_edge.benchmarks import bench as bench_module
-from irstd_edge.benchmarks.bench import SATURATES, Plan, bench, warnings_of
+from irstd_edge.benchmarks.bench import SATURATES, bench, warnings_of
 from irstd_edge.benchmarks.energy import Board, Energy
 from irstd_edge.benchmarks.memory import Loaded, measure_load
+from irstd_edge.benchmarks.plan import Plan, timed_on_of
 from irstd_edge.benchmarks.schema import check_bench
 from irstd_edge.edge.bundle import Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
@@ -214,7 +215,7 @@ def test_without_a_board_there_is_no_power(bundle: Bundle, quick: Callable[..., 
 def test_a_size_of_its_own_cuts_and_mirrors_the_frames(
     bundle: Bundle, data: DataSet, quick: Callable[..., Plan]
 ) -> None:
-    timed_on = bench_module._timed_on(quick(data=data, size=(24, 80)))
+    timed_on = timed_on_of(quick(data=data, size=(24, 80)))
 
     assert {frame.shape for frame in timed_on.frames} == {(24, 80)}
     first = timed_on.frames[0].counts

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irstd_edge.benchmarks.bench import Plan
+from irstd_edge.benchmarks.plan import Plan
 from irstd_edge.benchmarks.remote import Remote, bench_there, stage
 from irstd_edge.edge.bundle import Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset

@@ -1,0 +1,97 @@
+"""What a bench is asked to measure, and the frames that it times on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from irstd_edge.edge.dataset import DataSet
+from irstd_edge.edge.frames import read_frame
+from irstd_edge.edge.types import Frame, IrstdError, Sample
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+REFERENCE = "fp32"
+DEFAULT_SIZE = (256, 256)
+TIMED_FRAMES = 16
+"""Different frames to time on: enough that none stays in a cache by itself."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure."""
+
+    runtimes: tuple[str, ...] = ("onnxruntime",)
+    variants: tuple[str, ...] = (REFERENCE, "int8")
+    """Those that a bundle lacks for a runtime are left out."""
+    data: DataSet | None = None
+    """Without it there is no accuracy and no drift, and noise is timed."""
+    protocol: str = "native"
+    strict: bool = False
+    """A frame that cannot be used is an error, not a Skip."""
+    threads: int | None = None
+    """Of each runner; None for all."""
+    size: Size | None = None
+    """Of the timed frames; None for the most common one of the data, else 256x256."""
+    warm_up_s: float = 3.0
+    """Longest warm-up of each variant."""
+    samples: int = 100
+    """Timed calls of each variant."""
+    rate_hz: float | None = None
+    """Of the sensor: frames are also let come at it, to each variant by itself. None: not so."""
+
+
+@dataclass(frozen=True)
+class TimedOn:
+    """The frames that are timed, all of one size."""
+
+    frames: tuple[Frame, ...]
+    read: Callable[[Frame], object] | None
+    """Reads a frame's file again; None for frames that have none."""
+    words: str
+
+
+def frame_size(plan: Plan) -> Size:
+    """(height, width) of the frames that the plan would time."""
+    return timed_on_of(plan).frames[0].shape
+
+
+def timed_on_of(plan: Plan) -> TimedOn:
+    """The frames to time: of the data where there is some. Raises IrstdError for unusable data."""
+    if plan.data is None:
+        height, width = plan.size or DEFAULT_SIZE
+        noise = tuple(_noise((height, width), index) for index in range(TIMED_FRAMES))
+        return TimedOn(noise, None, f"synthetic noise of {height}x{width} (no data was given)")
+    data, shapes = plan.data, Counter[Size]()
+    kept: list[Frame] = []
+    for sample in data.samples(plan.strict, plan.protocol):
+        if isinstance(sample, Sample):
+            shapes[sample.frame.shape] += 1
+            kept += [sample.frame] if len(kept) < TIMED_FRAMES else []
+    if not kept:
+        raise IrstdError(f"{data.root}: none of its frames can be used, see `irstd-edge eval`")
+    height, width = plan.size or shapes.most_common(1)[0][0]
+    words = f"{len(kept)} frames of the data, cut or mirrored to {height}x{width}"
+    frames = tuple(_fitted(frame, (height, width)) for frame in kept)
+    return TimedOn(frames, lambda f: read_frame(data.images[f.name], data.bit_depth), words)
+
+
+def _fitted(frame: Frame, size: Size) -> Frame:
+    """The middle of a larger frame; a smaller one goes on as its mirror image, without seams."""
+    gaps = [max(want - have, 0) for want, have in zip(size, frame.shape, strict=True)]
+    counts = np.pad(frame.counts, [(0, gap) for gap in gaps], mode="symmetric")
+    top, left = ((have - want) // 2 for want, have in zip(size, counts.shape, strict=True))
+    cut = counts[top : top + size[0], left : left + size[1]]
+    return Frame(frame.name, np.ascontiguousarray(cut), frame.bit_depth)
+
+
+def _noise(size: Size, seed: int) -> Frame:
+    """A dim sky with noise and three bright points, so that the decoding has something to do."""
+    random = np.random.default_rng(seed)
+    counts = random.normal(60.0, 8.0, size)
+    counts[random.integers(0, size[0], 3), random.integers(0, size[1], 3)] = 250.0
+    return Frame(f"noise{seed}", counts.clip(0, 255).astype(np.uint8), 8)
