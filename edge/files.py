@@ -12,7 +12,7 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -101,9 +101,11 @@ def new_folder(path: Path, *, replaces: str | None = "manifest.json") -> Iterato
 def sole_writer(folder: Path) -> Iterator[None]:
     """Make a folder and let no other process write there until the block ends.
 
-    The system keeps the lock and frees it with the process, however that ends. Raises IrstdError
-    where another process has it, or nothing can be written there.
+    The system keeps the lock and frees it with the process, however that ends. A folder that was
+    made for nothing is gone again. Raises IrstdError where another process has it, or nothing can
+    be written there.
     """
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _probe(folder)
@@ -115,6 +117,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+        if made:
+            with suppress(OSError):  # it holds something, as it should
+                folder.rmdir()
 
 
 def _lock(folder: Path, handle: int) -> None:
