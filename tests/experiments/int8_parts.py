@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 
 from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
@@ -45,10 +46,11 @@ def mean_ranges() -> Iterator[None]:
 @contextmanager
 def drawn_frames() -> Iterator[None]:
     """Calibration frames drawn at random, none for its targets."""
-    with (
-        patch.object(subset, "_peak", lambda sample: 0.0),
-        patch.object(subset, "_faintest", lambda sample: 0.0),
-    ):
+
+    def drawn(figures: Mapping[str, Any], count: int, seed: int) -> set[str]:
+        return set(np.random.default_rng(seed).choice(list(figures), count, replace=False))
+
+    with patch.object(subset, "_chosen", drawn):
         yield
 
 

@@ -24,7 +24,7 @@ from irstd_edge.models.recipes import Recipe
 
 NETS = {"MSHNet": MSHNet, "U-Net": UNet}
 LOSSES = ("sls", "soft-iou")
-CROPS, UNTIL = (Augmentation(64), Augmentation(256)), (0.9,)
+CROPS, UNTIL = (Augmentation(64), Augmentation(128)), (0.8,)
 
 
 class Grey(nn.Module):
