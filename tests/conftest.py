@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +28,29 @@ def golden() -> Path:
     if not (GOLDEN / "mshnet_reference.json").is_file():
         pytest.skip(f"no mshnet_reference.json in {GOLDEN}: set IRSTD_EDGE_GOLDEN")
     return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def threshold_net() -> Callable[[float], bytes]:
+    """A function that gives the ONNX of a net that finds what is brighter than so many of 255."""
+    onnx = pytest.importorskip("onnx", reason="the tiny graphs are written with the train extra")
+
+    def graph_of(counts: float) -> bytes:
+        weights = [
+            onnx.numpy_helper.from_array(np.full((1, 1, 1, 1), 40, np.float32), "w"),
+            onnx.numpy_helper.from_array(np.array([-40 * counts / 255], np.float32), "b"),
+        ]
+        node = onnx.helper.make_node("Conv", ["frame", "w", "b"], ["logits"], name="conv")
+        ends = [
+            [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 1, "h", "w"])]
+            for name in ("frame", "logits")
+        ]
+        graph = onnx.helper.make_graph([node], "net", *ends, weights)
+        opsets = [onnx.helper.make_opsetid("", 17)]
+        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        return bytes(model.SerializeToString())
+
+    return graph_of
 
 
 # Two nets: Python's socket calls leave a trace in a file, also in child processes; and a seccomp

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from irstd_edge.edge.bundle import write_bundle
 from irstd_edge.edge.frames import png_of
 from irstd_edge.edge.types import DecodeSpec, InputSpec, Manifest, ModelSpec, Quantization
 
-onnx = pytest.importorskip("onnx", reason="the tiny graphs are written with the train extra")
+pytest.importorskip("onnx", reason="the tiny graphs are written with the train extra")
 
 PAGE = (Path(__file__).parent.parent / "docs" / "ci.md").read_text()
 (LIMITS,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
@@ -26,23 +27,6 @@ INSTALL, BENCH, GATE, SUMMARY, REPORT = STEPS
 
 TARGETS = {"a": [(8, 8, 200)], "b": [(5, 20, 200), (20, 6, 120)], "c": [(10, 24, 200)]}
 """Name -> (row, col, counts) of its 2x2 targets; one is faint."""
-
-
-def net(counts: float) -> bytes:
-    """ONNX of a net that finds what is brighter than so many of 255 counts."""
-    weights = [
-        onnx.numpy_helper.from_array(np.full((1, 1, 1, 1), 40, np.float32), "w"),
-        onnx.numpy_helper.from_array(np.array([-40 * counts / 255], np.float32), "b"),
-    ]
-    node = onnx.helper.make_node("Conv", ["frame", "w", "b"], ["logits"], name="conv")
-    ends = [
-        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 1, "h", "w"])]
-        for name in ("frame", "logits")
-    ]
-    graph = onnx.helper.make_graph([node], "net", *ends, weights)
-    opset = [onnx.helper.make_opsetid("", 17)]
-    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
-    return bytes(model.SerializeToString())
 
 
 def write_frames(root: Path) -> None:
@@ -76,11 +60,11 @@ def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def project(folder: Path, int8: float) -> Path:
-    """A repository whose INT8 graph finds what is brighter than `int8`, measured once before."""
+def project(folder: Path, fp32: bytes, int8: bytes) -> Path:
+    """A repository of these graphs, measured once before."""
     spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
-    write_bundle(folder / "bundle", manifest, {"fp32.onnx": net(60), "int8.cpu.onnx": net(int8)})
+    write_bundle(folder / "bundle", manifest, {"fp32.onnx": fp32, "int8.cpu.onnx": int8})
     write_frames(folder / "frames")
     (folder / "gate.toml").write_text(LIMITS)
     measured = run(BENCH, folder)
@@ -95,8 +79,9 @@ def project(folder: Path, int8: float) -> Path:
 @pytest.mark.slow
 def test_a_detector_that_lost_nothing_goes_through_the_workflow_and_the_hook(
     tmp_path: Path,
+    threshold_net: Callable[[float], bytes],
 ) -> None:
-    folder = project(tmp_path, int8=60)
+    folder = project(tmp_path, threshold_net(60), int8=threshold_net(60))
     for line in (GATE, SUMMARY, REPORT, HOOK):
         done = run(line, folder)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
@@ -105,8 +90,10 @@ def test_a_detector_that_lost_nothing_goes_through_the_workflow_and_the_hook(
 
 
 @pytest.mark.slow
-def test_a_lost_target_stops_the_workflow_and_the_commit_and_is_told(tmp_path: Path) -> None:
-    folder = project(tmp_path, int8=160)
+def test_a_lost_target_stops_the_workflow_and_the_commit_and_is_told(
+    tmp_path: Path, threshold_net: Callable[[float], bytes]
+) -> None:
+    folder = project(tmp_path, threshold_net(60), int8=threshold_net(160))
     assert [run(line, folder).returncode for line in (GATE, SUMMARY, REPORT, HOOK)] == [1, 0, 0, 1]
     summary = (folder / "summary.md").read_text()
     for name in ("net_targets_lost", "pd_at_fa", "lost_by_area.0 to 9"):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,34 +16,18 @@ from irstd_edge.edge.bundle import write_bundle
 from irstd_edge.edge.frames import png_of
 from irstd_edge.edge.types import DecodeSpec, InputSpec, Manifest, ModelSpec, Quantization
 
-onnx = pytest.importorskip("onnx", reason="the tiny graph is written with the train extra")
 pytest.importorskip("torch", reason="torchrun comes with the train extra")
 
 SCRIPT = Path(__file__).parent.parent / "docs" / "score_archive.py"
 FRAMES = 300
 
 
-def bright_spots() -> bytes:
-    """ONNX of a net that finds what is brighter than 100 of 255 counts."""
-    gain = onnx.numpy_helper.from_array(np.full((1, 1, 1, 1), 40, np.float32), "w")
-    bias = onnx.numpy_helper.from_array(np.array([-40 * 100 / 255], np.float32), "b")
-    conv = onnx.helper.make_node("Conv", ["frame", "w", "b"], ["logits"], name="conv")
-    ends = [
-        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 1, "h", "w"])]
-        for name in ("frame", "logits")
-    ]
-    graph = onnx.helper.make_graph([conv], "net", *ends, [gain, bias])
-    opset = onnx.helper.make_opsetid("", 17)
-    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
-    return bytes(model.SerializeToString())
-
-
 @pytest.fixture
-def job(tmp_path: Path) -> list[str]:
+def job(tmp_path: Path, threshold_net: Callable[[float], bytes]) -> list[str]:
     """Bundle and list: frame k has one target, in column k % 16; the last is no picture."""
     spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
-    write_bundle(tmp_path / "bundle", manifest, {"fp32.onnx": bright_spots()})
+    write_bundle(tmp_path / "bundle", manifest, {"fp32.onnx": threshold_net(100)})
     paths = [tmp_path / f"{k:04d}.png" for k in range(FRAMES)]
     for k, path in enumerate(paths[:-1]):
         counts = np.zeros((16, 16), np.uint8)

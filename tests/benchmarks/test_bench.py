@@ -27,31 +27,15 @@ from irstd_edge.edge.types import (
     Quantization,
 )
 
-onnx = pytest.importorskip("onnx", reason="the tiny graphs are written with the train extra")
+pytest.importorskip("onnx", reason="the tiny graphs are written with the train extra")
 
 SHAPES = {"a": (32, 32), "b": (32, 32), "c": (20, 48)}
 TARGETS = {"a": [(8, 8, 200)], "b": [(5, 20, 200), (20, 6, 120)], "c": [(10, 30, 200)]}
 """Name -> (row, col, counts) of its 2x2 targets."""
 
 
-def threshold_net(counts: float) -> bytes:
-    """ONNX of a net that finds what is brighter than so many of 255 counts."""
-    gain = onnx.numpy_helper.from_array(np.full((1, 1, 1, 1), 40, np.float32), "w")
-    bias = onnx.numpy_helper.from_array(np.array([-40 * counts / 255], np.float32), "b")
-    conv = onnx.helper.make_node("Conv", ["frame", "w", "b"], ["logits"], name="conv")
-    free = ["n", 1, "h", "w"]
-    inputs = [onnx.helper.make_tensor_value_info("frame", onnx.TensorProto.FLOAT, free)]
-    outputs = [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, free)]
-    graph = onnx.helper.make_graph([conv], "net", inputs, outputs, [gain, bias])
-    opset = onnx.helper.make_opsetid("", 17)
-    data: bytes = onnx.helper.make_model(
-        graph, opset_imports=[opset], ir_version=8
-    ).SerializeToString()
-    return data
-
-
 @pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
+def bundle(tmp_path: Path, threshold_net: Callable[[float], bytes]) -> Bundle:
     """Its INT8 graph is deaf to the fainter target."""
     spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
@@ -85,7 +69,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
 
 
 def test_every_variant_is_timed_judged_and_compared(
-    bundle: Bundle, data: DataSet, quick: Callable[..., Plan]
+    bundle: Bundle,
+    data: DataSet,
+    quick: Callable[..., Plan],
+    threshold_net: Callable[[float], bytes],
 ) -> None:
     report = bench([bundle], quick(data=data))
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,37 +20,19 @@ from irstd_edge.edge.types import (
     Quantization,
 )
 
-onnx = pytest.importorskip("onnx", reason="the tiny graphs are written with the train extra")
+pytest.importorskip("onnx", reason="the tiny graphs are written with the train extra")
 
 SIDE = 2 * HALF_PX * ZOOM
 """Pixels of a panel."""
 ALARM = {"image": "frame9", "row": 3.0, "col": 4.0, "area_px": 5.0, "score": 0.83}
 
 
-def net(counts: float) -> bytes:
-    """ONNX of a net that finds what is brighter than so many of 255 counts."""
-    weights = [
-        onnx.numpy_helper.from_array(np.full((1, 1, 1, 1), 40, np.float32), "w"),
-        onnx.numpy_helper.from_array(np.array([-40 * counts / 255], np.float32), "b"),
-    ]
-    node = onnx.helper.make_node("Conv", ["frame", "w", "b"], ["logits"], name="conv")
-    ends = [
-        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 1, "h", "w"])]
-        for name in ("frame", "logits")
-    ]
-    graph = onnx.helper.make_graph([node], "net", *ends, weights)
-    opset = [onnx.helper.make_opsetid("", 17)]
-    return bytes(
-        onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
-    )
-
-
 @pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
+def bundle(tmp_path: Path, threshold_net: Callable[[float], bytes]) -> Bundle:
     """FP32 finds what is over 60 counts, INT8 what is over 160."""
     spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
-    graphs = {"fp32.onnx": net(60), "int8.cpu.onnx": net(160)}
+    graphs = {"fp32.onnx": threshold_net(60), "int8.cpu.onnx": threshold_net(160)}
     return write_bundle(tmp_path / "bundle", manifest, graphs)
 
 
