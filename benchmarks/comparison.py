@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,3 +135,26 @@ def cost_of(cost: Mapping[str, Any]) -> str:
         f"{cost['params']:,.0f} parameters, {cost['macs'] / 1e9:.3f} GMACs = "
         f"{cost['gflops']:.3f} GFLOPs (2 per MAC){activations} at {shape}"
     )
+
+
+LAYER_HEADINGS = (
+    *("layer", "MACs %", "SQNR dB", "score moves", "lost", "gained"),
+    "Pd at same Fa, points",
+)
+
+
+def layer_rows(layers: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What rounding each layer alone costs, the worst first, under `LAYER_HEADINGS`."""
+    total = sum(layer["macs"] for layer in layers) or 1
+    return [
+        [
+            layer["layer"],
+            percent(layer["macs"] / total),
+            fixed(layer["sqnr_db"], 1),
+            fixed(layer["score_error"], 4),
+            str(layer["targets_lost"]),
+            str(layer["targets_gained"]),
+            percent(layer["pd_at_fa"]),
+        ]
+        for layer in sorted(layers, key=lambda layer: -layer["score_error"])
+    ]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from irstd_edge.benchmarks.comparison import Row, fixed, percent
+from irstd_edge.benchmarks.comparison import LAYER_HEADINGS, Row, fixed, layer_rows, percent
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
 from irstd_edge.benchmarks.report_svg import WIDTH, family, scale, svg, swatch
 
@@ -128,30 +128,8 @@ def _kernel_rows(row: Row) -> list[list[str]]:
 
 
 def _sensitivity_table(layers: Sequence[Layer]) -> Html:
-    total = sum(layer["macs"] for layer in layers) or 1
-    rows = [
-        [
-            layer["layer"],
-            percent(layer["macs"] / total),
-            fixed(layer["sqnr_db"], 1),
-            fixed(layer["score_error"], 4),
-            str(layer["targets_lost"]),
-            str(layer["targets_gained"]),
-            percent(layer["pd_at_fa"]),
-        ]
-        for layer in sorted(layers, key=lambda layer: -layer["score_error"])
-    ]
-    headings = (
-        "layer",
-        "MACs %",
-        "SQNR dB",
-        "score moves",
-        "lost",
-        "gained",
-        "Pd at same Fa, points",
-    )
-    grid = table("Each layer rounded alone, on held-out frames", headings, rows, texts=1)
-    return _folded("Sensitivity", grid)
+    title = "Each layer rounded alone, on held-out frames"
+    return _folded("Sensitivity", table(title, LAYER_HEADINGS, layer_rows(layers), texts=1))
 
 
 def _folded(title: str, grid: Html) -> Html:

@@ -15,9 +15,11 @@ from rich.text import Text
 from irstd_edge.benchmarks.buckets import range_name
 from irstd_edge.benchmarks.comparison import (
     ABSENT,
+    LAYER_HEADINGS,
     Row,
     cost_of,
     fixed,
+    layer_rows,
     percent,
     rows_of,
     size_of,
@@ -241,20 +243,10 @@ def _fault_figures(record: Mapping[str, Any]) -> tuple[str, str, str]:
 def print_layers(layers: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print what rounding each layer alone costs, the worst first."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    for heading in ("MACs %", "SQNR dB", "score moves", "lost", "gained", "Pd at same Fa, points"):
+    table.add_column(LAYER_HEADINGS[0], overflow="fold")
+    for heading in LAYER_HEADINGS[1:]:
         table.add_column(heading, justify="right")
-    total = sum(layer["macs"] for layer in layers)
-    for layer in sorted(layers, key=lambda each: -each["score_error"]):
-        cells = (
-            layer["layer"],
-            percent(layer["macs"] / total),
-            fixed(layer["sqnr_db"], 1),
-            fixed(layer["score_error"], 4),
-            str(layer["targets_lost"]),
-            str(layer["targets_gained"]),
-            percent(layer["pd_at_fa"]),
-        )
+    for cells in layer_rows(layers):
         table.add_row(*map(Text, cells))
     console.print(table)
 
