@@ -602,6 +602,7 @@ def quantize(
     seed: Seed = 0,
 ) -> None:
     """Turn weights into a bundle of FP32 and INT8 graphs; the test list is never seen."""
+    from irstd_edge.calibration.outcome import outcome_words
 
     bundle = _quantize(
         weights,
@@ -616,10 +617,8 @@ def quantize(
         seed=seed,
         normalise=normalise,
     )
-    from irstd_edge.calibration.outcome import outcome_words
-
     for line in outcome_words(bundle.manifest.quantization):
-        talk.print(line, markup=False, soft_wrap=True)
+        _say(line)
     print(bundle.path)
 
 
