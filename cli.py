@@ -162,7 +162,7 @@ def _results(json_to: str | None) -> Console:
 
 def _emit(value: Any, json_to: str | None) -> None:
     """Write the machine's form of a result where `--json` says."""
-    from irstd_edge.edge.files import write_json
+    from irstd_edge.edge.json_files import write_json
 
     if json_to == "-":
         print(json.dumps(value, indent=2, allow_nan=False))
@@ -1086,7 +1086,8 @@ def demo(
     from irstd_edge.benchmarks.summary import summaries
     from irstd_edge.benchmarks.table import print_table, print_verdict
     from irstd_edge.edge.dataset import open_dataset
-    from irstd_edge.edge.files import write_atomic, write_json
+    from irstd_edge.edge.files import write_atomic
+    from irstd_edge.edge.json_files import write_json
 
     scenes = out / "scenes"
     if not scenes.exists():

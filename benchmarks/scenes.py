@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from irstd_edge.benchmarks.scenery import KINDS, Scenery, Size
-from irstd_edge.edge.files import new_folder, write_json
+from irstd_edge.edge.files import new_folder
 from irstd_edge.edge.frames import MAX_SIDE_PX, png_of
+from irstd_edge.edge.json_files import write_json
 from irstd_edge.edge.types import BoolArray, FloatArray, Frame, IrstdError
 
 BITS = (8, 14, 16)

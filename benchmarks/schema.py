@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from irstd_edge.benchmarks.accuracy import METRICS
-from irstd_edge.edge.files import read_json
+from irstd_edge.edge.json_files import read_json
 from irstd_edge.edge.policy import is_printable
 from irstd_edge.edge.types import IrstdError
 

@@ -9,8 +9,9 @@ from irstd_edge.calibration.sensitivity import LayerError, layer_error_of, sensi
 from irstd_edge.calibration.subset import Progress
 from irstd_edge.edge.bundle import VARIANTS, Bundle
 from irstd_edge.edge.dataset import open_dataset
-from irstd_edge.edge.files import read_bytes, read_json, write_json
+from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.graph_file import refuse_graph
+from irstd_edge.edge.json_files import read_json, write_json
 from irstd_edge.edge.types import IrstdError, Sample
 
 SCHEMA = "irstd-edge/sensitivity/1"

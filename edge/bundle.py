@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from irstd_edge.edge.files import new_folder, read_json, sha256_of, write_json
+from irstd_edge.edge.files import new_folder, sha256_of
+from irstd_edge.edge.json_files import read_json, write_json
 from irstd_edge.edge.manifest import (
     GOLDEN,
     is_plain_name,

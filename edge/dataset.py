@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from irstd_edge.edge.files import read_json
 from irstd_edge.edge.frames import (
     EXTENSIONS,
     points_of_mask,
@@ -26,6 +25,7 @@ from irstd_edge.edge.frames import (
     resize_bilinear,
     resize_nearest,
 )
+from irstd_edge.edge.json_files import read_json
 from irstd_edge.edge.lists import list_of_split, names_of_list, names_of_split
 from irstd_edge.edge.policy import is_printable
 from irstd_edge.edge.types import BIT_DEPTHS, FloatArray, Frame, IrstdError, Sample, Skip

@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from irstd_edge.edge.files import new_folder, read_bytes, read_json, write_atomic, write_json
+from irstd_edge.edge.files import new_folder, read_bytes, write_atomic
+from irstd_edge.edge.json_files import read_json, write_json
 from irstd_edge.edge.types import IrstdError
 
 ENGINE, ENTRY, KEY, TIMINGS = "engine", "entry.json", "key", "timings"

@@ -5,24 +5,19 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
-import json
-import math
 import os
 import secrets
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO
 
 from irstd_edge.edge.errors import UNWRITABLE
-from irstd_edge.edge.policy import MAX_GRAPH_BYTES, MAX_TEXT_BYTES, refuse_special
+from irstd_edge.edge.policy import MAX_GRAPH_BYTES, refuse_special
 from irstd_edge.edge.types import IrstdError
 
 CHUNK_BYTES = 1 << 20
-MAX_DIGITS = 18
-"""Of a whole number in JSON: it stays within 64 bits."""
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <stdio.h> of Linux
 
 
@@ -186,63 +181,6 @@ def read_bytes(path: Path, max_bytes: int = MAX_GRAPH_BYTES) -> bytes:
     with open_to_read(path, max_bytes) as file:
         # No more than there is: Python gives memory to what is asked for.
         return file.read(min(max_bytes, os.fstat(file.fileno()).st_size))
-
-
-def read_json(path: Path, what: str) -> Any:
-    """The value in a strict JSON file (RFC 8259: no NaN, no Infinity, no name twice).
-
-    `what` names the file's purpose in the message, as in "a bench.json". Raises IrstdError.
-    """
-    data = read_bytes(path, MAX_TEXT_BYTES)
-    try:
-        return parse_json(data)
-    except (ValueError, RecursionError) as error:
-        raise IrstdError(
-            f"{path}: not the JSON of {what} ({error}): write it again or give another file"
-        ) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as strict JSON, atomically. NaN and infinity are a ValueError: say null."""
-    write_atomic(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def parse_json(data: bytes) -> Any:
-    """The value of strict JSON. Raises ValueError, or RecursionError where it is too deep."""
-    return json.loads(
-        data.decode("utf-8-sig"),
-        parse_constant=_refuse_constant,
-        parse_float=_finite,
-        parse_int=_countable,
-        object_pairs_hook=_object,
-    )
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text:.40} is more than a float holds")
-    return number
-
-
-def _countable(text: str) -> int:
-    """Larger ones can't be compared with floats without an OverflowError."""
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"{text:.40} is a number of {len(text)} digits")
-    return int(text)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Readers differ in which of two they take: a check could see one and its user the other."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"{twice!r:.80} stands there twice")
-    return value
 
 
 def _refuse_foreign(path: Path, replaces: str | None) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from irstd_edge.edge.bundle import Bundle
-from irstd_edge.edge.files import read_json
 from irstd_edge.edge.frames import png_of, read_frame
+from irstd_edge.edge.json_files import read_json
 from irstd_edge.edge.manifest import GOLDEN, JsonObject, object_of
 from irstd_edge.edge.runners import Runner
 from irstd_edge.edge.types import BIT_DEPTHS, Detection, Frame, IrstdError

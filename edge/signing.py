@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from irstd_edge.edge.files import read_bytes, read_json, write_json
+from irstd_edge.edge.files import read_bytes
+from irstd_edge.edge.json_files import read_json, write_json
 from irstd_edge.edge.policy import MAX_KEY_BYTES
 from irstd_edge.edge.types import IrstdError, MachineError
 

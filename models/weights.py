@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from irstd_edge.edge.files import open_to_read, parse_json, write_atomic
+from irstd_edge.edge.files import open_to_read, write_atomic
+from irstd_edge.edge.json_files import parse_json
 from irstd_edge.edge.policy import MAX_WEIGHTS_BYTES
 from irstd_edge.edge.types import IrstdError, ModelSpec, OperatingPoint
 from irstd_edge.models import MODELS, create_model, spec_of

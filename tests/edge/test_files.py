@@ -1,6 +1,5 @@
 import errno
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -191,30 +190,3 @@ def test_sha256_of_is_the_digest_of_the_contents(tmp_path: Path) -> None:
     assert files.sha256_of(path) == hashlib.sha256(raw).hexdigest()
     with pytest.raises(IrstdError, match=r"gone: cannot be read \(No such file or directory\)"):
         files.sha256_of(tmp_path / "gone")
-
-
-def test_json_goes_there_and_back(tmp_path: Path) -> None:
-    value = {"b": [1, 2.5, None, True], "a": {"é": "x"}}
-    files.write_json(tmp_path / "v.json", value)
-    assert files.read_json(tmp_path / "v.json", "a value") == value
-    assert list(json.loads((tmp_path / "v.json").read_text())) == ["b", "a"]
-
-
-def test_json_has_no_nan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        files.write_json(tmp_path / "v.json", {"f1": float("nan")})
-    assert names_in(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "raw", [b"", b"{", b'{"a": NaN}', b"[Infinity]", b"\xff\xfe{", b"[" * 100_000, b"{} {}"]
-)
-def test_json_that_is_none_is_one_line_with_the_fix(tmp_path: Path, raw: bytes) -> None:
-    path = tmp_path / "bench.json"
-    path.write_bytes(raw)
-    with pytest.raises(IrstdError) as caught:
-        files.read_json(path, "a bench")
-    line = str(caught.value)
-    assert line.startswith(f"{path}: not the JSON of a bench (")
-    assert line.endswith("): write it again or give another file")
-    assert "\n" not in line

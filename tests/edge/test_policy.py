@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from irstd_edge.edge.dataset import open_dataset
-from irstd_edge.edge.files import open_to_read, read_bytes, read_json, refuse_unwritable
+from irstd_edge.edge.files import open_to_read, read_bytes, refuse_unwritable
 from irstd_edge.edge.frames import png_of, read_frame
+from irstd_edge.edge.json_files import read_json
 from irstd_edge.edge.lists import frames_in, names_of_list
 from irstd_edge.edge.policy import is_printable, printable
 from irstd_edge.edge.sequences import frames_of

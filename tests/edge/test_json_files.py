@@ -1,0 +1,34 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from irstd_edge.edge.json_files import read_json, write_json
+from irstd_edge.edge.types import IrstdError
+
+
+def test_json_goes_there_and_back(tmp_path: Path) -> None:
+    value = {"b": [1, 2.5, None, True], "a": {"é": "x"}}
+    write_json(tmp_path / "v.json", value)
+    assert read_json(tmp_path / "v.json", "a value") == value
+    assert list(json.loads((tmp_path / "v.json").read_text())) == ["b", "a"]
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "v.json", {"f1": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b'{"a": NaN}', b"[Infinity]", b"\xff\xfe{", b"[" * 100_000, b"{} {}"]
+)
+def test_json_that_is_none_is_one_line_with_the_fix(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "bench.json"
+    path.write_bytes(raw)
+    with pytest.raises(IrstdError) as caught:
+        read_json(path, "a bench")
+    line = str(caught.value)
+    assert line.startswith(f"{path}: not the JSON of a bench (")
+    assert line.endswith("): write it again or give another file")
+    assert "\n" not in line
