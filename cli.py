@@ -10,10 +10,10 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
@@ -25,7 +25,7 @@ from irstd_edge.edge.policy import limit_memory, printable
 if TYPE_CHECKING:
     from irstd_edge.edge.bundle import Bundle
     from irstd_edge.edge.runners import Runner
-    from irstd_edge.edge.types import Frame, Prediction
+    from irstd_edge.edge.types import Detection, Frame, Prediction
 
 app = typer.Typer(
     name="irstd-edge",
@@ -139,7 +139,7 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, float, float], None]]:
+def _progress() -> Iterator[Callable[[str, float, float | None], None]]:
     """Yield a function (what, done, total) that moves a bar on a terminal, and nothing else."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -147,7 +147,7 @@ def _progress() -> Iterator[Callable[[str, float, float], None]]:
     with Progress(*columns, console=talk, disable=not talk.is_terminal, transient=True) as bars:
         tasks: dict[str, Any] = {}
 
-        def update(what: str, done: float, total: float) -> None:
+        def update(what: str, done: float, total: float | None) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what)
             bars.update(tasks[what], completed=done, total=total)
@@ -483,10 +483,17 @@ def _counted(samples: Iterator[Any], total: int, what: str, move: Any) -> Iterat
 def predict(
     source: Source,
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Frames, videos, stacks, folders.")
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Frames, videos, stacks, folders; - for stdin."),
     ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="For overlays.")] = None,
     draw: Annotated[bool, typer.Option("--overlay", help="Write pictures to --out.")] = False,
+    video: Annotated[
+        Path | None, typer.Option(metavar="FILE.avi|FILE.mp4", help="Overlays as a video.")
+    ] = None,
+    video_fps: Annotated[
+        float, typer.Option(metavar="HZ", min=0.1, max=1000, help="Frames/s of --video.")
+    ] = 25.0,
     bits: Annotated[
         int | None, typer.Option(help="Of the sensor, if fewer than the file's.")
     ] = None,
@@ -506,38 +513,93 @@ def predict(
 ) -> None:
     """Detect targets in frames: one JSON object a line, as it comes.
 
-    Ctrl-C keeps what is done and exits 130.
+    Ctrl-C keeps what is done and exits 130; so does a sensor that stops amid a frame, with 2.
     """
     from dataclasses import asdict
 
     from irstd_edge.edge.ahead import read_ahead
-    from irstd_edge.edge.lists import frames_in
-    from irstd_edge.edge.sequences import extensions, frames_of, raw_format
 
     if draw and out is None:
         raise IrstdError("--overlay: has nowhere to write; add --out DIR")
-    layout = None if raw is None else raw_format(raw)
-    files = frames_in(paths, extensions(layout))
-    frames = ((n, f) for n, file in enumerate(files, 1) for f in frames_of(file, bits, layout))
+    come = _frames_to_come(paths, raw, bits)
     with (
         _progress() as move,
         _runner(source, runtime, variant, public_key, normalise) as run,
         _clipping() as check,
         _lines(json_to) as write,
+        _drawing(out if draw else None, video, video_fps) as show,
     ):
         look = _predict_by(run, tile, halo, _threshold(run, threshold, max_fa))
         try:
-            for number, frame in read_ahead(frames):
+            for number, frame in read_ahead(come.frames, leave=come.leave):
                 detections = look(frame).detections
                 write({"frame": frame.name, "detections": [asdict(d) for d in detections]})
                 check(frame)
-                if draw and out is not None:
-                    _write_overlay(out / f"{frame.name}.png", frame, detections)
-                move(run.name, number, len(files))
+                show(frame, detections)
+                move(run.name, number, come.total)
             return
         except KeyboardInterrupt:  # what is done is a result
             talk.print("stopped: the lines of the frames done so far are kept")
-    raise typer.Exit(130)
+            end: Exception = typer.Exit(130)
+        except IrstdError as error:
+            if come.total is not None:  # a file can be read again, a sensor's frames cannot
+                raise
+            end = error
+    raise end
+
+
+class _Come(NamedTuple):
+    """The frames that are asked for."""
+
+    frames: Iterator[tuple[int, Frame]]
+    """Each with the number of its file; of stdin with its own."""
+    total: int | None
+    """Of the files; nobody knows how many frames stdin will have."""
+    leave: Callable[[], None]
+    """Waits for no more of them."""
+
+
+def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Come:
+    from irstd_edge.edge.lists import frames_in
+    from irstd_edge.edge.sequences import extensions, frames_of, raw_format
+    from irstd_edge.edge.stream import RawStream
+
+    layout = None if raw is None else raw_format(raw)
+    if Path("-") not in paths:
+        files = frames_in(paths, extensions(layout))
+        frames = ((n, f) for n, file in enumerate(files, 1) for f in frames_of(file, bits, layout))
+        return _Come(frames, len(files), lambda: None)
+    if len(paths) > 1:
+        raise IrstdError("-: stdin goes alone; give the files in another call")
+    if layout is None:
+        raise IrstdError("-: stdin holds counts without a header; say how, as --raw 640x512:u16le")
+    stream = RawStream(sys.stdin.fileno(), layout, bits)
+    return _Come(enumerate(stream, 1), None, stream.leave)
+
+
+@contextmanager
+def _drawing(
+    folder: Path | None, video: Path | None, fps: float
+) -> Iterator[Callable[[Frame, Sequence[Detection]], None]]:
+    """Yield what draws a frame's detections into a picture of `folder`, and into the video."""
+    import cv2
+
+    from irstd_edge.edge.files import write_atomic
+    from irstd_edge.edge.overlay import open_video, overlay
+
+    with nullcontext() if video is None else open_video(video, fps) as add:
+
+        def show(frame: Frame, detections: Sequence[Detection]) -> None:
+            if folder is None and add is None:
+                return
+            picture = overlay(frame, detections)
+            if folder is not None:
+                data = cv2.imencode(".png", picture)[1].tobytes()
+                write_atomic(folder / f"{frame.name}.png", data)
+            if add is not None:
+                add(frame.name, picture)
+
+        yield show
 
 
 @contextmanager
@@ -570,15 +632,6 @@ def _clipping() -> Iterator[Callable[[Frame], None]]:
     yield check
     if clipped > 1:
         talk.print(f"clipped: {clipped} frames have over {CLIPPED_SHARE:.1%} at full scale")
-
-
-def _write_overlay(path: Path, frame: Any, detections: Any) -> None:
-    import cv2
-
-    from irstd_edge.edge.files import write_atomic
-    from irstd_edge.edge.overlay import overlay
-
-    write_atomic(path, cv2.imencode(".png", overlay(frame, detections))[1].tobytes())
 
 
 @app.command()

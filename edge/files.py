@@ -51,6 +51,28 @@ def open_atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
+def path_to_write(path: Path) -> Iterator[Path]:
+    """`open_atomic` for a library that opens files itself: yield a free path of the same ending.
+
+    Where the block makes no file there, what stood at `path` stays.
+    """
+    try:
+        path = path.resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = _sibling(path).with_suffix(f".partial{path.suffix}")
+        try:
+            yield partial
+            if partial.exists():
+                _sync(partial)
+                os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        _sync(path.parent)
+    except OSError as error:
+        raise _cannot(path, "be written", error) from error
+
+
+@contextmanager
 def _renamed(path: Path) -> Iterator[IO[bytes]]:
     partial = _sibling(path)
     try:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import copytree, which
 
+import cv2
 import numpy as np
 import pytest
 
@@ -208,6 +209,47 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, to_file: bool) -> None:
     assert [line["frame"] for line in lines] == [f"flight#{i}" for i in range(len(lines))]
     assert 0 < len(lines) < 100_000
     assert {p.name for p in tmp_path.iterdir()} <= {"flight.raw", "found.jsonl"}
+
+
+@pytest.mark.parametrize("tail", [0, 100])
+def test_stdin_is_a_sensor(tmp_path: Path, tail: int) -> None:
+    counts = np.full((3, 64, 64), 8000, "<u2")
+    counts += np.random.default_rng(0).integers(0, 60, counts.shape, dtype="<u2")
+    for index, frame in enumerate(counts):
+        frame[20 + 8 * index : 23 + 8 * index, 30:33] += 900
+    (tmp_path / "flight.raw").write_bytes(counts.tobytes())
+    out, video = tmp_path / "found.jsonl", tmp_path / "found.avi"
+    more = ["--raw", "64x64:u16le", "--bits", "14", "--json", str(out), "--video", str(video)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "irstd_edge.cli", "predict", "p2p", "-", *more],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as run:
+        _, words = run.communicate(counts.tobytes() + bytes(tail))
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["frame"] for line in lines] == ["stdin#0", "stdin#1", "stdin#2"]
+    for index, line in enumerate(lines):
+        (found,) = line["detections"]
+        assert found["row"] == pytest.approx(21 + 8 * index, abs=1)
+        assert found["col"] == pytest.approx(31, abs=1)
+    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    # A file can be read again; what a sensor sent cannot, so its lines are kept.
+    assert run.returncode == (2 if tail else 0)
+    ends = b"irstd-edge: stdin: ends after 3 frames of 64x64:u16le and 100 bytes"
+    assert words.startswith(ends) if tail else not words
+
+
+@pytest.mark.parametrize(
+    ("paths", "why"),
+    [
+        (["-"], "-: stdin holds counts without a header; say how, as --raw 640x512:u16le"),
+        (["-", "other.raw"], "-: stdin goes alone; give the files in another call"),
+    ],
+)
+def test_stdin_needs_a_layout_and_goes_alone(paths: list[str], why: str) -> None:
+    raw = ["--raw", "8x8:u8"] if len(paths) > 1 else []
+    refused(irstd_edge("predict", "p2p", *paths, *raw), why)
 
 
 def test_a_broken_frame_leaves_the_old_file(scenes: Path, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
-from irstd_edge.edge.overlay import overlay
-from irstd_edge.edge.types import Detection, Frame
+from irstd_edge.edge.overlay import CODECS, open_video, overlay
+from irstd_edge.edge.types import Detection, Frame, IrstdError
 
 
 def scene(height: int, width: int, bits: int = 8) -> Frame:
@@ -81,3 +84,72 @@ def test_the_longer_side_has_at_least_512_px(
 @pytest.mark.parametrize("longer", [205, 400])
 def test_it_is_enlarged_where_rounding_down_would_leave_it_smaller(longer: int) -> None:
     assert max(overlay(scene(100, longer), ()).shape) >= 512
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_a_video_has_every_picture_in_order_at_its_rate(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"found{suffix}"
+    greys = range(20, 240, 20)
+    with open_video(path, 12.5) as add:
+        for grey in greys:
+            add(f"f{grey}", np.full((64, 96, 3), grey, np.uint8))
+        assert not path.exists()
+    video = cv2.VideoCapture(str(path))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
+    read = []
+    while (found := video.read())[0]:
+        read.append(found[1].mean())
+    assert read == pytest.approx(list(greys), abs=4)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_video_of_nothing_is_no_file_and_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "found.avi"
+    for old in (None, b"old"):
+        if old is not None:
+            path.write_bytes(old)
+        with open_video(path, 25):
+            pass
+        assert [p.read_bytes() for p in tmp_path.iterdir()] == ([] if old is None else [old])
+
+
+def test_pictures_of_two_sizes_are_no_video(tmp_path: Path) -> None:
+    with (
+        pytest.raises(IrstdError, match=r"^--video: second: has another size .* use --overlay"),
+        open_video(tmp_path / "found.avi", 25) as add,
+    ):
+        add("first", np.zeros((64, 96, 3), np.uint8))
+        add("second", np.zeros((96, 64, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_video_needs_an_ending_that_is_one(tmp_path: Path) -> None:
+    with pytest.raises(IrstdError, match=r"found\.gif: is no \.avi or \.mp4"):
+        open_video(tmp_path / "found.gif", 25).__enter__()
+
+
+def test_a_video_that_was_not_written_whole_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk: OpenCV writes on and says nothing."""
+
+    class Lossy:
+        def __init__(self) -> None:
+            self.inner = inner()
+
+        def write(self, picture: np.ndarray) -> None:
+            pass
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.inner, name)
+
+    inner, code = cv2.VideoWriter, cv2.VideoWriter.fourcc
+    monkeypatch.setattr(cv2, "VideoWriter", Lossy)
+    monkeypatch.setattr(Lossy, "fourcc", staticmethod(code), raising=False)
+    with (
+        pytest.raises(IrstdError, match=r"found\.avi: holds 0 of 2 frames: check path"),
+        open_video(tmp_path / "found.avi", 25) as add,
+    ):
+        for name in "ab":
+            add(name, np.zeros((64, 96, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
