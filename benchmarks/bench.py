@@ -45,8 +45,9 @@ def bench(
     """Measure every bundle; the value of bench.json, of schema irstd-edge/bench/1.
 
     Every variant is evaluated on the whole data, then all variants of a bundle are timed in
-    turns. Beyond the schema a variant holds `infer_ms` (raw times), `load_ms` and
-    `gpu_memory_mb`, and `weak` (why its times deserve distrust), a model `timed_on`.
+    turns. Beyond the schema a variant holds its raw times (`read_ms`, `pre_ms`, `infer_ms`,
+    `post_ms`), `load_ms` and `gpu_memory_mb`, and `weak` (why its times deserve distrust), a model
+    `timed_on`.
 
     Raises:
         IrstdError: no bundle, no variant that runs, or unusable data.
@@ -219,7 +220,7 @@ def _variant(
         "fps": timing.fps,
         "fps_end_to_end": timing.fps_end_to_end,
         "accuracy": None if evaluation is None else evaluation.accuracy(),
-        "infer_ms": [round(float(ms), 4) for ms in timing.infer_ms],
+        **timing.raw_ms,
     }
 
 

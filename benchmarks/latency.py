@@ -101,6 +101,20 @@ class Timing:
         }
 
     @property
+    def raw_ms(self) -> dict[str, list[float] | None]:
+        """Every time, `read_ms`, `pre_ms`, `infer_ms`, `post_ms`, to a ten-thousandth of a ms."""
+        times = {
+            "read_ms": self.read_ms,
+            "pre_ms": self.pre_ms,
+            "infer_ms": self.infer_ms,
+            "post_ms": self.post_ms,
+        }
+        return {
+            name: None if ms is None else [round(float(x), 4) for x in ms]
+            for name, ms in times.items()
+        }
+
+    @property
     def fps(self) -> float:
         """Frames per second of the inference alone, at its median."""
         return 1000 / self.p50_ms

@@ -103,7 +103,7 @@ _VARIANT = {
     "latency_ms": Maybe(_all(Maybe(NUMBER), "p50", "p90", "p99", "mean", "samples")),
     "stages_ms": Maybe(_all(Maybe(NUMBER), "read", "pre", "infer", "post")),
     "accuracy": Maybe(_ACCURACY),
-    **_all(Maybe(NUMBERS, optional=True), "infer_ms", "range_ms"),
+    **_all(Maybe(NUMBERS, optional=True), "read_ms", "pre_ms", "infer_ms", "post_ms", "range_ms"),
     "pace": Maybe(_PACE, optional=True),
     "layers_ms": Maybe([{**_all(TEXT, "layer", "op"), "ms": NUMBER}], optional=True),
     "weak": Maybe([TEXT], optional=True),

@@ -91,7 +91,10 @@ def test_every_variant_is_timed_judged_and_compared(
     fp32, int8 = result["variants"]
     assert [fp32["name"], int8["name"]] == ["fp32", "int8"]
     assert fp32["bytes"] == len(threshold_net(60))
-    assert fp32["latency_ms"]["samples"] == len(fp32["infer_ms"]) == 5
+    assert fp32["latency_ms"]["samples"] == 5
+    for stage, mean in fp32["stages_ms"].items():  # every time is kept, of every stage
+        assert len(fp32[f"{stage}_ms"]) == 5
+        assert np.mean(fp32[f"{stage}_ms"]) == pytest.approx(mean, abs=1e-4)
     assert fp32["stages_ms"]["read"] > 0
     assert (fp32["memory_mb"], fp32["load_ms"], fp32["gpu_memory_mb"]) == (12.5, 80.0, None)
     assert (fp32["accuracy"]["pd"], int8["accuracy"]["pd"]) == (1.0, 0.75)
