@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from irstd_edge.benchmarks.counts import MaskCounts, PointCounts
 from irstd_edge.benchmarks.curves import Counts, Curve, curve_of, frame_counts, thresholds_with
-from irstd_edge.benchmarks.matching import match_masks, match_points
+from irstd_edge.benchmarks.matching import MaskMatch, match_masks, match_points
 from irstd_edge.benchmarks.targets import NEAR_PX as NEAR_PX
 from irstd_edge.benchmarks.targets import (
     FalseAlarm,
@@ -181,12 +181,14 @@ def evaluate(
         if isinstance(sample, Skip):
             skipped.append(sample)
         else:
-            prediction = predict(sample.frame)
-            counts = None
+            prediction, counts, pair = predict(sample.frame), None, None
+            if prediction.mask is not None and sample.mask is not None:
+                pair = match_masks(prediction.mask, sample.mask)
             if thresholds is not None and threshold is not None:
-                counts = frame_counts(sample, prediction, thresholds)
+                blobs = None if pair is None else pair.truth.centroids
+                counts = frame_counts(sample, prediction, thresholds, blobs)
                 prediction = _cut(prediction, threshold)
-            images.append(replace(_image_result(sample, prediction), curve=counts))
+            images.append(replace(_image_result(sample, prediction, pair), curve=counts))
     if not images:
         why = f"; {skipped[0].name}: {skipped[0].reason}" if skipped else ""
         raise IrstdError(f"data: none of {len(skipped)} frames can be used{why}")
@@ -201,13 +203,10 @@ def _cut(prediction: Prediction, threshold: float) -> Prediction:
     return replace(prediction, detections=kept)
 
 
-def _image_result(sample: Sample, prediction: Prediction) -> ImageResult:
+def _image_result(sample: Sample, prediction: Prediction, pair: MaskMatch | None) -> ImageResult:
     found = np.array([(d.row, d.col, d.score) for d in prediction.detections]).reshape(-1, 3)
     near = match_points(found, sample.points, NEAR_PX)
-    mask: MaskCounts | None = None
-    if prediction.mask is not None and sample.mask is not None:
-        pair = match_masks(prediction.mask, sample.mask)
-        mask = pair.counts
+    if pair is not None:
         targets = mask_targets(sample, prediction, pair)
         false_alarms = false_blobs(prediction, pair)
     else:
@@ -216,7 +215,7 @@ def _image_result(sample: Sample, prediction: Prediction) -> ImageResult:
     return ImageResult(
         name=sample.frame.name,
         shape=sample.frame.shape,
-        mask=mask,
+        mask=None if pair is None else pair.counts,
         points_3px=near.counts,
         points_5px=match_points(found, sample.points, WIDE_PX).counts,
         targets=targets,

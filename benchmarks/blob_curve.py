@@ -17,7 +17,6 @@ import numpy.typing as npt
 from irstd_edge.benchmarks.matching import (
     PD_RADIUS_PX,
     Points,
-    components_of_mask,
     foreground_box,
     moved,
 )
@@ -57,19 +56,19 @@ def blob_counts(
     probability: FloatArray,
     thresholds: npt.NDArray[np.float64],
     points: npt.NDArray[np.floating],
-    truth: BoolArray | None,
+    targets: Points | None,
 ) -> Ints:
     """(T, 4): points predicted, points that hit, targets found, false pixels at each threshold.
 
     probability: (H, W). thresholds: (T,) rising. points: (M, 2) row, col of the true targets.
-    truth: their (H, W) mask; without one the last two are 0.
+    targets: (K, 2) centroids of the blobs of their mask; without one the last two are 0.
     """
     counts = np.zeros((len(thresholds), 4), np.int64)
     blobs = blobs_above(probability, thresholds)
     counts[:, 0] = np.bincount(blobs.level, minlength=len(thresholds))
     counts[:, 1] = _point_hits(blobs, points.astype(np.float64).reshape(-1, 2), len(thresholds))
-    if truth is not None:
-        taken = _taken(blobs, components_of_mask(truth).centroids)
+    if targets is not None:
+        taken = _taken(blobs, targets)
         counts[:, 2] = np.bincount(blobs.level[taken], minlength=len(thresholds))
         false = np.where(taken, 0, blobs.areas_px)
         counts[:, 3] = np.bincount(blobs.level, false, minlength=len(thresholds))

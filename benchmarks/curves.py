@@ -50,13 +50,16 @@ def thresholds_with(own: float) -> Floats:
     return np.array(sorted({*THRESHOLDS, own}))
 
 
-def frame_counts(sample: Sample, prediction: Prediction, thresholds: Floats) -> Counts:
+def frame_counts(
+    sample: Sample, prediction: Prediction, thresholds: Floats, targets: Floats | None
+) -> Counts:
     """(T, 4) counts of one frame, as `PREDICTED` and its like name the columns.
 
-    prediction: made at `threshold_to_predict`.
+    prediction: made at `threshold_to_predict`. targets: (K, 2) centroids of the true blobs, where
+    the sample has a mask.
     """
     if prediction.mask is not None:
-        return blob_counts(prediction.probability, thresholds, sample.points, sample.mask)
+        return blob_counts(prediction.probability, thresholds, sample.points, targets)
     rows = np.array([(d.row, d.col, d.score) for d in prediction.detections]).reshape(-1, 3)
     taken = match_points(rows, sample.points, NEAR_PX).taken
     counts = np.zeros((len(thresholds), 4), np.int64)

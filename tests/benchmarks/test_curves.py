@@ -53,7 +53,7 @@ def test_all_thresholds_at_once_are_each_threshold_by_itself(
     probability: np.ndarray, truth: np.ndarray
 ) -> None:
     points = components_of_mask(truth).centroids
-    counts = blob_counts(probability, LEVELS, points, truth)
+    counts = blob_counts(probability, LEVELS, points, points)
     assert counts.tolist() == plain(probability, truth, points)
 
 
@@ -70,7 +70,7 @@ def test_blobs_are_those_of_each_threshold_in_their_order(probability: np.ndarra
 def test_a_frame_with_nothing_in_it_has_no_counts() -> None:
     nothing = np.zeros((8, 8), np.float32)
     points = np.zeros((0, 2))
-    assert not blob_counts(nothing, LEVELS, points, nothing > 0).any()
+    assert not blob_counts(nothing, LEVELS, points, points).any()
     assert not blob_counts(nothing, LEVELS, points, None).any()
 
 
