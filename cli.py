@@ -25,7 +25,7 @@ from irstd_edge.edge.policy import limit_memory, printable
 if TYPE_CHECKING:
     from irstd_edge.edge.bundle import Bundle
     from irstd_edge.edge.runners import Runner
-    from irstd_edge.edge.types import Detection, Frame, Prediction
+    from irstd_edge.edge.types import Detection, Frame, ModelSpec, Prediction
 
 app = typer.Typer(
     name="irstd-edge",
@@ -221,18 +221,23 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     loss: Annotated[str | None, typer.Option(help="sls, soft-iou, dice, bce, ...")] = None,
     recipe: Annotated[str, typer.Option(help="default, paper or finetune.")] = "default",
+    normalise: Normalise = None,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN/last.ckpt.")] = False,
 ) -> None:
     """Train a detector; the best epoch on the held-out tenth is kept."""
+    from irstd_edge.edge.normalisation import with_normalisation
+    from irstd_edge.models import spec_of
     from irstd_edge.models.recipes import recipe_of
     from irstd_edge.models.train import Epoch
     from irstd_edge.models.train import train as train_model
-    from irstd_edge.models.weights import find_weights
+    from irstd_edge.models.weights import find_weights, read_card, spec_of_card
 
     chosen = recipe_of(model, recipe, epochs=epochs, batch_size=batch_size, lr=lr, loss=loss)
     start = None if weights is None else find_weights(weights)
+    of_start = spec_of(model) if start is None else spec_of_card(*read_card(start))
+    spec = with_normalisation(of_start, normalise)
     fit, held_out = _samples(data, "train"), _samples(data, "val")
     first = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun
     if first:
@@ -254,8 +259,9 @@ def train(
             seed=seed,
             device=device,
             weights=start,
+            normalisation=spec.input.normalisation,
             resume=resume,
-            validate=_validation(model, held_out),
+            validate=_validation(spec, held_out),
             progress=show,
         )
     if first:
@@ -277,13 +283,12 @@ def _samples(folders: list[Path], split: str) -> list[Any]:
     return samples
 
 
-def _validation(model: str, held_out: list[Any]) -> Callable[[Any], dict[str, Any]]:
+def _validation(spec: ModelSpec, held_out: list[Any]) -> Callable[[Any], dict[str, Any]]:
     from irstd_edge.benchmarks.operating_point import held_out_scores
     from irstd_edge.edge.runners import torch_runner
-    from irstd_edge.models import spec_of
 
     def validate(net: Any) -> dict[str, Any]:
-        with torch_runner(net.deploy(), spec_of(model)) as run:
+        with torch_runner(net.deploy(), spec) as run:
             return held_out_scores(run.predict, held_out)
 
     return validate
@@ -342,13 +347,13 @@ def _weights_runner(source: str, normalise: str | None) -> Runner:
     from irstd_edge.edge.runners import torch_runner
 
     try:
-        from irstd_edge.models.weights import load_model, spec_with_threshold
+        from irstd_edge.models.weights import load_model, spec_of_card
     except ModuleNotFoundError as error:
         raise MachineError(
             f"{source}: weights need {error.name}: pip install 'irstd-edge[train]' or give a bundle"
         ) from error
     net, model, card = load_model(source)
-    spec = with_normalisation(spec_with_threshold(model, card), normalise)
+    spec = with_normalisation(spec_of_card(model, card), normalise)
     return torch_runner(net.deploy(), spec)
 
 

@@ -46,7 +46,7 @@ from irstd_edge.edge.types import (
     Sample,
     Skip,
 )
-from irstd_edge.models.weights import find_weights, load_model, spec_with_threshold
+from irstd_edge.models.weights import find_weights, load_model, spec_of_card
 
 PACKAGES = ("irstd-edge", "torch", "nncf", "onnx", "onnxruntime", "numpy")
 REMEDY = {
@@ -154,7 +154,7 @@ def _case(
     path = find_weights(weights)
     net, model, card = load_model(path)
     train, held_out = open_dataset(data, "train"), open_dataset(data, "val")
-    spec = with_normalisation(spec_with_threshold(model, card), normalisation)
+    spec = with_normalisation(spec_of_card(model, card), normalisation)
     samples = calibration_samples(train, frames, seed, progress, spec.input)
     entry = replace(spec.input, bit_depth=samples[0].frame.bit_depth)
     spec = replace(spec, input=entry)

@@ -7,7 +7,7 @@ that is resumed, or split over processes, draws what an undisturbed one draws.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from irstd_edge.edge.frames import normalise, resize_bilinear, resize_nearest
 from irstd_edge.edge.types import FloatArray, InputSpec, Sample
+from irstd_edge.models.copy_paste import cut_target, paste
 from irstd_edge.models.point_targets import radii_px, render_points
 
 
@@ -37,6 +38,8 @@ class Augmentation:
     """Highest standard deviation of added noise, of full scale."""
     blur_px: float = 0.0
     """Highest standard deviation of a blur that half of the crops get."""
+    paste: int = 0
+    """A crop gets up to this many targets of other frames."""
 
 
 @dataclass(frozen=True)
@@ -82,25 +85,46 @@ def labelled(sample: Sample, spec: InputSpec) -> Labelled:
     return Labelled(image, mask, sample.points, radii_px(image, sample.points))
 
 
-def crop(source: Labelled, how: Augmentation | PaperAugmentation, rng: np.random.Generator) -> Crop:
-    """Cut one crop and change it as `how` says."""
+def crop(
+    source: Labelled,
+    how: Augmentation | PaperAugmentation,
+    rng: np.random.Generator,
+    donors: Sequence[Labelled] = (),
+) -> Crop:
+    """Cut one crop and change it as `how` says; targets to paste come from `donors`."""
     if isinstance(how, PaperAugmentation):
         return _paper_crop(source, how, rng)
-    return _free_crop(source, how, rng)
+    return _free_crop(source, how, rng, donors)
 
 
-def _free_crop(source: Labelled, how: Augmentation, rng: np.random.Generator) -> Crop:
-    """Zoom, cut, relight, mirror and turn."""
+def _free_crop(
+    source: Labelled, how: Augmentation, rng: np.random.Generator, donors: Sequence[Labelled]
+) -> Crop:
+    """Zoom, cut, paste, relight, mirror and turn."""
     zoom = float(np.exp(rng.uniform(*np.log(how.zoom))))
     centre = _centre(source, how, how.size_px / zoom, rng)
     shift = how.size_px / 2 - 0.5 - zoom * centre
     matrix = np.array([[zoom, 0, shift[1]], [0, zoom, shift[0]]])
     size = (how.size_px, how.size_px)
     view = cv2.warpAffine(source.image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-    image = _relit(np.asarray(view, np.float32), how, rng)
+    image = np.asarray(view, np.float32)
     mask = np.asarray(cv2.warpAffine(source.mask, matrix, size) > 0.5, np.float32)
-    points = source.points * zoom + shift
-    return _turned(_kept(image, mask, points, source.radii * zoom), rng)
+    cut = _kept(image, mask, source.points * zoom + shift, source.radii * zoom)
+    if how.paste and donors:
+        for _ in range(int(rng.integers(how.paste, endpoint=True))):
+            cut = _pasted(cut, donors[int(rng.integers(len(donors)))], rng)
+    return _turned(replace(cut, image=_relit(cut.image, how, rng)), rng)
+
+
+def _pasted(cut: Crop, donor: Labelled, rng: np.random.Generator) -> Crop:
+    """Add a target of `donor`, if it has one that comes out clean."""
+    if not len(donor.points):
+        return cut
+    at = rng.integers(len(donor.points))
+    patch = cut_target(donor.image, donor.mask, donor.points[at], float(donor.radii[at]))
+    if patch is None:
+        return cut
+    return Crop(*paste(cut.image, cut.mask, cut.points, cut.radii, patch, rng))
 
 
 def _kept(image: FloatArray, mask: FloatArray, points: FloatArray, radii: FloatArray) -> Crop:
@@ -218,7 +242,12 @@ def epoch_crops(
         positions = range(step * batch_size + rank, (step + 1) * batch_size, world_size)
         yield [
             # A set smaller than a batch is gone round more than once.
-            crop(frames[order[at % len(order)]], how, np.random.default_rng((seed, epoch, at)))
+            crop(
+                frames[order[at % len(order)]],
+                how,
+                np.random.default_rng((seed, epoch, at)),
+                frames,
+            )
             for at in positions
         ]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from irstd_edge.edge.files import write_atomic
-from irstd_edge.edge.types import IrstdError, Sample
+from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
 from irstd_edge.models.pickles import unpickled
 from irstd_edge.models.recipes import Recipe
 
@@ -37,9 +37,10 @@ class State:
     """Whether the run started from given weights."""
 
 
-def identity_of(model: str, samples: Sequence[Sample], recipe: Recipe, seed: int) -> str:
+def identity_of(spec: ModelSpec, samples: Sequence[Sample], recipe: Recipe, seed: int) -> str:
     """Name what decides a run, so that another one is not resumed by mistake."""
-    digest = hashlib.sha256(json.dumps([model, asdict(recipe), seed]).encode())
+    settings = [spec.name, spec.input.normalisation, asdict(recipe), seed]
+    digest = hashlib.sha256(json.dumps(settings).encode())
     for sample in samples:
         digest.update(sample.frame.name.encode())
         digest.update(sample.points.tobytes())

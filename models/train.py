@@ -20,7 +20,8 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from irstd_edge.edge.files import sole_writer, write_atomic
-from irstd_edge.edge.types import IrstdError, Sample
+from irstd_edge.edge.normalisation import with_normalisation
+from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
 from irstd_edge.models import create_model, spec_of
 from irstd_edge.models.batches import Labelled, labelled, steps_per_epoch
 from irstd_edge.models.launch import launch
@@ -61,6 +62,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     weights: Path | None = None,
+    normalisation: str | None = None,
     resume: bool = False,
     validate: Validate | None = None,
     validate_every: int | None = None,
@@ -69,7 +71,8 @@ def train(
     """Train a network and return the path of the weights that were best on held-out frames.
 
     Writes OUT/model.safetensors, OUT/metrics.jsonl and OUT/last.ckpt. `weights` is where it
-    starts from; `resume` goes on from OUT/last.ckpt. Without `validate` the last epoch is kept.
+    starts from; `normalisation`, if not the network's own, how counts become its input; `resume`
+    goes on from OUT/last.ckpt. Without `validate` the last epoch is kept.
     It validates after the last epoch, and every `validate_every`: by default a dozen times.
     Of several processes the first alone validates, writes and reports progress.
     Raises IrstdError where OUT holds another run, or nothing to resume, and where the loss is
@@ -78,13 +81,14 @@ def train(
     _check(model, samples, out, seed, resume)
     fabric = launch(device, partial=recipe.loss == "sls" and recipe.warm > 0)
     _check_batch(model, recipe.batch_size, fabric.world_size)
-    identity = identity_of(model, samples, recipe, seed)
+    spec = with_normalisation(spec_of(model), normalisation)
+    identity = identity_of(spec, samples, recipe, seed)
     with sole_writer(out) if fabric.is_global_zero else nullcontext():
         _check_out(out, resume)
         state = read_state(out / CHECKPOINT, identity, fabric.device) if resume else None
         learner = _learner(model, recipe, seed, fabric, weights, state)
-        frames = [labelled(sample, spec_of(model).input) for sample in samples]
-        run = _Run(model, out, identity, learner, state)
+        frames = [labelled(sample, spec.input) for sample in samples]
+        run = _Run(spec, out, identity, learner, state)
         every = validate_every or max(5, recipe.epochs // 12)
         for epoch in range(run.epoch, recipe.epochs):
             loss, frames_per_s = _timed(learner, frames, epoch)
@@ -158,9 +162,9 @@ class _Run:
     """What a run has to show so far, and the files that hold it."""
 
     def __init__(
-        self, model: str, out: Path, identity: str, learner: Learner, state: State | None
+        self, spec: ModelSpec, out: Path, identity: str, learner: Learner, state: State | None
     ) -> None:
-        self.model, self.out, self.identity, self.learner = model, out, identity, learner
+        self.spec, self.out, self.identity, self.learner = spec, out, identity, learner
         self.epoch = state.epoch if state else 0
         self.best = state.best if state else -math.inf
         self.lines = list(state.lines) if state else []
@@ -168,7 +172,7 @@ class _Run:
     def averaged(self) -> MSHNet | P2P:
         """Return a network of the averaged weights, in the state in which it is deployed."""
         state = {key: value.cpu() for key, value in self.learner.average.items()}
-        return model_from_state(self.model, state, self.out / WEIGHTS).eval()
+        return model_from_state(self.spec.name, state, self.out / WEIGHTS).eval()
 
     def scores(self, validate: Validate) -> Scores:
         """Return the scores of the averaged weights."""
@@ -187,7 +191,7 @@ class _Run:
         score = done.scores.get("score")
         if score is None and self.best == -math.inf or score is not None and score >= self.best:
             self.best = self.best if score is None else score
-            save_weights(self.out / WEIGHTS, self.model, self.averaged(), self._card(done))
+            save_weights(self.out / WEIGHTS, self.spec.name, self.averaged(), self._card(done))
         self.epoch = done.epoch + 1
         self.lines.append(json.dumps(asdict(done), allow_nan=False))
         write_atomic(self.out / "metrics.jsonl", "\n".join(self.lines) + "\n")
@@ -198,6 +202,7 @@ class _Run:
         # How busy the machine was is no matter of the weights: a run done twice gives equal bytes.
         del card["frames_per_s"]
         return card | {
+            "normalisation": self.spec.input.normalisation,
             "threshold": done.scores.get("threshold"),
             "operating_points": done.scores.get("operating_points", []),
         }

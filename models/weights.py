@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from irstd_edge.edge.files import open_to_read, write_atomic
 from irstd_edge.edge.json_files import parse_json
+from irstd_edge.edge.normalisation import with_normalisation
 from irstd_edge.edge.policy import MAX_WEIGHTS_BYTES
 from irstd_edge.edge.types import IrstdError, ModelSpec, OperatingPoint
 from irstd_edge.models import MODELS, create_model, spec_of
@@ -72,7 +73,7 @@ def read_card(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         card = parse_json(metadata.get("card", "{}").encode())
         card = card if isinstance(card, dict) else {}
-        spec_with_threshold(metadata["model"], card)
+        spec_of_card(metadata["model"], card)
     except (IrstdError, TypeError, ValueError, RecursionError) as error:
         raise IrstdError(f"{path}: its card is none of ours; write the weights again") from error
     return metadata["model"], card
@@ -94,9 +95,12 @@ def load_model(name: str | Path) -> tuple[MSHNet | P2P, str, dict[str, Any]]:
     return model_from_state(model, load_state(path, model), path).eval(), model, card
 
 
-def spec_with_threshold(model: str, card: Mapping[str, Any]) -> ModelSpec:
-    """Return the network's spec, with what its card says of thresholds on held-out frames."""
-    spec = spec_of(model)
+def spec_of_card(model: str, card: Mapping[str, Any]) -> ModelSpec:
+    """Return the network's spec, with the normalisation and the thresholds that its card names.
+
+    Raises IrstdError for a normalisation that is not known.
+    """
+    spec = with_normalisation(spec_of(model), card.get("normalisation"))
     threshold = card.get("threshold")
     if not isinstance(threshold, float):
         return spec

@@ -375,10 +375,10 @@ def float_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from irstd_edge.edge.bundle import write_bundle
     from irstd_edge.edge.types import Manifest, Quantization
     from irstd_edge.models.onnx_from_torch import onnx_from_torch
-    from irstd_edge.models.weights import load_model, spec_with_threshold
+    from irstd_edge.models.weights import load_model, spec_of_card
 
     net, model, card = load_model("p2p")
-    spec = spec_with_threshold(model, card)
+    spec = spec_of_card(model, card)
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
     graph = onnx_from_torch(net.deploy(), spec)
     path = tmp_path_factory.mktemp("float") / "bundle"

@@ -16,7 +16,7 @@ from irstd_edge.edge.normalisation import BY_DEPTH
 from irstd_edge.edge.runners import installed_runtimes, open_runner, torch_runner
 from irstd_edge.edge.types import Frame, Manifest, Quantization
 from irstd_edge.models import MODELS
-from irstd_edge.models.weights import load_model, spec_with_threshold
+from irstd_edge.models.weights import load_model, spec_of_card
 
 ROW, COL = 40, 77
 TENSORRT = pytest.param(
@@ -47,7 +47,7 @@ def faint() -> Frame:
 def shipped(request, tmp_path_factory):
     """A shipped detector, calibrated on two 8-bit scenes."""
     net, model, card = load_model(request.param)
-    float_net, spec = net.deploy(), spec_with_threshold(model, card)
+    float_net, spec = net.deploy(), spec_of_card(model, card)
     runner = torch_runner(float_net, spec)
     frames = [scene(np.random.default_rng(k), (64, 64)).frame for k in range(2)]
     batches = [runner.batch_of(frame) for frame in frames]

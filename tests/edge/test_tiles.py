@@ -202,7 +202,7 @@ def test_a_mosaic_of_real_frames_is_found_by_tiles_as_well_as_whole(real_data):
     from irstd_edge.benchmarks.accuracy import score_points
     from irstd_edge.edge.dataset import open_dataset
     from irstd_edge.edge.runners import torch_runner
-    from irstd_edge.models.weights import load_model, spec_with_threshold
+    from irstd_edge.models.weights import load_model, spec_of_card
 
     data = open_dataset(real_data / "NUDT-SIRST")
     samples = [data.sample(name) for name in data.names[:16]]
@@ -211,7 +211,7 @@ def test_a_mosaic_of_real_frames_is_found_by_tiles_as_well_as_whole(real_data):
     truth = np.concatenate([s.points + c for s, c in zip(samples, corners, strict=True)])
     frame = Frame("mosaic", counts, 8)
     net, model, card = load_model("p2p")
-    spec = spec_with_threshold(model, card)
+    spec = spec_of_card(model, card)
 
     def f1(prediction):
         rows = np.array([(d.row, d.col, d.score) for d in prediction.detections])

@@ -25,7 +25,7 @@ from irstd_edge.edge.bundle import open_bundle
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.runners import installed_runtimes, open_graph, torch_runner
 from irstd_edge.edge.types import ModelSpec, Sample
-from irstd_edge.models.weights import find_weights, load_model, spec_with_threshold
+from irstd_edge.models.weights import find_weights, load_model, spec_of_card
 
 FRAMES = 64
 FORMS = (("onnxruntime", INT8_CPU), ("onnxruntime", INT8), ("openvino", INT8))
@@ -92,7 +92,7 @@ def graphs(weights: str, data: Path, part: str) -> tuple[dict[str, bytes], Model
     """The graphs that calibration gives with one part changed."""
     changed, options = PARTS[part]
     net, model, card = load_model(find_weights(weights))
-    spec, float_net = spec_with_threshold(model, card), net.deploy()
+    spec, float_net = spec_of_card(model, card), net.deploy()
     with changed():
         samples = subset.calibration_samples(open_dataset(data, "train"), FRAMES, 0)
         runner = torch_runner(float_net, spec)

@@ -128,10 +128,10 @@ def read_graph(path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> None:
-    from irstd_edge.models.weights import load_model, load_state, read_card, spec_with_threshold
+    from irstd_edge.models.weights import load_model, load_state, read_card, spec_of_card
 
     model, card = read_card(path)
-    spec_with_threshold(model, card)
+    spec_of_card(model, card)
     load_state(path, model)
     load_model(path)
 

@@ -290,3 +290,28 @@ def test_the_papers_crop_of_a_sliver() -> None:
     source = spot((1, 600), 0, 300)
     cut = crop(source, PaperAugmentation(), np.random.default_rng(0))
     assert cut.image.shape == (256, 256)
+
+
+def test_targets_of_other_frames_are_pasted() -> None:
+    given = frames(5)
+    how = replace(PLAIN, paste=3)
+    plain = [crop(given[0], PLAIN, np.random.default_rng(s), given) for s in range(40)]
+    more = [crop(given[0], how, np.random.default_rng(s), given) for s in range(40)]
+    counts = {len(cut.points) for cut in more}
+    assert {len(cut.points) for cut in plain} == {1}
+    assert min(counts) == 1 and max(counts) >= 2
+    for one, other in zip(plain, more, strict=True):
+        if len(other.points) == 1:
+            assert len(one.points) == 1
+        else:
+            assert len(other.radii) == len(other.points)
+            assert other.mask.sum() > one.mask.sum() and not np.array_equal(one.image, other.image)
+
+
+def test_pasting_goes_by_the_place_in_the_epoch_alone() -> None:
+    how = replace(ALL, paste=2)
+    whole = drawn(how)
+    parts_of = [drawn(how, rank=rank, world_size=2) for rank in range(2)]
+    for step, crops in enumerate(whole):
+        for at, cut in enumerate(crops):
+            assert same(cut, parts_of[at % 2][step][at // 2])

@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from irstd_edge.edge.normalisation import with_normalisation
 from irstd_edge.edge.types import IrstdError
+from irstd_edge.models import spec_of
 from irstd_edge.models.recipes import Recipe
 from irstd_edge.models.run_files import State, identity_of, read_state, write_state
 
 RECIPE = Recipe("points", epochs=3, batch_size=4, lr=1e-3)
 CPU = torch.device("cpu")
+P2P = spec_of("p2p")
 
 
 def state(**changes) -> State:
@@ -82,13 +85,14 @@ def test_identity_changes_with_all_that_decides_a_run(samples) -> None:
     frames = samples[:3]
     moved = replace(frames[0], points=frames[0].points + 1)
     ways = [
-        identity_of("p2p", frames, RECIPE, 0),
-        identity_of("mshnet", frames, RECIPE, 0),
-        identity_of("p2p", frames[:2], RECIPE, 0),
-        identity_of("p2p", frames[::-1], RECIPE, 0),
-        identity_of("p2p", [moved, *frames[1:]], RECIPE, 0),
-        identity_of("p2p", frames, replace(RECIPE, lr=2e-3), 0),
-        identity_of("p2p", frames, RECIPE, 1),
+        identity_of(P2P, frames, RECIPE, 0),
+        identity_of(spec_of("mshnet"), frames, RECIPE, 0),
+        identity_of(P2P, frames[:2], RECIPE, 0),
+        identity_of(P2P, frames[::-1], RECIPE, 0),
+        identity_of(P2P, [moved, *frames[1:]], RECIPE, 0),
+        identity_of(P2P, frames, replace(RECIPE, lr=2e-3), 0),
+        identity_of(P2P, frames, RECIPE, 1),
+        identity_of(with_normalisation(P2P, "percentile"), frames, RECIPE, 0),
     ]
     assert len(set(ways)) == len(ways)
-    assert identity_of("p2p", list(frames), replace(RECIPE), 0) == ways[0]
+    assert identity_of(P2P, list(frames), replace(RECIPE), 0) == ways[0]

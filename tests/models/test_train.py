@@ -7,15 +7,23 @@ from typing import Any
 import pytest
 import torch
 
-from irstd_edge.edge.types import IrstdError
+from irstd_edge.edge.normalisation import BY_DEPTH
+from irstd_edge.edge.types import InputSpec, IrstdError
 from irstd_edge.models import create_model, learner
-from irstd_edge.models.batches import PaperAugmentation
+from irstd_edge.models import train as train_module
+from irstd_edge.models.batches import PaperAugmentation, labelled
 from irstd_edge.models.losses import multi_scale_loss
 from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.p2p import P2P
 from irstd_edge.models.recipes import recipe_of
 from irstd_edge.models.train import Epoch, train
-from irstd_edge.models.weights import load_model, load_state, read_card, save_weights
+from irstd_edge.models.weights import (
+    load_model,
+    load_state,
+    read_card,
+    save_weights,
+    spec_of_card,
+)
 
 MODELS = ("mshnet", "p2p")
 
@@ -198,6 +206,20 @@ def test_training_starts_from_given_weights(
 
 def interrupted(done: Epoch) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("policy", [None, "local-contrast"])
+def test_frames_are_normalised_as_the_card_says(
+    tiny, run, samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str | None
+) -> None:
+    seen: list[InputSpec] = []
+    monkeypatch.setattr(
+        train_module, "labelled", lambda s, spec: seen.append(spec) or labelled(s, spec)
+    )
+    path = run("p2p", samples, tmp_path, tiny("p2p", epochs=1), normalisation=policy)
+    _, card = read_card(path)
+    assert {spec.normalisation for spec in seen} == {policy or BY_DEPTH}
+    assert spec_of_card("p2p", card).input == seen[0]
 
 
 @pytest.mark.parametrize("given", [False, True])

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from irstd_edge.edge.normalisation import with_normalisation
 from irstd_edge.edge.types import IrstdError, OperatingPoint
 from irstd_edge.models import MODELS, create_model, pickles, spec_of
 from irstd_edge.models.mshnet import MSHNet
@@ -21,7 +22,7 @@ from irstd_edge.models.weights import (
     model_from_state,
     read_card,
     save_weights,
-    spec_with_threshold,
+    spec_of_card,
 )
 
 
@@ -64,7 +65,7 @@ def test_the_3x3_heads_are_recognised(lived_in, tmp_path: Path) -> None:
     ("card", "threshold"), [({"threshold": 0.35}, 0.35), ({"threshold": None}, 0.5), ({}, 0.5)]
 )
 def test_the_threshold_of_the_card_is_used(card: dict[str, Any], threshold: float) -> None:
-    spec = spec_with_threshold("p2p", card)
+    spec = spec_of_card("p2p", card)
     assert spec.decode.threshold == threshold
     assert spec.decode.operating_points == ()
     assert spec.input == spec_of("p2p").input
@@ -72,8 +73,16 @@ def test_the_threshold_of_the_card_is_used(card: dict[str, Any], threshold: floa
 
 def test_the_operating_points_of_the_card_are_used() -> None:
     card = {"threshold": 0.5, "operating_points": [[0.3, 0.9, 2], [0.5, 0.8, 1.5]]}
-    points = spec_with_threshold("p2p", card).decode.operating_points
+    points = spec_of_card("p2p", card).decode.operating_points
     assert points == (OperatingPoint(0.3, 0.9, 2.0), OperatingPoint(0.5, 0.8, 1.5))
+
+
+def test_the_normalisation_of_the_card_is_used(tmp_path: Path) -> None:
+    spec = spec_of_card("p2p", {"normalisation": "local-contrast"})
+    assert spec == with_normalisation(spec_of("p2p"), "local-contrast")
+    path = tmp_path / "w.safetensors"
+    save_weights(path, "p2p", create_model("p2p"), {"normalisation": "magic"})
+    assert "its card is none of ours" in refusal(load_model, path)
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
