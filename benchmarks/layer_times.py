@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from irstd_edge.edge.devices import usable_threads
+from irstd_edge.edge.openvino_graph import model_for
 from irstd_edge.edge.quiet import silence_telemetry
 from irstd_edge.edge.runtimes import INPUT, OPENVINO_PRECISION
 from irstd_edge.edge.types import FloatArray
@@ -94,8 +95,7 @@ def _openvino(graph: Path, batch: FloatArray, threads: int) -> Times:
         "INFERENCE_PRECISION_HINT": OPENVINO_PRECISION,
         "PERF_COUNT": True,
     }
-    model = core.read_model(str(graph))
-    model.reshape({INPUT: list(batch.shape)})
+    model = model_for(core.read_model(str(graph)), INPUT, batch.shape)
     request = core.compile_model(model, "CPU", config).create_infer_request()
     for run in range(WARM_UP + RUNS):
         request.infer({INPUT: batch})

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from irstd_edge.edge.openvino_graph import model_for
 from irstd_edge.edge.types import FloatArray, IrstdError, MachineError
 
 INPUT = "frame"
@@ -86,8 +87,8 @@ def _openvino(graph: Path, outputs: tuple[str, ...], threads: int) -> Infer:
         """A model per size, so that none pays for another's memory; compiled when first seen."""
         if shape not in requests:
             try:
-                model.reshape({INPUT: list(shape)})
-                requests[shape] = _compiled(core, model, config).create_infer_request()
+                fitted = model_for(model, INPUT, shape)
+                requests[shape] = _compiled(core, fitted, config).create_infer_request()
             except RuntimeError as error:
                 raise _unreadable(graph, "OpenVINO", error) from error
             if len(requests) > OPENVINO_SHAPES:

@@ -40,6 +40,8 @@ class Augmentation:
     """Highest standard deviation of a blur that half of the crops get."""
     paste: int = 0
     """A crop gets up to this many targets of other frames."""
+    mosaic: float = 0.0
+    """Share of crops that are four of half the size, of as many frames, side by side."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,29 @@ def crop(
     """Cut one crop and change it as `how` says; targets to paste come from `donors`."""
     if isinstance(how, PaperAugmentation):
         return _paper_crop(source, how, rng)
+    if how.mosaic and donors and rng.random() < how.mosaic:
+        return _mosaic(source, how, rng, donors)
     return _free_crop(source, how, rng, donors)
+
+
+def _mosaic(
+    source: Labelled, how: Augmentation, rng: np.random.Generator, donors: Sequence[Labelled]
+) -> Crop:
+    """Put crops of four frames side by side: more kinds of scene in one than any frame shows.
+
+    After the mosaic of YOLOv4 (Bochkovskiy et al., 2020, section 3.3). A network that pools over
+    the whole frame learns to bear frames larger and more varied than those it was trained on.
+    """
+    half = replace(how, size_px=how.size_px // 2, paste=how.paste // 4)
+    others = (donors[int(k)] for k in rng.integers(len(donors), size=3))
+    cuts = [_free_crop(one, half, rng, donors) for one in (source, *others)]
+    corners = [(i, j) for i in (0, half.size_px) for j in (0, half.size_px)]
+    points = [cut.points + np.array(at, np.float32) for cut, at in zip(cuts, corners, strict=True)]
+    image, mask = (
+        np.block([[parts[0], parts[1]], [parts[2], parts[3]]])
+        for parts in ([cut.image for cut in cuts], [cut.mask for cut in cuts])
+    )
+    return Crop(image, mask, np.concatenate(points), np.concatenate([cut.radii for cut in cuts]))
 
 
 def _free_crop(

