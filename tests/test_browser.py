@@ -1,6 +1,8 @@
 """The report in a real browser: nothing is asked for outside the file, nothing complains."""
 
+import html
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -125,3 +127,64 @@ def test_the_page_is_drawn_at_the_width_of_a_phone_and_of_a_desk(
     done = browse(page, f"--window-size={width},900", f"--screenshot={shot}")
     assert done.returncode == 0, done.stderr
     assert shot.stat().st_size > 10_000
+
+
+PROBE = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const root = document.documentElement, open = performance.getEntriesByType("navigation")[0];
+  document.querySelectorAll("details").forEach((each) => { each.open = true; });
+  const beyond = [...document.querySelectorAll("body *")].filter((each) =>
+    !each.closest(".scroll, svg") && each.getBoundingClientRect().right > innerWidth + 1);
+  const reach = [...document.querySelectorAll("a[href], summary, [tabindex]")];
+  const outlines = reach.map((each) => {
+    each.focus({focusVisible: true});
+    return document.activeElement === each && getComputedStyle(each).outlineStyle !== "none";
+  });
+  const silent = [...document.querySelectorAll("img, svg")].filter((each) =>
+    !each.alt && !each.getAttribute("aria-label") && !each.closest("[aria-hidden]"));
+  const wide = [...document.querySelectorAll(".scroll")].filter((each) => each.tabIndex !== 0);
+  const found = {
+    width: innerWidth, content: root.scrollWidth, loaded_ms: open.loadEventEnd,
+    beyond: beyond.map((each) => each.outerHTML.slice(0, 90)), reach: reach.length,
+    focused: outlines.filter(Boolean).length, silent: silent.length, unreachable: wide.length,
+    lang: root.lang, headings: [...document.querySelectorAll("h1, h2, h3")].map((h) => h.tagName),
+  };
+  const told = document.createElement("script");
+  told.type = "application/json";
+  told.id = "probe";
+  told.textContent = JSON.stringify(found);
+  top.document.body.append(told);
+}, 50));
+</script>"""
+
+
+def probed(page: Path, width: int, *options: str) -> dict[str, Any]:
+    """What a script finds that is put into a copy of the page, whose policy would forbid it.
+
+    In a frame of that width, as no window is narrower than 500 px.
+    """
+    text = page.read_text()
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)
+    assert policy is not None
+    copy = page.with_name("probed.html")
+    inside = text.replace(policy[0], "").replace("</body>", f"{PROBE}</body>")
+    style = f"width: {width}px; height: 900px; border: 0"
+    copy.write_text(f'<iframe style="{style}" srcdoc="{html.escape(inside)}"></iframe>')
+    done = browse(copy, "--virtual-time-budget=3000", "--dump-dom", *options)
+    found = re.search(r'<script type="application/json" id="probe">(.*?)</script>', done.stdout)
+    assert found is not None, done.stderr
+    return dict(json.loads(html.unescape(found[1])))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_cut_off_and_all_is_in_reach(page: Path, width: int, dark: bool) -> None:
+    mode = ["--blink-settings=preferredColorScheme=0"] if dark else []
+    found = probed(page, width, *mode)
+    assert found["width"] == width >= found["content"]
+    assert found["beyond"] == []
+    # By keyboard: every table that scrolls and every fold, each with an outline when it has focus.
+    assert found["reach"] == found["focused"] > 3
+    assert (found["silent"], found["unreachable"], found["lang"]) == (0, 0, "en")
+    assert found["headings"][0] == "H1" and found["headings"].count("H1") == 1
+    assert found["loaded_ms"] < 1000
