@@ -78,6 +78,26 @@ def test_one_point_by_hand() -> None:
     assert not dx[where == 0].any()
 
 
+@pytest.mark.parametrize(
+    ("point", "cells"),
+    [
+        ((10.5, 20.5), [[5, 10]]),  # the centre of a cell
+        ((10.5, 21.5), [[5, 10], [5, 11]]),  # on the edge of two
+        ((11.5, 21.5), [[5, 10], [5, 11], [6, 10], [6, 11]]),  # where four meet
+        ((10.6, 21.1), [[5, 10], [5, 11]]),  # 0.7 cells from the second
+        ((10.6, 20.9), [[5, 10]]),
+    ],
+)
+def test_a_point_between_cells_is_in_all_of_them(
+    point: tuple[float, float], cells: list[list[int]]
+) -> None:
+    target = render_points(*targets((*point, 2.0)), SHAPE)
+    assert np.argwhere(target[0] == 1).tolist() == cells
+    for i, j in cells:
+        assert STRIDE * (i + target[2, i, j]) + 0.5 == pytest.approx(point[0], abs=1e-5)
+        assert STRIDE * (j + target[1, i, j]) + 0.5 == pytest.approx(point[1], abs=1e-5)
+
+
 def test_cells_between_two_targets_learn_the_nearer() -> None:
     """Cells 5 and 7 hold a target each: the column between is nearer to the second."""
     target = render_points(*targets((10.5, 10.5, 1.0), (10.5, 14.1, 1.0)), SHAPE)
