@@ -1,8 +1,12 @@
-"""Two parts of a graph as OpenVINO's CPU kernels run them faster; equal up to rounding.
+"""A graph as OpenVINO's CPU kernels run it best: the same network, faster and rounded less.
 
 Its kernels compute sixteen channels at once, and a map of one channel pays for sixteen. MSHNet has
-many: the spatial attentions, the heads, and their upsampling. With both rewrites it took 0.85 of
-the time in INT8 and 0.93 in float32.
+many: the spatial attentions, the heads, and their upsampling. With those rewritten, equal up to
+rounding, it took 0.85 of the time in INT8 and 0.93 in float32.
+
+int8.onnx rounds activations to signed steps about zero, as TensorRT asks. What is never negative
+uses half of them; OpenVINO takes unsigned ones, so it gets the other half as well. It cost no time,
+and took the error of p2p's scores from 0.0108 to 0.0062, of MSHNet's logits from 0.62 to 0.35.
 """
 
 from __future__ import annotations
@@ -21,6 +25,15 @@ MOST_SIDES_PX = 512
 """Height and width together of a map up to which products are faster: their work for each pixel
 grows with the map, that of the resize does not."""
 
+MOST_STEPS_BACK = 24
+"""How far back the sign of an activation is looked for."""
+_POSITIVE = frozenset({"Relu", "Sigmoid", "Softmax"})
+_KEEP_SIGN = frozenset(
+    {"MaxPool", "AvgPool", "ReduceMax", "ReduceMean", "Reshape", "Pad", "Convert", "DepthToSpace"}
+    | {"Split", "VariadicSplit", "Slice", "StridedSlice", "Squeeze", "Unsqueeze"}
+)
+_KEEP_SIGNS = frozenset({"Add", "Multiply", "Concat", "Minimum"})
+
 
 def model_for(model: Any, name: str, shape: tuple[int, ...]) -> Any:
     """Return a copy of an OpenVINO model for input `name` of one shape, rewritten."""
@@ -31,6 +44,8 @@ def model_for(model: Any, name: str, shape: tuple[int, ...]) -> Any:
             _by_blocks(node)
         elif node.get_type_name() == "Interpolate":
             _by_products(node)
+        elif node.get_type_name() == "FakeQuantize":
+            _by_half_steps(node)
     return copy
 
 
@@ -87,6 +102,70 @@ def _by_products(resize: Any) -> None:
     rows, cols = (_bilinear(small[axis], large[axis]) for axis in (2, 3))
     tall = ops.matmul(ops.constant(rows), resize.input_value(0), False, False)
     _put(ops.matmul(tall, ops.constant(cols), False, True), resize)
+
+
+def _by_half_steps(rounding: Any) -> None:
+    """Round what is never negative to 255 steps of half the size, not to 127.
+
+    OpenVINO reads Q/DQ as a rounding to -128..127, a conversion to int8 and back, and a product
+    with the scale; one rounding to 0..255 half scales takes the place of all. Weights are no part
+    of this: they were folded to constants.
+    """
+    from openvino import opset8 as ops
+
+    product = _dequantized(rounding)
+    if product is None or not never_negative(rounding.input_value(0)):
+        return
+    scale = product.input_value(1).get_node().data.astype(np.float64)
+    if scale.size != 1:
+        return
+    highest = ops.constant(np.float32(255 * scale.item() / 2))
+    zero = ops.constant(np.float32(0))
+    source = rounding.input_value(0)
+    _put(ops.fake_quantize(source, zero, highest, zero, highest, 256), product)
+
+
+def _dequantized(rounding: Any) -> Any | None:
+    """Return the product that ends what OpenVINO makes of Q/DQ of int8, None for another shape."""
+    low, high = (rounding.input_value(k).get_node() for k in (3, 4))
+    if any(end.get_type_name() != "Constant" for end in (low, high)):
+        return None
+    if {*low.data.ravel().tolist()} != {-128.0} or {*high.data.ravel().tolist()} != {127.0}:
+        return None
+    node = rounding
+    while node.get_type_name() in ("FakeQuantize", "Convert") or _takes_nothing_away(node):
+        users = node.output(0).get_target_inputs()
+        if len(users) != 1:
+            return None
+        (node,) = (user.get_node() for user in users)
+    if node.get_type_name() != "Multiply":
+        return None
+    return node if node.input_value(1).get_node().get_type_name() == "Constant" else None
+
+
+def _takes_nothing_away(node: Any) -> bool:
+    """Whether it subtracts a zero-point of 0."""
+    if node.get_type_name() != "Subtract":
+        return False
+    zero = node.input_value(1).get_node()
+    if zero.get_type_name() == "Convert":
+        zero = zero.input_value(0).get_node()
+    return zero.get_type_name() == "Constant" and not zero.data.any()
+
+
+def never_negative(value: Any, depth: int = MOST_STEPS_BACK) -> bool:
+    """Whether an output of an OpenVINO graph is at least 0, as far as its operators tell."""
+    node = value.get_node()
+    kind, sources = node.get_type_name(), node.input_values()
+    if kind == "Constant":
+        return bool((node.data >= 0).all())
+    if kind in _POSITIVE or not depth:
+        return kind in _POSITIVE
+    if kind in _KEEP_SIGN or (kind == "Interpolate" and node.get_attributes()["mode"] != "cubic"):
+        return never_negative(sources[0], depth - 1)
+    if kind in _KEEP_SIGNS:
+        return all(never_negative(each, depth - 1) for each in sources)
+    return kind == "Maximum" and any(never_negative(each, depth - 1) for each in sources)
 
 
 def _bilinear(small: int, large: int) -> FloatArray:

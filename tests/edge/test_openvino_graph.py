@@ -11,7 +11,7 @@ openvino = pytest.importorskip("openvino")
 from openvino import opset8 as ops  # noqa: E402
 from openvino.opset11 import interpolate as resized  # noqa: E402
 
-from irstd_edge.edge.openvino_graph import model_for  # noqa: E402
+from irstd_edge.edge.openvino_graph import model_for, never_negative  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 
@@ -112,3 +112,80 @@ def test_a_model_is_fitted_to_several_sizes_and_stays_as_it_was() -> None:
     for side in (8, 16, 8):
         assert model_for(model, "x", (1, 2, side, side)).outputs[0].shape == [1, 1, side, side]
     assert kinds(model)["DepthToSpace"] == 0 and model.inputs[0].get_partial_shape()[2].is_dynamic
+
+
+def rounded(nonnegative: bool, scale: float, per_channel: bool = False) -> Any:
+    """What OpenVINO reads of QuantizeLinear and DequantizeLinear to int8, after a ReLU or not."""
+    pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    scales = [scale, 2 * scale] if per_channel else [scale]
+    shape = [len(scales)] if per_channel else []
+    names = ["a", "scale", "zero"]
+    axis = {"axis": 1} if per_channel else {}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Relu" if nonnegative else "Identity", ["x"], ["a"]),
+            helper.make_node("QuantizeLinear", names, ["q"], **axis),
+            helper.make_node("DequantizeLinear", ["q", *names[1:]], ["y"], **axis),
+        ],
+        "rounded",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, "h", "w"])],
+        [
+            helper.make_tensor("scale", TensorProto.FLOAT, shape, scales),
+            helper.make_tensor("zero", TensorProto.INT8, shape, [0] * len(scales)),
+        ],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=9)
+    return openvino.Core().read_model(model.SerializeToString())
+
+
+def run(model: Any, x: np.ndarray) -> np.ndarray:
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    return np.array(openvino.Core().compile_model(model, "CPU", config)({"x": x})[0])
+
+
+def test_what_is_never_negative_is_rounded_to_half_the_steps() -> None:
+    scale = 0.02
+    x = RANDOM.uniform(-4, 4, (1, 2, 16, 16)).astype(np.float32)
+    plain = rounded(True, scale)
+    plain.reshape([1, 2, 16, 16])
+    before, after = run(plain, x), run(model_for(rounded(True, scale), "x", x.shape), x)
+    inside = x < 127 * scale
+    for found, step in ((before, scale), (after, scale / 2)):
+        assert abs(found - np.maximum(x, 0))[inside].max() == pytest.approx(step / 2, rel=0.05)
+    np.testing.assert_allclose(after, np.rint(after / (scale / 2)) * (scale / 2), atol=1e-6)
+    assert after.max() == pytest.approx(127.5 * scale)
+
+
+@pytest.mark.parametrize(("nonnegative", "per_channel"), [(False, False), (True, True)])
+def test_other_roundings_are_left(nonnegative: bool, per_channel: bool) -> None:
+    x = RANDOM.uniform(-4, 4, (1, 2, 16, 16)).astype(np.float32)
+    plain = rounded(nonnegative, 0.02, per_channel)
+    plain.reshape([1, 2, 16, 16])
+    fitted = model_for(rounded(nonnegative, 0.02, per_channel), "x", x.shape)
+    assert np.array_equal(run(plain, x), run(fitted, x))
+
+
+def test_signs_are_told_by_the_operators() -> None:
+    x = ops.parameter([1, 4, 8, 8], np.float32, name="x")
+    relu, gate = ops.relu(x), ops.sigmoid(x)
+    minus, plus = (ops.constant(np.float32(value)) for value in (-1.0, 1.0))
+    halves = ops.split(ops.multiply(relu, gate), 1, 2)
+    for node in (
+        *(relu, gate, ops.add(relu, plus), ops.concat([relu, gate], 1), ops.maximum(x, plus)),
+        *(
+            ops.minimum(relu, plus),
+            ops.reduce_max(relu, 1, True),
+            ops.depth_to_space(relu, "blocks_first", 2),
+        ),
+    ):
+        assert never_negative(node.output(0)), node
+    assert never_negative(halves.output(1))
+    for node in (
+        *(x, ops.add(relu, minus), ops.multiply(relu, minus), ops.concat([relu, x], 1)),
+        *(ops.minimum(relu, minus), ops.maximum(x, minus), ops.exp(x), ops.subtract(relu, plus)),
+    ):
+        assert not never_negative(node.output(0)), node
