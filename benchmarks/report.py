@@ -23,6 +23,8 @@ MACHINE = {
     "threads": "threads",
     "gpu": "GPU",
     "board": "board",
+    "module": "module",
+    "l4t": "system",
     "power_mode": "power mode",
     "load": "load before",
     "fingerprint": "fingerprint",

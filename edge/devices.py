@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from irstd_edge.edge.clocks import NVPMODEL, Ask, ask, parse_power_mode
+from irstd_edge.edge.profiles import module_of
 from irstd_edge.edge.sysfs import read_text
 
 X86_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
@@ -43,13 +44,16 @@ class Machine:
     """Runnable processes, mean of the last minute, this one among them."""
     l4t: str | None = None
     """A Jetson's system, as in `L4T 36.4.3 (JetPack 6)`."""
+    module: str | None = None
+    """Which Jetson it is, by the name of its profile."""
 
     @property
     def fingerprint(self) -> str:
         """Of everything but the load: equal fingerprints may be compared in FPS."""
         same = {key: value for key, value in asdict(self).items() if key != "load"}
-        if self.l4t is None:  # machines that have none are told apart as they always were
-            del same["l4t"]
+        for key in ("l4t", "module"):
+            if same[key] is None:  # machines that have none are told apart as they always were
+                del same[key]
         text = json.dumps(same, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
@@ -91,6 +95,7 @@ def this_machine(threads: int | None = None, root: Path = Path("/"), ask: Ask = 
         power_mode=_power_mode(root, ask),
         load=round(os.getloadavg()[0], 2),
         l4t=parse_l4t(read_text(root / "etc/nv_tegra_release") or ""),
+        module=module_of(read_text(root / "proc/device-tree/compatible") or ""),
     )
 
 

@@ -126,7 +126,8 @@ def _gpu(gpu: Gpu | None) -> Finding:
 
 
 def _jetson(here: Machine) -> Finding:
-    found = ", ".join(filter(None, (here.board, here.l4t))) if here.is_jetson else None
+    known = filter(None, (here.board, here.module, here.l4t))
+    found = ", ".join(known) if here.is_jetson else None
     fix = None if found else "a board: bench --host USER@HOST measures there; here it projects"
     return Finding("jetson", "bench --device jetson, measured", found, fix)
 

@@ -6,6 +6,7 @@ sparse, twice the dense rate from Orin on, and add the DLA's share where a modul
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from irstd_edge.edge.types import IrstdError
@@ -96,3 +97,39 @@ def profile_of(name: str) -> Profile:
             f"--device: {name!r} is not one of cpu, cuda, jetson, {', '.join(PROFILES)}"
         )
     return PROFILES[name]
+
+
+_MODULES = {
+    "p3767-0000": "orin-nx-16gb",
+    "p3767-0001": "orin-nx-8gb",
+    "p3767-0003": "orin-nano-8gb",
+    "p3767-0004": "orin-nano-4gb",
+    "p3767-0005": "orin-nano-8gb",  # of the developer kit
+    "p3701-0000": "agx-orin-64gb",  # of the developer kit: 32 GB, with the GPU of the 64 GB module
+    "p3701-0004": "agx-orin-32gb",
+    "p3701-0005": "agx-orin-64gb",
+    "p3668-0000": "xavier-nx",
+    "p3668-0001": "xavier-nx",
+    "p3668-0003": "xavier-nx",
+    "p2888-0001": "agx-xavier",
+    "p2888-0003": "agx-xavier",
+    "p2888-0004": "agx-xavier",
+    "p2888-0005": "agx-xavier",
+    "p3834-0008": "thor-t5000",
+}
+"""NVIDIA's numbers of the modules, as in the Jetson Linux Developer Guide and in device trees."""
+
+
+def module_of(compatible: str) -> str | None:
+    """The profile of the module that a device tree's `compatible` names; None for another, or two.
+
+    The model's name is no help: it is that of the carrier board, and every Orin Nano and Orin NX
+    fits on the same. A tree of Super mode says so: `p3768-0000+p3767-0005-super`.
+    """
+    numbers = re.findall(r"\b(p\d{4}-\d{4})", compatible)
+    names = {_MODULES[number] for number in numbers if number in _MODULES}
+    if len(names) != 1:
+        return None
+    (name,) = names
+    fast = f"{name}-super"
+    return fast if fast in PROFILES and "-super" in compatible else name

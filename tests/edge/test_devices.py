@@ -19,7 +19,18 @@ Features\t: fp asimd fphp asimdhp asimddp
 CPU implementer\t: 0x41
 CPU part\t: 0xd42
 """
-FIELDS = ["cpu", "isa", "threads", "gpu", "board", "power_mode", "load", "l4t", "fingerprint"]
+FIELDS = [
+    "cpu",
+    "isa",
+    "threads",
+    "gpu",
+    "board",
+    "power_mode",
+    "load",
+    "l4t",
+    "module",
+    "fingerprint",
+]
 
 
 def tree(root: Path, **files: str) -> Path:
@@ -90,6 +101,7 @@ RECORDED = [
         "# R35 (release), REVISION: 3.1, GCID: 32827747, BOARD: t186ref, EABI: aarch64, "
         "DATE: Sun Mar 19 15:19:21 UTC 2023\n",
         "L4T 35.3.1 (JetPack 5)",
+        "orin-nano-8gb",
     ),
     (
         "NVIDIA Jetson AGX Orin Developer Kit",
@@ -97,12 +109,13 @@ RECORDED = [
         "# R39 (release), REVISION: 2.0, GCID: 45755727, BOARD: generic, EABI: aarch64, "
         "DATE: Mon Jun  1 09:28:48 PM UTC 2026\n",
         "L4T 39.2.0 (JetPack 7)",
+        "agx-orin-64gb",
     ),
 ]
 
 
-@pytest.mark.parametrize(("model", "compatible", "release", "l4t"), RECORDED)
-def test_boards_as_they_told_their_owners(tmp_path, model, compatible, release, l4t):
+@pytest.mark.parametrize(("model", "compatible", "release", "l4t", "module"), RECORDED)
+def test_boards_as_they_told_their_owners(tmp_path, model, compatible, release, l4t, module):
     root = tree(tmp_path, proc__cpuinfo=ORIN, etc__nv_tegra_release=release)
     tree(root / "proc", **{"device-tree__model": f"{model}\0"})
     tree(root / "proc", **{"device-tree__compatible": compatible})
@@ -110,6 +123,7 @@ def test_boards_as_they_told_their_owners(tmp_path, model, compatible, release, 
     assert machine.is_jetson
     assert (machine.board, machine.gpu) == (model, "integrated, tegra234")
     assert machine.l4t == machine.record()["l4t"] == l4t
+    assert machine.module == module
 
 
 def test_a_release_that_is_none_and_one_that_is_new():

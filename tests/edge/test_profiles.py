@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from irstd_edge.edge.profiles import PROFILES, Profile, profile_of
+from irstd_edge.edge.profiles import PROFILES, Profile, module_of, profile_of
 from irstd_edge.edge.types import IrstdError
 
 NAMES = (
@@ -47,3 +47,24 @@ def test_a_wrong_name_lists_the_right_ones() -> None:
 def test_a_profile_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         profile_of("xavier-nx").int8_tops = 99  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("compatible", "name"),
+    [
+        ("nvidia,p3768-0000+p3767-0000\0nvidia,p3767-0000\0nvidia,tegra234", "orin-nx-16gb"),
+        ("nvidia,p3509-0000+p3767-0004\0nvidia,tegra234", "orin-nano-4gb"),
+        ("nvidia,p3768-0000+p3767-0005-super\0nvidia,tegra234", "orin-nano-8gb-super"),
+        ("nvidia,p3768-0000+p3767-0000-super\0nvidia,tegra234", "orin-nx-16gb"),
+        ("nvidia,p3737-0000+p3701-0004\0nvidia,tegra234", "agx-orin-32gb"),
+        ("nvidia,p3509-0000+p3668-0000\0nvidia,tegra194", "xavier-nx"),
+        ("nvidia,p4071-0000+p3834-0008\0nvidia,tegra264", "thor-t5000"),
+        ("nvidia,p3768-0000+p3767-0001\0nvidia,p3767-0000", None),  # two: which is not told
+        ("nvidia,p3768-0000+p3767-0009\0nvidia,tegra234", None),
+        ("lanner,eai-i233\0nvidia,tegra234", None),
+        ("", None),
+    ],
+)
+def test_a_module_is_known_by_its_number(compatible: str, name: str | None) -> None:
+    assert module_of(compatible) == name
+    assert name is None or name in PROFILES
