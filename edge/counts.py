@@ -48,7 +48,11 @@ def one_channel(path: Path, pixels: npt.NDArray[Any]) -> CountArray:
     counts = np.empty(pixels.shape[:2], pixels.dtype)
     for top in range(0, len(pixels), BAND_PX):  # the sums take the memory of a band
         band = slice(top, top + BAND_PX)
-        blue, green, red = (pixels[band, :, i].astype(np.uint32) for i in range(3))
+        parts = [pixels[band, :, i] for i in range(3)]
+        if np.array_equal(parts[0], parts[1]) and np.array_equal(parts[0], parts[2]):
+            counts[band] = parts[0]  # grey, as most files of three channels are
+            continue
+        blue, green, red = (part.astype(np.uint32) for part in parts)
         # ITU-R 601 in 1/65536; the weights add up to one, so that grey stays exactly as it was.
         counts[band] = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
     return counts
