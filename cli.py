@@ -149,7 +149,7 @@ def _progress() -> Iterator[Callable[[str, float, float | None], None]]:
 
         def update(what: str, done: float, total: float | None) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what)
+                tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)
 
         yield update
@@ -227,17 +227,14 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN/last.ckpt.")] = False,
 ) -> None:
     """Train a detector; the best epoch on the held-out tenth is kept."""
-    from irstd_edge.edge.normalisation import with_normalisation
-    from irstd_edge.models import spec_of
     from irstd_edge.models.recipes import recipe_of
     from irstd_edge.models.train import Epoch
     from irstd_edge.models.train import train as train_model
-    from irstd_edge.models.weights import find_weights, read_card, spec_of_card
+    from irstd_edge.models.weights import find_weights, spec_to_train
 
     chosen = recipe_of(model, recipe, epochs=epochs, batch_size=batch_size, lr=lr, loss=loss)
     start = None if weights is None else find_weights(weights)
-    of_start = spec_of(model) if start is None else spec_of_card(*read_card(start))
-    spec = with_normalisation(of_start, normalise)
+    spec = spec_to_train(model, start, normalise)
     fit, held_out = _samples(data, "train"), _samples(data, "val")
     first = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun
     if first:
@@ -259,7 +256,7 @@ def train(
             seed=seed,
             device=device,
             weights=start,
-            normalisation=spec.input.normalisation,
+            normalisation=normalise,
             resume=resume,
             validate=_validation(spec, held_out),
             progress=show,
@@ -531,8 +528,8 @@ def predict(
         _progress() as move,
         _runner(source, runtime, variant, public_key, normalise) as run,
         _clipping() as check,
-        _lines(json_to) as write,
         _drawing(out if draw else None, video, video_fps) as show,
+        _lines(json_to) as write,  # kept first: a film that fails costs no line
     ):
         look = _predict_by(run, tile, halo, _threshold(run, threshold, max_fa))
         try:
@@ -578,6 +575,8 @@ def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Co
         raise IrstdError("-: stdin goes alone; give the files in another call")
     if layout is None:
         raise IrstdError("-: stdin holds counts without a header; say how, as --raw 640x512:u16le")
+    if sys.stdin is None:
+        raise IrstdError("-: this process has no stdin; give files, or start it with a pipe")
     stream = RawStream(sys.stdin.fileno(), layout, bits)
     return _Come(enumerate(stream, 1), None, stream.leave)
 

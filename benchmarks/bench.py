@@ -229,7 +229,8 @@ def _sensor_step(bundle: Bundle, pair: Pair, frames: Sequence[Frame]) -> dict[st
     if not pair[0].startswith("int8"):
         return None
     try:
-        return sensor_step(bundle.graph(*pair), bundle.manifest.model.input, frames)
+        spec = bundle.manifest.model.input
+        return sensor_step(bundle.graph(*pair), spec, frames, runtime=pair[1])
     except IrstdError:
         return None
 

@@ -16,6 +16,7 @@ import onnx
 from onnx import helper
 
 from irstd_edge.calibration.layouts import DEQUANTIZE, QUANTIZE, Graph
+from irstd_edge.edge.signs import made_in_onnx, never_negative
 
 MIN_CHANNELS = 32
 """In and out. Alone, ONNX Runtime's convolution of 8 bit ran 3.2 to 3.6 times as fast as FP32 from
@@ -107,7 +108,8 @@ def _source(graph: Graph, conv: Any) -> str:
 def _input_scale(graph: Graph, conv: Any) -> Scale:
     """Over the range of int8.onnx; of what is never negative over its positive half alone."""
     step = float(graph.constants[graph.producer[conv.input[0]].input[1]])
-    positive = graph.made_by(_source(graph, conv), "Relu") is not None
+    made = made_in_onnx(graph.producer.get, graph.constants.get)
+    positive = never_negative(_source(graph, conv), made)
     return Scale.of_range(0 if positive else -127 * step, 127 * step)
 
 

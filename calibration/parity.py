@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from irstd_edge.benchmarks.accuracy import Evaluation
 from irstd_edge.calibration.export import INT8, INT8_CPU
 from irstd_edge.calibration.judge import Runners, judge
 from irstd_edge.calibration.subset import Progress
-from irstd_edge.edge.runners import installed_runtimes, open_graph, torch_runner
+from irstd_edge.edge.runners import Runner, installed_runtimes, open_graph, torch_runner
 from irstd_edge.edge.types import ModelSpec, Sample, Skip
 
 TORCH = "torch"
@@ -56,19 +57,29 @@ def parity(
     judged: results of the graphs on the samples, as `judge` gives them. module: what the graphs
     were exported from; None where layers were released after it.
     """
-    ways: Runners = {}
-    if module is not None:
-        ways[TORCH] = torch_runner(module, spec, f"int8 in {TORCH}")
-    with tempfile.TemporaryDirectory() as folder:
-        if "openvino" in installed_runtimes():
-            path = Path(folder, INT8)
-            path.write_bytes(graphs[INT8])
-            ways["openvino"] = open_graph(path, spec, "int8", "openvino")
+    with ExitStack() as stack:
+        ways: Runners = {}
+        if module is not None:
+            ways[TORCH] = stack.enter_context(torch_runner(module, spec, f"int8 in {TORCH}"))
+        runner = stack.enter_context(openvino_runner(graphs[INT8], spec))
+        if runner is not None:
+            ways["openvino"] = runner
         found = judge(ways, samples, progress)
-        for runner in ways.values():
-            runner.close()
     found["onnxruntime"] = judged[INT8_CPU]
     return tuple(edge(way, judged[INT8], result) for way, result in found.items())
+
+
+@contextmanager
+def openvino_runner(graph: bytes, spec: ModelSpec) -> Iterator[Runner | None]:
+    """Yield a runner of an INT8 graph on OpenVINO, None where that is not installed."""
+    if "openvino" not in installed_runtimes():
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, INT8)
+        path.write_bytes(graph)
+        with open_graph(path, spec, "int8", "openvino") as runner:
+            yield runner
 
 
 def edge(way: str, written: Evaluation, other: Evaluation) -> Edge:

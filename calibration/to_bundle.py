@@ -25,7 +25,7 @@ from irstd_edge.calibration.judge import (
     standing_of,
     worst_drop,
 )
-from irstd_edge.calibration.parity import parity
+from irstd_edge.calibration.parity import openvino_runner, parity
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
@@ -34,6 +34,7 @@ from irstd_edge.edge.bundle import MANIFEST, Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.files import sha256_of
 from irstd_edge.edge.first_step import sensor_step
+from irstd_edge.edge.golden import expected_of
 from irstd_edge.edge.manifest import METHODS
 from irstd_edge.edge.normalisation import with_normalisation
 from irstd_edge.edge.runners import torch_runner
@@ -121,8 +122,9 @@ def quantize_to_bundle(
     edges = parity(judged, exported, graphs, case.spec, case.held_out, progress)
     recipe["parity"] = [edge.record() for edge in edges]
     recipe["sensor_step"] = _sensor_step(graphs[INT8], case)
-    with opened(graphs, case.spec) as runners:
-        golden = golden_of(runners, FP32, case.samples)
+    with opened(graphs, case.spec) as runners, openvino_runner(graphs[INT8], case.spec) as finer:
+        ways = runners if finer is None else {**runners, expected_of(INT8, "openvino"): finer}
+        golden = golden_of(ways, FP32, case.samples)
     calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
     manifest = Manifest(
         model=case.spec,

@@ -56,17 +56,21 @@ def path_to_write(path: Path) -> Iterator[Path]:
 
     Where the block makes no file there, what stood at `path` stays.
     """
+    refuse_unwritable(path)
+    path = path.resolve()
+    partial = _sibling(path).with_suffix(f".partial{path.suffix}")
     try:
-        path = path.resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = _sibling(path).with_suffix(f".partial{path.suffix}")
-        try:
-            yield partial
-            if partial.exists():
-                _sync(partial)
-                os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        yield partial
+        if partial.exists():
+            _put_in_place(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    try:
+        _sync(partial)
+        os.replace(partial, path)
         _sync(path.parent)
     except OSError as error:
         raise _cannot(path, "be written", error) from error

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from irstd_edge.edge.normalisation import MIDDLE, counts_per_unit
 from irstd_edge.edge.quiet import silence_telemetry
+from irstd_edge.edge.signs import made_in_onnx, never_negative
 from irstd_edge.edge.types import Frame, InputSpec, IrstdError, MachineError
 
 INPUT_STEPS = 127
@@ -38,6 +39,8 @@ class FirstStep:
     """One step, in its own units."""
     response: float
     """Its largest change in any cell, over the change of one pixel of the input in 0..1."""
+    never_negative: bool = False
+    """Then OpenVINO rounds it to steps of half the size."""
 
     @property
     def of_input(self) -> float:
@@ -61,25 +64,30 @@ def first_step(graph: Path, stride: int) -> FirstStep:
     response = _response(_cut(model, node.input[0]), stride)
     if response == 0:
         raise IrstdError(f"{graph}: no pixel moves {node.input[0]}: quantize again")
-    return FirstStep(node.input[0], float(_constant(model, node.input[1])), response)
+    scale = float(_constant(model, node.input[1]))
+    return FirstStep(node.input[0], scale, response, _is_never_negative(model, node.input[0]))
 
 
-def sensor_step(graph: Path, spec: InputSpec, frames: Iterable[Frame]) -> dict[str, Any]:
+def sensor_step(
+    graph: Path, spec: InputSpec, frames: Iterable[Frame], runtime: str | None = None
+) -> dict[str, Any]:
     """`sensor_step` of bench.json and of a manifest's recipe. Raises as `first_step` does.
 
     {"bit_depth", "normalisation", "counts_per_unit", "int8_input", "first_activation", "tensor"}:
     counts that 0..1 stands for (median over the frames), then counts per step of an INT8 input,
-    which our graphs do not have, and of the first activation that is rounded.
+    which our graphs do not have, and of the first activation that is rounded: by the graph as it is
+    written, or as a runtime runs it.
     """
     seen = list(frames)
     found = first_step(graph, spec.stride)
     unit = median(counts_per_unit(frame, spec) for frame in seen)
+    share = 0.5 if runtime == "openvino" and found.never_negative else 1.0
     return {
         "bit_depth": seen[0].bit_depth,
         "normalisation": spec.normalisation,
         "counts_per_unit": unit,
         "int8_input": unit / INPUT_STEPS,
-        "first_activation": unit * found.of_input,
+        "first_activation": share * unit * found.of_input,
         "tensor": found.tensor,
     }
 
@@ -113,6 +121,18 @@ def _constant(model: Any, name: str) -> npt.NDArray[Any]:
             return np.asarray(numpy_helper.to_array(tensor))
     node = next(node for node in model.graph.node if name in node.output)
     return np.asarray(numpy_helper.to_array(node.attribute[0].t))
+
+
+def _is_never_negative(model: Any, tensor: str) -> bool:
+    from onnx import numpy_helper
+
+    producer = {name: node for node in model.graph.node for name in node.output}
+    stored = {each.name: each for each in model.graph.initializer}
+
+    def constant(name: str) -> npt.NDArray[Any] | None:
+        return np.asarray(numpy_helper.to_array(stored[name])) if name in stored else None
+
+    return never_negative(tensor, made_in_onnx(producer.get, constant))
 
 
 def _cut(model: Any, tensor: str) -> bytes:

@@ -72,7 +72,11 @@ def frames_in(paths: Sequence[Path], extensions: tuple[str, ...] = EXTENSIONS) -
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in extensions)
+            inside = sorted(
+                p
+                for p in path.iterdir()
+                if p.suffix.lower() in extensions and not p.name.startswith(".")
+            )
             if not inside:
                 raise IrstdError(f"{path}: no frames ({', '.join(extensions)}): give another")
             found += inside

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from irstd_edge.edge.signs import made_in_openvino, never_negative
 from irstd_edge.edge.types import FloatArray
 
 BLOCK = 4
@@ -24,15 +25,6 @@ MOST_KERNEL_PX = 9
 MOST_SIDES_PX = 512
 """Height and width together of a map up to which products are faster: their work for each pixel
 grows with the map, that of the resize does not."""
-
-MOST_STEPS_BACK = 24
-"""How far back the sign of an activation is looked for."""
-_POSITIVE = frozenset({"Relu", "Sigmoid", "Softmax"})
-_KEEP_SIGN = frozenset(
-    {"MaxPool", "AvgPool", "ReduceMax", "ReduceMean", "Reshape", "Pad", "Convert", "DepthToSpace"}
-    | {"Split", "VariadicSplit", "Slice", "StridedSlice", "Squeeze", "Unsqueeze"}
-)
-_KEEP_SIGNS = frozenset({"Add", "Multiply", "Concat", "Minimum"})
 
 
 def model_for(model: Any, name: str, shape: tuple[int, ...]) -> Any:
@@ -60,8 +52,10 @@ def _by_blocks(conv: Any) -> None:
     how, kernel = conv.get_attributes(), conv.input_value(1).get_node()
     if kernel.get_type_name() != "Constant" or conv.output(0).get_partial_shape().is_dynamic:
         return
-    weights, (_, _, height, width) = kernel.data, conv.output(0).shape
-    outputs, channels, rows, cols = weights.shape
+    weights, shape = kernel.data, conv.output(0).shape
+    if len(shape) != 4:
+        return
+    (outputs, channels, rows, cols), (height, width) = weights.shape, shape[2:]
     if outputs > 1 or not 1 < max(rows, cols) <= MOST_KERNEL_PX:
         return
     if {*how["strides"], *how["dilations"]} != {1} or height % BLOCK or width % BLOCK:
@@ -78,7 +72,7 @@ def _by_blocks(conv: Any) -> None:
         list(how["pads_end"]),
         [1, 1],
     )
-    _put(ops.depth_to_space(blocks, "blocks_first", BLOCK), conv)
+    _put(ops.depth_to_space(blocks, "blocks_first", BLOCK), conv, blocks)
 
 
 def _by_products(resize: Any) -> None:
@@ -101,7 +95,7 @@ def _by_products(resize: Any) -> None:
         return
     rows, cols = (_bilinear(small[axis], large[axis]) for axis in (2, 3))
     tall = ops.matmul(ops.constant(rows), resize.input_value(0), False, False)
-    _put(ops.matmul(tall, ops.constant(cols), False, True), resize)
+    _put(ops.matmul(tall, ops.constant(cols), False, True), resize, tall)
 
 
 def _by_half_steps(rounding: Any) -> None:
@@ -114,7 +108,7 @@ def _by_half_steps(rounding: Any) -> None:
     from openvino import opset8 as ops
 
     product = _dequantized(rounding)
-    if product is None or not never_negative(rounding.input_value(0)):
+    if product is None or not never_negative(rounding.input_value(0), made_in_openvino):
         return
     scale = product.input_value(1).get_node().data.astype(np.float64)
     if scale.size != 1:
@@ -153,21 +147,6 @@ def _takes_nothing_away(node: Any) -> bool:
     return zero.get_type_name() == "Constant" and not zero.data.any()
 
 
-def never_negative(value: Any, depth: int = MOST_STEPS_BACK) -> bool:
-    """Whether an output of an OpenVINO graph is at least 0, as far as its operators tell."""
-    node = value.get_node()
-    kind, sources = node.get_type_name(), node.input_values()
-    if kind == "Constant":
-        return bool((node.data >= 0).all())
-    if kind in _POSITIVE or not depth:
-        return kind in _POSITIVE
-    if kind in _KEEP_SIGN or (kind == "Interpolate" and node.get_attributes()["mode"] != "cubic"):
-        return never_negative(sources[0], depth - 1)
-    if kind in _KEEP_SIGNS:
-        return all(never_negative(each, depth - 1) for each in sources)
-    return kind == "Maximum" and any(never_negative(each, depth - 1) for each in sources)
-
-
 def _bilinear(small: int, large: int) -> FloatArray:
     """(large, small) weights of the pixels of a line that is stretched, its ends kept."""
     place = np.arange(large) * (small - 1) / max(1, large - 1)
@@ -178,6 +157,9 @@ def _bilinear(small: int, large: int) -> FloatArray:
     return weights
 
 
-def _put(new: Any, old: Any) -> None:
+def _put(new: Any, old: Any, inner: Any | None = None) -> None:
+    """Put a node in another's place, and name it and what it needs so that a profile knows them."""
     new.set_friendly_name(old.get_friendly_name())
+    if inner is not None:
+        inner.set_friendly_name(f"{old.get_friendly_name()}/inner")
     old.output(0).replace(new.output(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,37 +60,59 @@ def _pixel(position: float, zoom: int) -> int:
 def open_video(path: Path, fps: float) -> Iterator[Callable[[str, Picture], None]]:
     """Yield what adds a picture, named by its frame, to a video; it is at `path` in the end.
 
-    Without a picture no file is made. Raises IrstdError for
-    an ending that is no video's, pictures of several sizes, and a video that cannot be written.
+    Without a picture no file is made. Raises IrstdError for an ending that is no video's, pictures
+    of several sizes, a rate or size that the format lacks, and a video that cannot be written.
     """
     if path.suffix.lower() not in CODECS:
         raise IrstdError(f"--video: {path}: is no {' or '.join(CODECS)}: choose one of them")
-    sizes: list[tuple[int, int]] = []
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our error says it
     with path_to_write(path) as partial:
-        writer = cv2.VideoWriter()
+        film = _Film(path, partial, fps)
+        yield film.add
+        film.close()
 
-        def add(name: str, picture: Picture) -> None:
-            size = (picture.shape[1], picture.shape[0])
-            if sizes and size != sizes[0]:
-                raise IrstdError(
-                    f"--video: {name}: has another size than the frames before it: a video has "
-                    "one; use --overlay"
-                )
-            if not sizes:
-                code = cv2.VideoWriter.fourcc(*CODECS[path.suffix.lower()])
-                with silent_opencv():
-                    writer.open(str(partial), cv2.CAP_FFMPEG, code, fps, size)
-            sizes.append(size)
-            writer.write(picture)
 
-        yield add
-        writer.release()
-        if sizes:
-            _refuse_short(path, partial, len(sizes))
+class _Film:
+    def __init__(self, path: Path, partial: Path, fps: float) -> None:
+        self.path, self.partial, self.fps = path, partial, fps
+        self.writer = cv2.VideoWriter()
+        self.size: tuple[int, int] | None = None
+        self.frames = 0
+
+    def add(self, name: str, picture: Picture) -> None:
+        size = (picture.shape[1], picture.shape[0])
+        if self.size is None:
+            self.size = size
+            self._open()
+        if size != self.size:
+            raise IrstdError(
+                f"--video: {name}: has another size than the frames before it: a video has one; "
+                "use --overlay"
+            )
+        with silent_opencv():
+            self.writer.write(picture)
+        self.frames += 1
+
+    def _open(self) -> None:
+        assert self.size is not None
+        code = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
+        with silent_opencv():
+            opened = self.writer.open(str(self.partial), cv2.CAP_FFMPEG, code, self.fps, self.size)
+        if not opened:
+            width, height = self.size
+            raise IrstdError(
+                f"--video: {self.path}: cannot hold {width}x{height} pixels at {self.fps:g} "
+                "frames/s: use .avi, a plain rate like 25, or --overlay"
+            )
+
+    def close(self) -> None:
+        self.writer.release()
+        if self.frames:
+            _refuse_short(self.path, self.partial, self.frames)
 
 
 def _refuse_short(path: Path, written: Path, frames: int) -> None:
-    """Raise IrstdError for a video of other than `frames`: OpenCV says nothing of a full disk."""
+    """Raise IrstdError for a video of fewer than `frames`: OpenCV goes on when the disk is full."""
     with silent_opencv():
         video = cv2.VideoCapture(str(written), cv2.CAP_FFMPEG)
         found = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0

@@ -49,9 +49,14 @@ class RawStream:
         """Wait for a frame; nothing where the stream ends, or is left."""
         data = bytearray()
         while self._wanted and len(data) < self.raw.frame_bytes:
-            if not select.select([self.descriptor], [], [], LOOK_S)[0]:
-                continue
-            part = os.read(self.descriptor, self.raw.frame_bytes - len(data))
+            try:
+                if not select.select([self.descriptor], [], [], LOOK_S)[0]:
+                    continue
+                part = os.read(self.descriptor, self.raw.frame_bytes - len(data))
+            except OSError as error:
+                raise IrstdError(
+                    f"{self.name}: ends after {read} frames ({error.strerror}): check the sender"
+                ) from error
             if not part and (data or not read):
                 raise IrstdError(
                     f"{self.name}: ends after {read} frames of {self.raw} and {len(data)} bytes: "

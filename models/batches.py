@@ -39,7 +39,7 @@ class Augmentation:
     blur_px: float = 0.0
     """Highest standard deviation of a blur that half of the crops get."""
     paste: int = 0
-    """A crop gets up to this many targets of other frames."""
+    """A crop gets up to this many targets of any frames; each quarter of a mosaic a quarter."""
     mosaic: float = 0.0
     """Share of crops that are four of half the size, of as many frames, side by side."""
 
@@ -145,7 +145,7 @@ def _pasted(cut: Crop, donor: Labelled, rng: np.random.Generator) -> Crop:
     if not len(donor.points):
         return cut
     at = rng.integers(len(donor.points))
-    patch = cut_target(donor.image, donor.mask, donor.points[at], float(donor.radii[at]))
+    patch = cut_target(donor.image, donor.mask, donor.points, donor.radii, int(at))
     if patch is None:
         return cut
     return Crop(*paste(cut.image, cut.mask, cut.points, cut.radii, patch, rng))

@@ -46,16 +46,21 @@ class Patch:
 
 
 def cut_target(
-    image: FloatArray, mask: FloatArray, point: FloatArray, radius: float
+    image: FloatArray, mask: FloatArray, points: FloatArray, radii: FloatArray, at: int
 ) -> Patch | None:
-    """Return the target at `point` of an (H, W) frame, or None where it would not come out clean.
+    """Return target number `at` of an (H, W) frame, or None where it would not come out clean.
 
-    The background is the median of the ring around it. None near the border, and where the
-    target stands out by less than `CLEAR` deviations of the ring.
+    The background is the median of the ring around it. None near the border or another target,
+    and where the target stands out by no more than `CLEAR` deviations of the ring.
     """
+    point, radius = points[at], float(radii[at])
     half = int(np.ceil(2 * radius)) + 4
     row, col = np.rint(point).astype(int)
     if min(row, col) < half or row + half >= image.shape[0] or col + half >= image.shape[1]:
+        return None
+    apart = np.hypot(*(points - point).T)
+    apart[at] = np.inf
+    if (apart <= 2 * radius + 4 + radii).any():
         return None
     window = np.s_[row - half : row + half + 1, col - half : col + half + 1]
     offset = (point - (row, col)).astype(np.float32)
@@ -63,7 +68,7 @@ def cut_target(
     ring = image[window][distance > 1.5 * radius + 2]
     contrast = image[window] - np.median(ring)
     core = contrast[distance <= max(radius, 1.0)]
-    if not core.size or abs(core.mean()) < CLEAR * ring.std():
+    if not core.size or abs(core.mean()) <= CLEAR * ring.std():
         return None
     fade = np.clip((2 * radius + 4 - distance) / (0.5 * radius + 2), 0, 1)
     own = mask[window] * (distance <= 1.5 * radius + 2)
@@ -80,7 +85,8 @@ def paste(
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return the frame, mask, points and radii with `patch` added at a random place.
 
-    As they were where that place is too near to another target. The inputs are left alone.
+    As they were where that place is too near to another target, or to black or white. The inputs
+    are left alone.
     """
     place = rng.integers(0, image.shape)
     gain = np.exp(rng.uniform(*np.log(GAIN)))
@@ -94,9 +100,8 @@ def paste(
     peak = patch.contrast.flat[abs(patch.contrast).argmax()]
     gain = max(gain, needed / abs(peak))
     pasted = np.clip(image[here] + np.float32(gain) * patch.contrast[own], 0, 1)
-    if (
-        np.sign(peak) * (pasted - image[here])
-    ).max() < needed * 0.99:  # too near to black or white to be seen
+    added = np.sign(peak) * (pasted - image[here])
+    if added.max() < 0.99 * needed:  # it is cut off at black or white
         return image, mask, points, radii
     image, mask = image.copy(), mask.copy()
     image[here] = pasted

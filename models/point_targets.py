@@ -11,6 +11,11 @@ from irstd_edge.models.p2p import LOG_SIGMA_RANGE, STRIDE
 WINDOW_PX = 8
 """Half the side of the window in which a target's extent is measured."""
 
+REACH = 0.75
+"""Cells this near to a target are all its own, in cells. Where its centre lies between cells no
+network can know which is meant: with one cell alone each of two had a probability of a half, and
+each of four a quarter."""
+
 
 def radii_px(image: FloatArray, points: FloatArray) -> FloatArray:
     """Return (M,) the radius of the disc that covers what stands out around each point.
@@ -39,9 +44,10 @@ def _radius_px(image: FloatArray, row: float, col: float) -> float:
 def render_points(points: FloatArray, radii: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     """Return the target (5, H/2, W/2): heatmap, dx, dy, log sigma, and where those three apply.
 
-    Zhou et al., "Objects as Points", 2019, section 3, with two changes: sigma follows the
-    measured scale but never falls under a cell (their rule gives 1/6 px to a 3x3 target), and
-    the 3x3 cells around a target all learn its place, for the peak may fall on any of them.
+    Zhou et al., "Objects as Points", 2019, section 3, with three changes: sigma follows the
+    measured scale but never falls under a cell (their rule gives 1/6 px to a 3x3 target), every
+    cell within `REACH` is the target's own, and the 3x3 cells around a target all learn its
+    place, for the peak may fall on any of them.
     """
     h, w = shape[0] // STRIDE, shape[1] // STRIDE
     target = np.zeros((5, h, w), np.float32)
@@ -53,7 +59,8 @@ def render_points(points: FloatArray, radii: FloatArray, shape: tuple[int, ...])
         sigma = np.clip(0.75 + 0.4 * radius, 1.0, 2.0)
         heat = np.exp(-distance / (2 * sigma**2))
         i, j = min(max(round(float(y)), 0), h - 1), min(max(round(float(x)), 0), w - 1)
-        heat[i, j] = 1
+        heat[distance <= REACH**2] = 1
+        heat[i, j] = 1  # a point on the border may lie farther from every cell
         target[0] = np.maximum(target[0], heat)
         own = (np.abs(rows - i) <= 1) & (np.abs(cols - j) <= 1) & (distance < nearest)
         nearest[own] = distance[own]

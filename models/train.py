@@ -20,7 +20,6 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from irstd_edge.edge.files import sole_writer, write_atomic
-from irstd_edge.edge.normalisation import with_normalisation
 from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
 from irstd_edge.models import create_model, spec_of
 from irstd_edge.models.batches import Labelled, labelled, steps_per_epoch
@@ -30,7 +29,7 @@ from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.p2p import P2P
 from irstd_edge.models.recipes import Recipe
 from irstd_edge.models.run_files import State, identity_of, read_state, write_state
-from irstd_edge.models.weights import load_state, model_from_state, save_weights
+from irstd_edge.models.weights import load_state, model_from_state, save_weights, spec_to_train
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "model.safetensors"
 
@@ -71,8 +70,8 @@ def train(
     """Train a network and return the path of the weights that were best on held-out frames.
 
     Writes OUT/model.safetensors, OUT/metrics.jsonl and OUT/last.ckpt. `weights` is where it
-    starts from; `normalisation`, if not the network's own, how counts become its input; `resume`
-    goes on from OUT/last.ckpt. Without `validate` the last epoch is kept.
+    starts from; `normalisation`, if not that of `weights` or the network's own, how counts become
+    its input; `resume` goes on from OUT/last.ckpt. Without `validate` the last epoch is kept.
     It validates after the last epoch, and every `validate_every`: by default a dozen times.
     Of several processes the first alone validates, writes and reports progress.
     Raises IrstdError where OUT holds another run, or nothing to resume, and where the loss is
@@ -81,7 +80,7 @@ def train(
     _check(model, samples, out, seed, resume)
     fabric = launch(device, partial=recipe.loss == "sls" and recipe.warm > 0)
     _check_batch(model, recipe.batch_size, fabric.world_size)
-    spec = with_normalisation(spec_of(model), normalisation)
+    spec = spec_to_train(model, weights, normalisation)
     identity = identity_of(spec, samples, recipe, seed)
     with sole_writer(out) if fabric.is_global_zero else nullcontext():
         _check_out(out, resume)

@@ -109,6 +109,12 @@ def spec_of_card(model: str, card: Mapping[str, Any]) -> ModelSpec:
     return replace(spec, decode=decode)
 
 
+def spec_to_train(model: str, weights: Path | None, normalisation: str | None) -> ModelSpec:
+    """Return the spec of a run: the chosen normalisation, or that of the weights it starts from."""
+    of_start = spec_of(model) if weights is None else spec_of_card(model, read_card(weights)[1])
+    return with_normalisation(of_start, normalisation)
+
+
 def model_from_state(model: str, state: Mapping[str, Tensor], path: Path) -> MSHNet | P2P:
     """Return the network that these weights fit. Raises IrstdError naming what does not fit."""
     net: MSHNet | P2P = create_model(model)

@@ -252,6 +252,26 @@ def test_stdin_needs_a_layout_and_goes_alone(paths: list[str], why: str) -> None
     refused(irstd_edge("predict", "p2p", *paths, *raw), why)
 
 
+def test_a_film_that_fails_costs_no_line(tmp_path: Path) -> None:
+    out = tmp_path / "found.jsonl"
+    command = [sys.executable, "-m", "irstd_edge.cli", "predict", "p2p", "-", "--raw", "64x64:u8"]
+    film = ["--video", str(tmp_path / "found.mp4"), "--video-fps", "66.667"]
+    run = subprocess.run(
+        [*command, "--json", str(out), *film], input=bytes(64 * 64 * 3), capture_output=True
+    )
+    assert run.returncode == 2
+    assert [json.loads(line)["frame"] for line in out.read_text().splitlines()] == ["stdin#0"]
+    (line,) = run.stderr.decode().splitlines()
+    assert "cannot hold 512x512 pixels at 66.667 frames/s" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["found.jsonl"]
+
+
+def test_a_process_without_stdin_says_so() -> None:
+    command = f"{sys.executable} -m irstd_edge.cli predict p2p - --raw 8x8:u8 <&-"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    refused(run, "-: this process has no stdin")
+
+
 def test_a_broken_frame_leaves_the_old_file(scenes: Path, tmp_path: Path) -> None:
     good = sorted((scenes / "images").iterdir())[0]
     (tmp_path / "bad.png").write_bytes(good.read_bytes()[:99])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from irstd_edge.edge.bundle import open_bundle, write_bundle
-from irstd_edge.edge.golden import golden_files, self_test
+from irstd_edge.edge.golden import expected_of, golden_files, self_test
 from irstd_edge.edge.runners import Runner, installed_runtimes, open_runner
 from irstd_edge.edge.types import Frame, IrstdError, Manifest, Quantization
 
@@ -54,6 +54,26 @@ def test_a_real_runner_sees_what_it_should(
 
 def test_a_small_difference_passes(bundle, mask_spec):
     self_test(runner(mask_spec, logits_of(20.5)), bundle)
+
+
+def test_openvino_is_held_against_what_it_gave_itself(tmp_path, mask_spec, frame):
+    """It rounds more finely than int8.onnx is written; a bundle made without it lacks the entry."""
+    written, own = (runner(mask_spec, logits_of(gain)).detect(frame) for gain in (6.0, 20.0))
+    expected = {**{g: [written] for g in GRAPHS}, expected_of("int8.onnx", "openvino"): [own]}
+    for name, held in (("with", expected), ("without", {g: [written] for g in GRAPHS})):
+        bundle = bundle_of(tmp_path / name, mask_spec, [frame], held)
+        finer, coarse = (
+            replace_runtime(runner(mask_spec, logits_of(gain))) for gain in (20.0, 6.0)
+        )
+        good, bad = (finer, coarse) if name == "with" else (coarse, finer)
+        self_test(good, bundle)
+        with pytest.raises(IrstdError, match="the score at"):
+            self_test(bad, bundle)
+
+
+def replace_runtime(run):
+    """The same, as if OpenVINO ran it."""
+    return Runner(run.spec, "openvino", run.variant, run._infer)
 
 
 def shifted(batch):

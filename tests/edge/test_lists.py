@@ -81,6 +81,13 @@ def test_frames_are_those_of_a_folder_by_name_and_files_as_they_are_given(tmp_pa
     assert frames_in([]) == []
 
 
+def test_what_is_hidden_is_no_frame(tmp_path: Path) -> None:
+    """As what a killed run leaves of a film or a picture."""
+    for name in ("a.png", ".b.png", ".found.avi.0123.partial.avi"):
+        (tmp_path / name).write_bytes(b"")
+    assert frames_in([tmp_path], (".png", ".avi")) == [tmp_path / "a.png"]
+
+
 def test_where_there_is_no_frame_it_says_what_is_wanted(tmp_path: Path) -> None:
     touched(tmp_path, "notes.txt")
     with pytest.raises(IrstdError) as caught:

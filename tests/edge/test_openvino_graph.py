@@ -11,7 +11,7 @@ openvino = pytest.importorskip("openvino")
 from openvino import opset8 as ops  # noqa: E402
 from openvino.opset11 import interpolate as resized  # noqa: E402
 
-from irstd_edge.edge.openvino_graph import model_for, never_negative  # noqa: E402
+from irstd_edge.edge.openvino_graph import model_for  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 
@@ -169,23 +169,18 @@ def test_other_roundings_are_left(nonnegative: bool, per_channel: bool) -> None:
     assert np.array_equal(run(plain, x), run(fitted, x))
 
 
-def test_signs_are_told_by_the_operators() -> None:
-    x = ops.parameter([1, 4, 8, 8], np.float32, name="x")
-    relu, gate = ops.relu(x), ops.sigmoid(x)
-    minus, plus = (ops.constant(np.float32(value)) for value in (-1.0, 1.0))
-    halves = ops.split(ops.multiply(relu, gate), 1, 2)
-    for node in (
-        *(relu, gate, ops.add(relu, plus), ops.concat([relu, gate], 1), ops.maximum(x, plus)),
-        *(
-            ops.minimum(relu, plus),
-            ops.reduce_max(relu, 1, True),
-            ops.depth_to_space(relu, "blocks_first", 2),
-        ),
-    ):
-        assert never_negative(node.output(0)), node
-    assert never_negative(halves.output(1))
-    for node in (
-        *(x, ops.add(relu, minus), ops.multiply(relu, minus), ops.concat([relu, x], 1)),
-        *(ops.minimum(relu, minus), ops.maximum(x, minus), ops.exp(x), ops.subtract(relu, plus)),
-    ):
-        assert not never_negative(node.output(0)), node
+def test_parts_of_a_rewritten_layer_bear_its_name() -> None:
+    model = named(conv(RANDOM.standard_normal((1, 2, 3, 3)), (1, 1)))
+    (old,) = (n for n in model.get_ordered_ops() if n.get_type_name() == "Convolution")
+    old.set_friendly_name("/sa/conv1/Conv")
+    fast = model_for(model, "x", (1, 2, 8, 8))
+    names = {n.get_type_name(): n.get_friendly_name() for n in fast.get_ordered_ops()}
+    assert names["Convolution"].startswith("/sa/conv1/Conv")
+    assert names["DepthToSpace"] == "/sa/conv1/Conv"
+
+
+def test_a_convolution_of_a_line_is_left() -> None:
+    x = ops.parameter([1, 2, 16], np.float32, name="x")
+    kernel = ops.constant(RANDOM.standard_normal((1, 2, 3)).astype(np.float32))
+    model = named(openvino.Model([ops.convolution(x, kernel, [1], [1], [1], [1])], [x]))
+    assert kinds(model_for(model, "x", (1, 2, 16)))["DepthToSpace"] == 0

@@ -123,6 +123,21 @@ def test_pictures_of_two_sizes_are_no_video(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_rate_that_the_format_lacks_is_said_at_the_first_picture(tmp_path: Path) -> None:
+    with (
+        pytest.raises(IrstdError, match=r"cannot hold 96x64 pixels at 66\.667 frames/s: use \.avi"),
+        open_video(tmp_path / "found.mp4", 66.667) as add,
+    ):
+        add("first", np.zeros((64, 96, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "found.avi").mkdir()
+    with pytest.raises(IrstdError, match=r"found\.avi: cannot be written"):
+        open_video(tmp_path / "found.avi", 25).__enter__()
+
+
 def test_a_video_needs_an_ending_that_is_one(tmp_path: Path) -> None:
     with pytest.raises(IrstdError, match=r"found\.gif: is no \.avi or \.mp4"):
         open_video(tmp_path / "found.gif", 25).__enter__()

@@ -8,6 +8,7 @@ are sharper than anything in a real frame.
 
 import argparse
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ ROWS, COLS, SIDE = 4, 5, 256
 def mosaics(samples: list[Sample]) -> Iterator[tuple[Frame, np.ndarray]]:
     """Frames of 1280x1024 and their (M, 2) points."""
     many = ROWS * COLS
-    for first in range(0, len(samples) - many + 1, many):
+    for first in range(0, len(samples), many):
         part = samples[first : first + many]
         counts = [[part[COLS * i + j].frame.counts for j in range(COLS)] for i in range(ROWS)]
         corners = [SIDE * np.array(divmod(k, COLS), np.float32) for k in range(many)]
@@ -58,8 +59,10 @@ def main() -> None:
     options = parser.parse_args()
     net, model, card = load_model(options.weights)
     spec = spec_of_card(model, card)
-    data = open_dataset(options.data, options.split)
-    samples = [data.sample(name) for name in data.names[: options.mosaics * ROWS * COLS]]
+    found = open_dataset(options.data, options.split).samples()
+    frames = (s for s in found if isinstance(s, Sample) and s.frame.shape == (SIDE, SIDE))
+    samples = list(islice(frames, options.mosaics * ROWS * COLS))
+    samples = samples[: len(samples) // (ROWS * COLS) * ROWS * COLS]
     large = list(mosaics(samples))
     with torch_runner(net.deploy(), spec) as run:
         ways = {"frame by frame": ([(s.frame, s.points) for s in samples], run.predict)}

@@ -28,7 +28,7 @@ def noise(deviation: float, level: float = 0.4) -> np.ndarray:
 def donor(row: float = 30.3, col: float = 25.8, height: float = 0.3) -> Patch:
     image = noise(0.01) + spot(row, col, height)
     mask = (spot(row, col, 1.0) > 0.5).astype("f4")
-    patch = cut_target(image, mask, np.float32([row, col]), 1.5)
+    patch = cut_target(image, mask, np.float32([[row, col]]), np.float32([1.5]), 0)
     assert patch is not None
     return patch
 
@@ -49,19 +49,27 @@ def test_a_target_is_cut_out_without_its_background(height: float) -> None:
     assert patch.mask.sum() == (spot(30.3, 25.8, 1.0) > 0.5).sum()
 
 
-def test_the_neighbours_mask_stays_behind() -> None:
-    image = noise(0.01) + spot(30, 26, 0.3)
-    mask = ((spot(30, 26, 1.0) > 0.5) | (spot(30, 33, 1.0) > 0.5)).astype("f4")
-    patch = cut_target(image, mask, np.float32([30, 26]), 1.5)
-    assert patch is not None and patch.mask.sum() == (spot(30, 26, 1.0) > 0.5).sum()
-
-
 @pytest.mark.parametrize(
     ("row", "col", "height"), [(30, 26, 0.015), (3, 26, 0.3), (30, 61, 0.3), (60.4, 2, 0.3)]
 )
 def test_what_does_not_come_out_clean_is_left(row: float, col: float, height: float) -> None:
     image = noise(0.02) + spot(row, col, height)  # too faint, or too near to the border
-    assert cut_target(image, NONE, np.float32([row, col]), 1.5) is None
+    assert cut_target(image, NONE, np.float32([[row, col]]), np.float32([1.5]), 0) is None
+
+
+@pytest.mark.parametrize("apart", [4.0, 6.0, 8.0, 20.0])
+def test_a_target_near_another_is_left(apart: float) -> None:
+    """Or the other's light would come with it, without its point."""
+    image = noise(0.01) + spot(30, 20, 0.3) + spot(30, 20 + apart, 0.3)
+    points, radii = np.float32([[30, 20], [30, 20 + apart]]), np.float32([1.5, 1.5])
+    found = [cut_target(image, NONE, points, radii, at) is not None for at in (0, 1)]
+    assert found == [apart > 10] * 2
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_where_there_is_nothing_nothing_is_cut(level: float) -> None:
+    image = np.full((SIZE, SIZE), level, np.float32)
+    assert cut_target(image, NONE, np.float32([[30, 26]]), np.float32([1.5]), 0) is None
 
 
 def test_what_is_pasted_is_where_its_point_says() -> None:
