@@ -49,6 +49,13 @@ def test_the_best_threshold_is_the_middle_of_equals(
     assert best_threshold(found, truth) == expected
 
 
+@pytest.mark.parametrize(("others", "expected"), [(150, 0.4), (20, 0.6)])
+def test_a_target_of_many_is_chance(others: int, expected: float) -> None:
+    """From 0.5 on a false alarm of 0.47 is gone: half a target in 150, a point and more in 20."""
+    found = [rows((10, 10, 0.72))] * others + [rows((10, 10, 0.72), (25, 25, 0.47))]
+    assert best_threshold(found, [ONE] * (others + 1)) == expected
+
+
 def test_points_are_scored_at_their_best_threshold() -> None:
     detections = {
         "a": (Detection(10, 10, 0.92, 4), Detection(25, 25, 0.32, 4)),  # true, false
