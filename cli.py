@@ -1123,10 +1123,12 @@ def _report(
 
 
 DEMO_LIMITS = """\
-# The demo does not train on after calibration, and many of its targets are faint by intention.
+# The demo does not train on after calibration, and a fifth of its targets are too faint even for
+# FP32, by intention: wider limits than those that hold without a file.
 [drift]
-net_targets_lost = 3
-targets_flipped = 0.03
+net_targets_lost = 8
+targets_flipped = 0.05
+f1_3px = -0.02
 """
 
 

@@ -108,7 +108,9 @@ def _by_half_steps(rounding: Any) -> None:
     from openvino import opset8 as ops
 
     product = _dequantized(rounding)
-    if product is None or not never_negative(rounding.input_value(0), made_in_openvino):
+    if product is None or {_type(rounding.input(0)), _type(product.output(0))} != {"f32"}:
+        return  # float16 between the roundings: not what OpenVINO is for
+    if not never_negative(rounding.input_value(0), made_in_openvino):
         return
     scale = product.input_value(1).get_node().data.astype(np.float64)
     if scale.size != 1:
@@ -117,6 +119,10 @@ def _by_half_steps(rounding: Any) -> None:
     zero = ops.constant(np.float32(0))
     source = rounding.input_value(0)
     _put(ops.fake_quantize(source, zero, highest, zero, highest, 256), product)
+
+
+def _type(port: Any) -> str:
+    return str(port.get_element_type().get_type_name())
 
 
 def _dequantized(rounding: Any) -> Any | None:

@@ -64,9 +64,9 @@ def test_int8_is_small(case):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
     "runtime, limit",
-    # ONNX Runtime rounds biases as well, OpenVINO and the file itself do what torch does but where
-    # a value lies halfway between two steps.
-    [("as written", 0.02), ("openvino", 0.05), ("onnxruntime", 0.1)],
+    # The file itself does what torch does but where a value lies halfway between two steps. The
+    # runtimes round more finely, and ONNX Runtime rounds biases as well.
+    [("as written", 0.02), ("openvino", 0.1), ("onnxruntime", 0.1)],
 )
 def test_int8_computes_what_torch_rounds(case, runtime, limit, size, tmp_path):
     if runtime == "openvino" and runtime not in installed_runtimes():

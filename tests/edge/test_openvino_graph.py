@@ -169,6 +169,16 @@ def test_other_roundings_are_left(nonnegative: bool, per_channel: bool) -> None:
     assert np.array_equal(run(plain, x), run(fitted, x))
 
 
+def test_a_rounding_between_float16_is_left() -> None:
+    """As in int8-fp16.onnx, TensorRT's form: OpenVINO could not join float32 with its weights."""
+    x = ops.parameter([1, 2, 8, 8], np.float16, name="x")
+    ends = [ops.constant(np.float16(value)) for value in (-2.56, 2.54, -128, 127)]
+    rounding = ops.fake_quantize(ops.relu(x), *ends, 256)
+    stored = ops.convert(ops.convert(rounding, "i8"), "f16")
+    model = named(openvino.Model([ops.multiply(stored, ops.constant(np.float16(0.02)))], [x]))
+    assert kinds(model_for(model, "x", (1, 2, 8, 8)))["Convert"] == 2
+
+
 def test_parts_of_a_rewritten_layer_bear_its_name() -> None:
     model = named(conv(RANDOM.standard_normal((1, 2, 3, 3)), (1, 1)))
     (old,) = (n for n in model.get_ordered_ops() if n.get_type_name() == "Convolution")
