@@ -23,7 +23,7 @@ _LIKE_FIRST = frozenset(
     | {"Reshape", "Squeeze", "Unsqueeze", "Split", "VariadicSplit", "Slice", "StridedSlice"}
     | {"Convert", "Identity", "DepthToSpace", "FakeQuantize", "QuantizeLinear", "DequantizeLinear"}
 )
-_LIKE_ALL = frozenset({"Add", "Mul", "Multiply", "Concat", "Min", "Minimum", "Pad"})
+_LIKE_ALL = frozenset({"Add", "Mul", "Multiply", "Concat", "Min", "Minimum"})
 _LIKE_ANY = frozenset({"Max", "Maximum"})
 
 
@@ -54,11 +54,13 @@ def never_negative(value: Value, made: Callable[[Value], Made[Value]]) -> bool:
 
     def judged(how: Made[Value], steps: int) -> bool:
         if how.constant is not None:
-            # Shapes, axes and paddings are whole numbers and no part of the values.
-            return how.constant.dtype.kind in "iu" or bool((how.constant >= 0).all())
+            return bool((how.constant >= 0).all())
         name, _, kind = how.operator.partition(" ")
         if name in _LIKE_FIRST or kind in ("nearest", "linear", "linear_onnx"):
             return judge(how.sources[0], steps)
+        if name == "Pad":  # how much is added is no part of the values
+            values = [source for source in how.sources if not _is_whole(made(source))]
+            return all(judge(source, steps) for source in values)
         if name in _LIKE_ALL:
             return all(judge(source, steps) for source in how.sources)
         if name in _LIKE_ANY:
@@ -66,6 +68,10 @@ def never_negative(value: Value, made: Callable[[Value], Made[Value]]) -> bool:
         return name in _POSITIVE
 
     return judge(value, MOST_STEPS_BACK)
+
+
+def _is_whole(how: Made[Any]) -> bool:
+    return how.constant is not None and how.constant.dtype.kind in "iu"
 
 
 def made_in_onnx(

@@ -28,6 +28,7 @@ PARTS = {
     "minus": np.float32([-1, 2]),
     "plus": np.float32([0, 2]),
     "shape": np.array([0, -1]),
+    "stored": np.int8([-3, 5]),
     "relu": ("Relu", "x"),
     "gate": ("Sigmoid", "x"),
 }
@@ -54,6 +55,7 @@ def test_what_is_never_negative(node: tuple[str, ...]) -> None:
         *[("Concat", "relu", "x"), ("Min", "relu", "minus"), ("Max", "x", "minus")],
         *[("Sub", "relu", "plus"), ("Exp", "x"), ("Resize cubic", "relu")],
         *[("Pad", "relu", "shape", "minus"), ("MaxPool", "x"), ("Neg", "relu")],
+        *[("DequantizeLinear", "stored", "plus"), ("Convert", "stored"), ("Add", "relu", "stored")],
     ],
 )
 def test_what_may_be_negative(node: tuple[str, ...]) -> None:
