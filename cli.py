@@ -403,8 +403,10 @@ def evaluate(
             check(frame)
             return look(frame)
 
-        samples = _counted(chosen.samples(strict, protocol), len(chosen.names), run.name, move)
-        result = run_evaluation(samples, checked, protocol, threshold)
+        samples, total = chosen.samples(strict, protocol), len(chosen.names)
+        result = run_evaluation(
+            samples, checked, protocol, threshold, lambda done: move(run.name, done, total)
+        )
         if faults:
             look_of = partial(_predict_by, tile=tile, halo=halo, threshold=threshold)
             reread = partial(chosen.samples, strict, protocol)
@@ -473,12 +475,6 @@ def _predict_by(
         return lambda frame: run.predict(frame, threshold)
     tiling = Tiling(_size(tile, "--tile"), run.spec.input.stride, halo)
     return lambda frame: predict_tiled(run, frame, tiling, threshold)
-
-
-def _counted(samples: Iterator[Any], total: int, what: str, move: Any) -> Iterator[Any]:
-    for done, sample in enumerate(samples, start=1):
-        yield sample
-        move(what, done, total)
 
 
 @app.command()

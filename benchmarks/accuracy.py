@@ -6,7 +6,7 @@ micro-averaged over a score-ordered greedy one-to-one matching.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,10 @@ METRICS = (
 """The ratios of an `accuracy` object."""
 MASK_METRICS = ("iou", "niou", "fa_legacy_per_mpx")
 """Those that only masks have."""
+
+AHEAD_PX = 2**25
+"""Read before any is predicted, to predict equal sizes in a row: 512 frames of 256x256. A runtime
+that compiles for a size does so once for it, not once a frame."""
 
 
 def score_masks(predicted: Sequence[BoolArray], truth: Sequence[BoolArray]) -> MaskCounts:
@@ -167,32 +171,58 @@ def evaluate(
     predict: Callable[[Frame], Prediction],
     protocol: str,
     threshold: float | None = None,
+    done: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Predict every sample once and keep the raw results.
 
     threshold: of the detections that are scored; then `predict` is to give them from
     `threshold_to_predict` on, and the evaluation holds curves. None takes all, without curves.
-    IrstdError if no frame could be used, or if a predicted mask has not its frame's size.
+    done: called with the number of samples that are through. Frames are predicted in parts, each
+    from the smallest to the largest. IrstdError if no frame could be used, or if a predicted mask
+    has not its frame's size.
     """
     images: list[ImageResult] = []
     skipped: list[Skip] = []
-    thresholds = None if threshold is None else thresholds_with(threshold)
-    for sample in samples:
-        if isinstance(sample, Skip):
-            skipped.append(sample)
-        else:
-            prediction, counts, pair = predict(sample.frame), None, None
-            if prediction.mask is not None and sample.mask is not None:
-                pair = match_masks(prediction.mask, sample.mask)
-            if thresholds is not None and threshold is not None:
-                blobs = None if pair is None else pair.truth.centroids
-                counts = frame_counts(sample, prediction, thresholds, blobs)
-                prediction = _cut(prediction, threshold)
-            images.append(replace(_image_result(sample, prediction, pair), curve=counts))
+    for part in _parts(samples):
+        skips = [each for each in part if isinstance(each, Skip)]
+        frames = [each for each in part if isinstance(each, Sample)]
+        skipped += skips
+        results: dict[int, ImageResult] = {}
+        for at in sorted(range(len(frames)), key=lambda k: frames[k].frame.shape):
+            results[at] = _scored(frames[at], predict, threshold)
+            done(len(images) + len(skipped) + len(results))
+        images += [results[at] for at in range(len(frames))]
     if not images:
         why = f"; {skipped[0].name}: {skipped[0].reason}" if skipped else ""
         raise IrstdError(f"data: none of {len(skipped)} frames can be used{why}")
     return Evaluation(protocol, tuple(images), tuple(skipped), threshold)
+
+
+def _parts(samples: Iterable[Sample | Skip]) -> Iterator[list[Sample | Skip]]:
+    """Cut a series into parts of `AHEAD_PX`, or of one frame that is larger."""
+    part: list[Sample | Skip] = []
+    pixels = 0
+    for sample in samples:
+        part.append(sample)
+        pixels += sample.frame.counts.size if isinstance(sample, Sample) else 0
+        if pixels >= AHEAD_PX:
+            yield part
+            part, pixels = [], 0
+    if part:
+        yield part
+
+
+def _scored(
+    sample: Sample, predict: Callable[[Frame], Prediction], threshold: float | None
+) -> ImageResult:
+    prediction, counts, pair = predict(sample.frame), None, None
+    if prediction.mask is not None and sample.mask is not None:
+        pair = match_masks(prediction.mask, sample.mask)
+    if threshold is not None:
+        blobs = None if pair is None else pair.truth.centroids
+        counts = frame_counts(sample, prediction, thresholds_with(threshold), blobs)
+        prediction = _cut(prediction, threshold)
+    return replace(_image_result(sample, prediction, pair), curve=counts)
 
 
 def _cut(prediction: Prediction, threshold: float) -> Prediction:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,13 +18,12 @@ from irstd_edge.benchmarks.pace import Pace, measure_pace
 from irstd_edge.benchmarks.plan import REFERENCE, Plan, Size, TimedOn, timed_on_of
 from irstd_edge.benchmarks.schema import SCHEMA
 from irstd_edge.edge.bundle import Bundle
-from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.devices import Machine, this_machine
 from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.runners import Runner, open_runner
 from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 from irstd_edge.edge.tensorrt_runtime import engines_of
-from irstd_edge.edge.types import Frame, IrstdError, MachineError, Sample, Skip
+from irstd_edge.edge.types import Frame, IrstdError, MachineError
 
 Pair = tuple[str, str]
 """(variant, runtime)."""
@@ -162,16 +161,15 @@ def _evaluate(runner: Runner, plan: Plan, what: str, progress: Progress) -> Eval
     if plan.data is None:
         return None
     total = len(plan.data.names)
-
-    def counted(data: DataSet) -> Iterator[Sample | Skip]:
-        for done, sample in enumerate(data.samples(plan.strict, plan.protocol), start=1):
-            yield sample
-            progress(what, done, total)
-
     own = runner.spec.decode.threshold
     low = threshold_to_predict(runner.spec.decode.kind, own)
-    samples = counted(plan.data)
-    return evaluate(samples, lambda frame: runner.predict(frame, low), plan.protocol, own)
+    return evaluate(
+        plan.data.samples(plan.strict, plan.protocol),
+        lambda frame: runner.predict(frame, low),
+        plan.protocol,
+        own,
+        lambda done: progress(what, done, total),
+    )
 
 
 def _cost(bundle: Bundle, pair: Pair, size: Size) -> dict[str, Any]:

@@ -112,12 +112,10 @@ def is_better(after: Mapping[str, float], before: Mapping[str, float]) -> bool:
 def _evaluate(
     runner: Runner, samples: Sequence[Sample | Skip], what: str, progress: Progress
 ) -> Evaluation:
-    def counted() -> Iterator[Sample | Skip]:
-        for done, sample in enumerate(samples, start=1):
-            yield sample
-            progress(what, done, len(samples))
+    def done(count: int) -> None:
+        progress(what, count, len(samples))
 
-    return evaluate(counted(), runner.predict, "native")
+    return evaluate(samples, runner.predict, "native", done=done)
 
 
 def refuse_drop(

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -210,3 +211,39 @@ def test_samples_are_seen_once_and_in_turn() -> None:
     result = evaluate(iter(SAMPLES), predict, "native")
     assert isinstance(result, Evaluation)
     assert seen == ["a", "c"]
+
+
+def test_frames_of_one_size_are_predicted_in_a_row_and_told_in_their_order() -> None:
+    sizes = {"a": 64, "b": 32, "c": 64, "d": 16, "e": 32}
+    frames = [
+        Sample(Frame(name, np.zeros((size, size), np.uint8), 8), None, np.zeros((0, 2), np.float32))
+        for name, size in sizes.items()
+    ]
+    seen, counts = [], []
+
+    def predict(frame: Frame) -> Prediction:
+        seen.append(frame.name)
+        return Prediction((), np.zeros(frame.shape, np.float32), 1, None)
+
+    mixed = [*frames[:2], Skip("skipped", "broken"), *frames[2:]]
+    result = evaluate(mixed, predict, "native", done=counts.append)
+    assert seen == ["d", "b", "e", "a", "c"]
+    assert [image.name for image in result.images] == list(sizes)
+    assert (counts[-1], sorted(counts)) == (6, counts)
+
+
+def test_frames_are_read_in_parts_that_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irstd_edge.benchmarks.accuracy.AHEAD_PX", 2 * 64 * 64)
+    read, most = [], []
+
+    def samples() -> Iterator[Sample | Skip]:
+        for sample in SAMPLES * 3:
+            read.append(sample)
+            yield sample
+
+    def predict(frame: Frame) -> Prediction:
+        most.append(len(read))
+        return heatmap(frame)
+
+    assert len(evaluate(samples(), predict, "native").images) == 6
+    assert most == [3, 3, 6, 6, 9, 9]
