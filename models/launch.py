@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 
@@ -11,6 +12,9 @@ from lightning_fabric import Fabric
 from irstd_edge.edge.types import IrstdError
 
 DEVICES = ("auto", "cpu", "cuda")
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of mallopt(3)."""
 
 
 def launch(device: str, *, partial: bool = False) -> Fabric:
@@ -22,6 +26,8 @@ def launch(device: str, *, partial: bool = False) -> Fabric:
     # It reports its choices as log lines; on the user's screen they would break the progress bar.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     device = _device(device)
+    if device == "cpu":
+        _keep_freed_memory()
     ddp = "ddp_find_unused_parameters_true" if partial else "ddp"
     fabric = Fabric(
         accelerator=device,
@@ -42,6 +48,20 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc give freed memory to the next step, not to the system: for this whole process.
+
+    It gives back every large block, and the system clears each page of it again when a step asks
+    anew: on 16 frames of 256x256 that was a fifth of MSHNet's time.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def _multiplies_bfloat16(device: str) -> bool:

@@ -1,3 +1,7 @@
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -39,3 +43,27 @@ def test_one_process_is_alone_and_says_nothing(
     fabric = launch("cpu", partial=True)
     assert (fabric.world_size, fabric.global_rank) == (1, 0)
     assert not caplog.records
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_a_step_takes_the_memory_of_the_one_before() -> None:
+    code = """
+import resource, torch
+from irstd_edge.models.launch import launch
+from irstd_edge.models.p2p import P2P
+
+net, frames = P2P().train(), torch.rand(4, 1, 256, 256)
+
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    sum(output.mean() for output in net(frames)).backward()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = [page_faults() for _ in range(5)][2:]
+launch("cpu")
+after = [page_faults() for _ in range(8)][5:]
+print(min(before), max(after))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = map(int, run.stdout.split())
+    assert after < before / 10
