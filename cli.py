@@ -1089,7 +1089,7 @@ def _pictures(benches: list[dict[str, Any]], bundles: list[Path], data: Path) ->
     from irstd_edge.edge.dataset import open_dataset
 
     everything = {"results": [result for bench in benches for result in bench["results"]]}
-    frames = open_dataset(data, "test")
+    frames = open_dataset(data, None)
     return [
         picture
         for path in bundles

@@ -120,15 +120,25 @@ class DataSet:
         return Sample(small, mask, points.astype(np.float32))
 
 
-def open_dataset(root: Path, split: str = "test") -> DataSet:
+def open_dataset(root: Path, split: str | None = "test") -> DataSet:
     """Find the frames, labels and names of a split.
 
-    val is the tenth of trainval that `lists.held_out` chooses by a hash, train the rest. Raises
-    IrstdError for a folder that is no data set, an empty list, a name that is a path.
+    val is the tenth of trainval that `lists.held_out` chooses by a hash, train the rest; None is
+    every frame, listed or not. Raises IrstdError for a folder that is no data set, an empty list, a
+    name that is a path.
     """
     images = _index(root / "images")
     if not images:
         raise IrstdError(_no_frames(root))
+    names = tuple(sorted(images)) if split is None else _listed(root, split, images)
+    points = _read_points(root / "points.json")
+    masks = {name.removesuffix("_pixels0"): path for name, path in _index(root / "masks").items()}
+    if not masks and points is None:
+        raise IrstdError(f"{root}: neither masks/ nor points.json: add the labels")
+    return DataSet(root, split or "all", names, images, masks, points, _read_bit_depth(root))
+
+
+def _listed(root: Path, split: str, images: Mapping[str, Path]) -> tuple[str, ...]:
     listing = list_of_split(root, split)
     listed = names_of_list(listing)
     if not any(name in images for name in listed):
@@ -136,11 +146,7 @@ def open_dataset(root: Path, split: str = "test") -> DataSet:
     names = names_of_split(listed, split)
     if not names:
         raise IrstdError(f"{listing}: too few names to hold one out as val: list at least two")
-    points = _read_points(root / "points.json")
-    masks = {name.removesuffix("_pixels0"): path for name, path in _index(root / "masks").items()}
-    if not masks and points is None:
-        raise IrstdError(f"{root}: neither masks/ nor points.json: add the labels")
-    return DataSet(root, split, names, images, masks, points, _read_bit_depth(root))
+    return names
 
 
 def _index(folder: Path) -> dict[str, Path]:

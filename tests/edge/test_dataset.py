@@ -69,6 +69,14 @@ def test_val_and_train_part_trainval(root: Path) -> None:
     assert not set(train) & set(val)
 
 
+def test_all_frames_need_no_list(root: Path) -> None:
+    for name in ("trainval.txt", "test.txt"):
+        (root / name).unlink()
+    data = open_dataset(root, None)
+    assert data.names == tuple(sorted(NAMES))
+    assert data.sample("n07").points.tolist() == POINTS
+
+
 def test_one_name_cannot_be_parted(root: Path) -> None:
     write_lists(root, NAMES[:1], NAMES[1:])
     assert open_dataset(root, "train").names == NAMES[:1]
