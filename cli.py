@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from irstd_edge import __version__
 from irstd_edge.edge.errors import UNWRITABLE, IrstdError, MachineError
-from irstd_edge.edge.policy import limit_memory, printable
+from irstd_edge.edge.policy import MAX_SIDE_PX, limit_memory, printable
 
 if TYPE_CHECKING:
     from irstd_edge.edge.bundle import Bundle
@@ -62,6 +63,9 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Of the CPU; all by def
 Source = Annotated[str, typer.Argument(metavar="W|BUNDLE", help="mshnet, p2p, a file, a bundle.")]
 PublicKey = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Refuse a bundle that this key did not sign.")
+]
+Variant = Annotated[
+    str | None, typer.Option(help="Of a bundle: int8 by default, fp32, fp16, int8-fp16.")
 ]
 Threshold = Annotated[
     float | None, typer.Option(help="Lowest probability of a detection, instead of the model's.")
@@ -123,7 +127,7 @@ def _exit_code(error: Exception) -> tuple[int, str]:
     if isinstance(error, IrstdError):
         return 2, ""
     if isinstance(error, MemoryError):
-        return 2, "out of memory: give smaller frames, or --tile HxW"
+        return 2, " (out of memory: give smaller frames, or --tile HxW)"
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return 2, ": make space, or choose another place"
     return 70, f" ({type(error).__name__}: a fault of ours; --debug shows where)"
@@ -204,10 +208,13 @@ def synth(
 
 
 def _size(text: str, flag: str = "--size") -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise IrstdError(f"{flag}: {text!r} is not HEIGHTxWIDTH; write it like 256x256")
-    return int(height), int(width)
+    sides = re.fullmatch("([0-9]{1,5})x([0-9]{1,5})", text)
+    if sides is None:
+        raise IrstdError(f"{flag}: {text!r:.60} is not HEIGHTxWIDTH; write it like 256x256")
+    height, width = map(int, sides.groups())
+    if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
+        raise IrstdError(f"{flag}: {text} has a side that is not 1 to {MAX_SIDE_PX}; mend it")
+    return height, width
 
 
 @app.command()
@@ -317,7 +324,6 @@ def _runner(
     """Open weights (with torch) or a bundle, and check a bundle before it serves."""
     from irstd_edge.edge.bundle import open_bundle
     from irstd_edge.edge.compiler import RUNTIME, TORCH_VARIANT, variant_to_run
-    from irstd_edge.edge.golden import self_test
     from irstd_edge.edge.runners import open_runner
 
     if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
@@ -328,7 +334,6 @@ def _runner(
         own = {"torch-tensorrt": TORCH_VARIANT}.get(runtime or "", "int8")
         chosen = variant or (variant_to_run(bundle) if runtime == RUNTIME else own)
         with open_runner(bundle, chosen, runtime or "onnxruntime") as run:
-            self_test(run, bundle)
             yield run
         return
     if public_key is not None:
@@ -361,7 +366,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test, val or trainval.")] = "test",
     protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
     runtime: Annotated[str | None, typer.Option(help=RUNTIME_HELP)] = None,
-    variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
+    variant: Variant = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
     normalise: Normalise = None,
@@ -500,7 +505,7 @@ def predict(
         typer.Option(metavar="WxH:u16le|u16be|u8", help="PATHs are counts without a header."),
     ] = None,
     runtime: Annotated[str | None, typer.Option(help=RUNTIME_HELP)] = None,
-    variant: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8.")] = None,
+    variant: Variant = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
     normalise: Normalise = None,
@@ -727,7 +732,7 @@ def compile_bundle(
     ] = False,
     size: Annotated[
         list[str] | None,
-        typer.Option(metavar="HxW", help="Of the frames; several give a range. [256x256]"),
+        typer.Option(metavar="HxW", help="Of the frames; several give a range. [the golden ones]"),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Most frames a call.")] = 1,
     with_decode: Annotated[
@@ -739,15 +744,18 @@ def compile_bundle(
 ) -> None:
     """Build an engine and keep it in this machine's store."""
     from irstd_edge.edge.bundle import open_bundle
-    from irstd_edge.edge.compiler import best_variant, check_variant, compile_engine
+    from irstd_edge.edge.compiler import RUNTIME, best_variant, check_variant, compile_engine
     from irstd_edge.edge.engine_plan import EnginePlan
     from irstd_edge.edge.engine_store import open_store
+    from irstd_edge.edge.golden import golden_sizes
 
-    sizes = tuple(_size(text) for text in size or ["256x256"])
-    plan = EnginePlan(backend, target, sizes, batch, dla)
     opened = open_bundle(bundle, public_key)
+    golden = golden_sizes(opened)
+    sizes = tuple(_size(text) for text in size) if size else golden or ((256, 256),)
+    plan = EnginePlan(backend, target, sizes, batch, dla)
     chosen = variant or best_variant(opened, plan)
     check_variant(chosen, plan)
+    opened.graph(chosen, RUNTIME)  # one that is not there is told before anything is done
     placed = _placement(opened, chosen, plan, json_to) if dla else None
     talk.print(f"building {chosen} with {backend}")
     decode = targets if with_decode else None
@@ -758,6 +766,13 @@ def compile_bundle(
             _emit({"engine": None, "not_built": str(error), "dla": placed}, json_to)
         raise
     _print_engine(done, _results(json_to))
+    stride = opened.manifest.model.input.stride
+    missing = [f"--size {h}x{w}" for h, w in golden if not plan.takes((h, w), stride)]
+    if missing:
+        talk.print(
+            "the golden frames have other sizes, and a bundle serves once it was tried on them: "
+            f"add {' '.join(missing)}, or build another engine for them"
+        )
     _emit({**done.record(), "dla": placed}, json_to)
 
 
@@ -957,9 +972,15 @@ def _runtimes(
     names: list[str] | None, device: str = "cpu", bundles: list[Bundle] | None = None
 ) -> dict[str, Any]:
     """Those asked for, else those that are here for the device; engines count once they exist."""
-    from irstd_edge.edge.runners import installed_runtimes
+    from irstd_edge.edge.runners import RUNTIMES, installed_runtimes
     from irstd_edge.edge.tensorrt_runtime import BACKEND, engines_of, is_ready
 
+    elsewhere = [name for name in names or () if name in RUNTIMES]
+    if device == "cuda" and elsewhere:
+        raise IrstdError(
+            f"--device cuda: {elsewhere[0]} runs on the CPU here; leave --runtime out, or take "
+            "tensorrt or torch-tensorrt"
+        )
     if names or device == "cuda":
         return {"runtimes": tuple(names or (BACKEND,))}
     runtimes = installed_runtimes()
@@ -1062,6 +1083,7 @@ def report(
         list[Path] | None,
         typer.Option("--sensitivity", metavar="LAYERS.json", help="Of `sensitivity --out`."),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="As of `gate`.")] = False,
 ) -> None:
     """Write one self-contained page: verdict, tables, curves, layers, pictures."""
     from irstd_edge.benchmarks.gate import load_limits
@@ -1077,6 +1099,7 @@ def report(
         out,
         load_limits(config),
         old,
+        strict,
         pictures=_pictures(benches, bundle or [], data) if data else [],
         sensitivities={cost["bundle"]: cost["layers"] for cost in costs},
     )
@@ -1102,6 +1125,7 @@ def _report(
     out: Path,
     limits: Any,
     old: dict[str, Any] | None = None,
+    strict: bool = False,
     **more: Any,
 ) -> Any:
     """Judge the benches, write the page, and return the verdict."""
@@ -1110,7 +1134,7 @@ def _report(
     from irstd_edge.benchmarks.summary import summaries
     from irstd_edge.benchmarks.verdict import Verdict, verdict_as_json
 
-    verdicts = [judge(found, limits, old) for found in benches]
+    verdicts = [judge(found, limits, old, strict) for found in benches]
     whole = Verdict(tuple(check for verdict in verdicts for check in verdict.checks))
     pairs = zip(benches, verdicts, strict=True)
     words = tuple(line for found, verdict in pairs for line in summaries(found, verdict))

@@ -57,13 +57,15 @@ class TimedOn:
 
 def frame_size(plan: Plan) -> Size:
     """(height, width) of the frames that the plan would time."""
+    if plan.data is None:
+        return plan.size or DEFAULT_SIZE
     return timed_on_of(plan).frames[0].shape
 
 
 def timed_on_of(plan: Plan) -> TimedOn:
     """The frames to time: of the data where there is some. Raises IrstdError for unusable data."""
     if plan.data is None:
-        height, width = plan.size or DEFAULT_SIZE
+        height, width = frame_size(plan)
         noise = tuple(_noise((height, width), index) for index in range(TIMED_FRAMES))
         return TimedOn(noise, None, f"synthetic noise of {height}x{width} (no data was given)")
     data, shapes = plan.data, Counter[Size]()

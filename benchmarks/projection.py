@@ -104,8 +104,8 @@ def devices_to_project(
     profiles = tuple(PROFILES.values()) if device == "jetson" else (profile_of(device),)
     if require_measured:
         raise MachineError(
-            f"--device {device}: would be projected, which --require-measured forbids: run "
-            "`irstd-edge bench --device jetson` on the board"
+            f"--device {device}: would be projected, and a measurement is wanted (--host, "
+            "--require-measured): take --device jetson, on the board or with --host"
         )
     return profiles
 
@@ -187,6 +187,7 @@ def _variant(name: str, path: Path, device: Profile, latency: Range) -> dict[str
         **dict.fromkeys(nothing),
         "latency_ms": {"p50": p50, "p90": None, "p99": None, "mean": None, "samples": None},
         "range_ms": [latency.low_ms, latency.high_ms],
+        "method": METHOD,
         "stages_ms": None,
         "fps": 1000 / p50,
     }

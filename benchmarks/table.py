@@ -154,6 +154,13 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
         watts, joule = row.variant["power_w"], row.variant["joule_per_frame"]
         if watts is not None and joule is not None:
             yield f"{row.label}: {watts:.1f} W, {1000 * joule:.1f} mJ per frame, the whole module"
+    loads = [
+        f"{row.label} {load_ms:.0f} ms, {row.variant['memory_mb']:.0f} MB"
+        for row in rows
+        if (load_ms := row.variant.get("load_ms")) is not None and row.variant["memory_mb"]
+    ]
+    if loads:
+        yield f"until the first detections, and the process's peak memory: {'; '.join(loads)}"
     yield from (f"{row.label}: {step_words(step)}" for row in rows if (step := row.sensor_step))
     reasons = dict.fromkeys(reason for row in rows for reason in row.weak)
     for reason in reasons:

@@ -6,6 +6,9 @@ torch exports it as the standard pair of operators.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -20,16 +23,27 @@ class FakeQuantize(nn.Module):
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, limit: Tensor, axis: int | None = None) -> None:
-        """`limit`: what 127 stands for; a scalar, or (C,) along `axis` of the tensor."""
+    def __init__(
+        self, limit: Tensor, axis: int | None = None, *, never_negative: bool = False
+    ) -> None:
+        """`limit`: what 127 stands for; a scalar, or (C,) along `axis` of the tensor.
+
+        `never_negative`: whether a runtime with unsigned 8 bit may round to 0..255 half scales.
+        """
         super().__init__()
         self.axis = axis
+        self.never_negative = never_negative
+        self.by_half_steps = False
         scale = (limit.detach().float() / LEVELS).clamp_min(MIN_SCALE)
         self.register_buffer("scale", scale)
         self.register_buffer("zero_point", torch.zeros_like(scale, dtype=torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
         """Round a tensor; gradients pass straight through within the range."""
+        if self.by_half_steps and self.never_negative:
+            return torch.fake_quantize_per_tensor_affine(
+                x, self.scale / 2, self.zero_point, 0, 2 * LEVELS + 1
+            )
         if self.axis is None:
             return torch.fake_quantize_per_tensor_affine(
                 x, self.scale, self.zero_point, -LEVELS - 1, LEVELS
@@ -40,3 +54,16 @@ class FakeQuantize(nn.Module):
         return torch.fake_quantize_per_channel_affine(
             x.clamp(-limit, limit), self.scale, self.zero_point, self.axis, -LEVELS - 1, LEVELS
         )
+
+
+@contextmanager
+def half_steps(network: nn.Module) -> Iterator[None]:
+    """Round as ONNX Runtime's and OpenVINO's graphs do: what is never negative to half steps."""
+    roundings = [each for each in network.modules() if isinstance(each, FakeQuantize)]
+    for each in roundings:
+        each.by_half_steps = True
+    try:
+        yield
+    finally:
+        for each in roundings:
+            each.by_half_steps = False

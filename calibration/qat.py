@@ -1,21 +1,25 @@
 """Quantization-aware training: the weights learn to live with their rounding.
 
-A short one, on crops around targets, towards two goals: the labels, and what the float network
-says of the same crop, near targets as much as far from them. The ranges stay as calibrated, so
-that a few steps on mild frames cannot cut off the brightest targets.
+A short one, on whole frames, towards what the float network says of the same frame, near targets
+above all, and a little towards the labels. Steps take turns between the two roundings that the
+graphs get: signed steps, as on TensorRT, and half steps of what is never negative, as on a CPU. The
+ranges stay as calibrated, so that a few steps on mild frames cannot cut off the brightest targets.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from irstd_edge.calibration.fake_quantize import half_steps
 from irstd_edge.calibration.subset import Progress
 from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
 from irstd_edge.models.batches import (
@@ -27,7 +31,7 @@ from irstd_edge.models.batches import (
     steps_per_epoch,
 )
 from irstd_edge.models.losses import mask_loss, point_loss
-from irstd_edge.models.recipes import recipe_of
+from irstd_edge.models.recipes import CLOSE
 
 NEAR_CELLS = 4
 """Of the output, around a target: there the float network is followed closely."""
@@ -40,7 +44,7 @@ class QatRecipe:
     epochs: int = 3
     """Passes over the frames; each gives one crop."""
     batch_size: int = 4
-    lr: float = 2e-5
+    lr: float = 1e-5
     """Highest learning rate; it falls to 0 along a cosine."""
     labels: float = 0.02
     """Weight of the labels, against that of following the float network."""
@@ -73,17 +77,17 @@ def train_quantized(
     student = copy.deepcopy(quantized).to(device).requires_grad_(True)
     teacher = copy.deepcopy(float_net).to(device).requires_grad_(False)
     frames = [labelled(sample, spec.input) for sample in samples]
-    crops = recipe_of(spec.name).crops[-1]  # whole frames: both networks pool over all they see
     total = recipe.epochs * steps_per_epoch(len(frames), recipe.batch_size)
     optimizer = torch.optim.AdamW(student.parameters(), recipe.lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
     torch.manual_seed(seed)
+    # Whole frames, hardly changed: both networks pool over all they see.
+    batches = partial(epoch_crops, frames, CLOSE, batch_size=recipe.batch_size, seed=seed)
     done = 0
     for epoch in range(recipe.epochs):
-        for batch in epoch_crops(
-            frames, crops, batch_size=recipe.batch_size, seed=seed, epoch=epoch
-        ):
-            loss = _loss(student, teacher, spec.decode.kind, batch, recipe.labels, device)
+        for batch in batches(epoch=epoch):
+            with half_steps(student) if done % 2 == 0 else nullcontext():
+                loss = _loss(student, teacher, spec.decode.kind, batch, recipe.labels, device)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -14,13 +14,16 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from irstd_edge.calibration.fake_quantize import LEVELS, FakeQuantize
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS, float_layers_of
 from irstd_edge.edge.quiet import silence_telemetry
+
+if TYPE_CHECKING:
+    from nncf.torch.quantization.layers import SymmetricQuantizer
 
 RECIPE = {
     "tool": "nncf.quantize, preset performance",
@@ -145,16 +148,15 @@ def _replace_quantizers(module: nn.Module, weight_levels: int) -> None:
         for key, quantizer in slot.items():
             if isinstance(quantizer, SymmetricQuantizer):
                 if quantizer not in made:
-                    made[quantizer] = _fake_quantize(
-                        quantizer.scale, quantizer.per_channel, weight_levels
-                    )
+                    made[quantizer] = _fake_quantize(quantizer, weight_levels)
                 slot[key] = made[quantizer]
 
 
-def _fake_quantize(limit: Tensor, per_channel: bool, weight_levels: int) -> FakeQuantize:
+def _fake_quantize(quantizer: SymmetricQuantizer, weight_levels: int) -> FakeQuantize:
     """Of NNCF's scale, which is the end of the range, signed whatever it was."""
-    if not per_channel:
-        return FakeQuantize(limit.reshape(()))
+    limit = quantizer.scale
+    if not quantizer.per_channel:
+        return FakeQuantize(limit.reshape(()), never_negative=not quantizer.signed)
     axis = max(range(limit.ndim), key=lambda index: limit.shape[index])
     # Weights alone have a scale per channel; the wider range leaves the outer steps unused.
     return FakeQuantize(limit.reshape(-1) * (LEVELS / weight_levels), axis)

@@ -49,6 +49,12 @@ class EnginePlan:
         if self.dla and len(self.sizes) > 1:
             raise IrstdError("--dla: takes no dynamic shapes: give one --size")
 
+    def takes(self, size: tuple[int, int], stride: int) -> bool:
+        """Whether an engine of this plan takes frames of (height, width)."""
+        low, _, high = self.shapes(stride)
+        padded = [-(-extent // stride) * stride for extent in size]
+        return all(a <= n <= b for a, n, b in zip(low[2:], padded, high[2:], strict=True))
+
     def shapes(self, stride: int) -> tuple[tuple[int, ...], ...]:
         """Smallest, tuned-for and largest (N, 1, H, W), padded to the stride as runners pad."""
         padded = [[-(-extent // stride) * stride for extent in size] for size in self.sizes]

@@ -6,13 +6,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.frames import png_of, read_frame
 from irstd_edge.edge.json_files import read_json
 from irstd_edge.edge.manifest import GOLDEN, JsonObject, object_of
-from irstd_edge.edge.runners import Runner
 from irstd_edge.edge.types import BIT_DEPTHS, Detection, Frame, IrstdError
+
+if TYPE_CHECKING:
+    from irstd_edge.edge.runners import Runner
 
 EXPECTATIONS = f"{GOLDEN}/golden.json"
 POSITION_TOLERANCE_PX = 0.5
@@ -59,10 +62,7 @@ def self_test(run: Runner, bundle: Bundle) -> None:
     Position, score and number of the detections must be those expected of its graph; one whose
     score is within tolerance of the threshold may come or go. Raises IrstdError otherwise.
     """
-    file = bundle.path / EXPECTATIONS
-    if EXPECTATIONS not in bundle.manifest.files:
-        raise IrstdError(f"{file}: not in the bundle: quantize again")
-    root = object_of(read_json(file, "a bundle's golden frames"), f"{file}: ")
+    root = _read(bundle)
     graph, by_graph = bundle.graph(run.variant, run.runtime).name, root.child("expected")
     own = expected_of(graph, run.runtime)
     # Bundles made where OpenVINO was not installed expect of it what the graph gives as written.
@@ -82,6 +82,19 @@ def self_test(run: Runner, bundle: Bundle) -> None:
                 f"{bundle.path}: {run.variant} on {run.runtime} runs, but does not see what it "
                 f"should: in golden frame {frame.name} {wrong}: choose another runtime or variant"
             )
+
+
+def golden_sizes(bundle: Bundle) -> tuple[tuple[int, int], ...]:
+    """(height, width) of the golden frames, each once: an engine that takes none cannot serve."""
+    frames = (_frame(bundle, entry) for entry in _read(bundle).children("frames"))
+    return tuple(dict.fromkeys(frame.shape for frame in frames))
+
+
+def _read(bundle: Bundle) -> JsonObject:
+    file = bundle.path / EXPECTATIONS
+    if EXPECTATIONS not in bundle.manifest.files:
+        raise IrstdError(f"{file}: not in the bundle: quantize again")
+    return object_of(read_json(file, "a bundle's golden frames"), f"{file}: ")
 
 
 def _frame(bundle: Bundle, entry: JsonObject) -> Frame:

@@ -20,6 +20,7 @@ from irstd_edge.edge.bundle import Bundle, open_bundle
 from irstd_edge.edge.detect import OUTPUTS, predict_from_outputs
 from irstd_edge.edge.devices import usable_threads
 from irstd_edge.edge.frames import normalise, pad_to_stride
+from irstd_edge.edge.golden import self_test
 from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.quiet import silence_telemetry
 from irstd_edge.edge.runtimes import PACKAGES, Infer
@@ -131,15 +132,22 @@ def open_runner(
     runtime: str = "onnxruntime",
     threads: int | None = None,
 ) -> Runner:
-    """Open a variant of a bundle on a runtime; a path is verified first, file by file.
+    """Open a variant of a bundle on a runtime, and have it prove itself on the golden frames.
 
-    threads: of the CPU; None for all that this process may use. Raises IrstdError for a wrong
-    name or a damaged bundle, MachineError for a runtime that is not installed.
+    bundle: a path is verified first, file by file. threads: of the CPU; None for all that this
+    process may use. Raises IrstdError for a wrong name, a damaged bundle, and a runtime that does
+    not see what it should; MachineError for one that is not installed.
     """
     _check_runtime(runtime)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     graph = opened.graph(variant, runtime)
-    return open_graph(graph, opened.manifest.model, variant, runtime, threads)
+    runner = open_graph(graph, opened.manifest.model, variant, runtime, threads)
+    try:
+        self_test(runner, opened)
+    except BaseException:
+        runner.close()
+        raise
+    return runner
 
 
 def open_graph(

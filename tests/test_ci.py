@@ -14,6 +14,7 @@ import pytest
 from irstd_edge.benchmarks.limits import RANGES, load_limits
 from irstd_edge.edge.bundle import write_bundle
 from irstd_edge.edge.frames import png_of
+from irstd_edge.edge.golden import golden_files
 from irstd_edge.edge.types import DecodeSpec, InputSpec, Manifest, ModelSpec, Quantization
 
 pytest.importorskip("onnx", reason="the tiny graphs are written with the train extra")
@@ -64,7 +65,9 @@ def project(folder: Path, fp32: bytes, int8: bytes) -> Path:
     """A repository of these graphs, measured once before."""
     spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
-    write_bundle(folder / "bundle", manifest, {"fp32.onnx": fp32, "int8.cpu.onnx": int8})
+    graphs = {"fp32.onnx": fp32, "int8.cpu.onnx": int8}
+    golden = golden_files([], dict.fromkeys(graphs, ()))
+    write_bundle(folder / "bundle", manifest, {**graphs, **golden})
     write_frames(folder / "frames")
     (folder / "gate.toml").write_text(LIMITS)
     measured = run(BENCH, folder)

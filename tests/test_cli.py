@@ -393,6 +393,7 @@ def test_unknown_device() -> None:
 def float_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped p2p without its integer graphs."""
     from irstd_edge.edge.bundle import write_bundle
+    from irstd_edge.edge.golden import golden_files
     from irstd_edge.edge.types import Manifest, Quantization
     from irstd_edge.models.onnx_from_torch import onnx_from_torch
     from irstd_edge.models.weights import load_model, spec_of_card
@@ -402,7 +403,8 @@ def float_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
     graph = onnx_from_torch(net.deploy(), spec)
     path = tmp_path_factory.mktemp("float") / "bundle"
-    return write_bundle(path, manifest, {"fp32.onnx": graph}).path
+    files = {"fp32.onnx": graph, **golden_files([], {"fp32.onnx": ()})}
+    return write_bundle(path, manifest, files).path
 
 
 def test_a_jetson_that_is_not_here_is_projected(float_bundle: Path, tmp_path: Path) -> None:
@@ -411,12 +413,35 @@ def test_a_jetson_that_is_not_here_is_projected(float_bundle: Path, tmp_path: Pa
     assert run.returncode == 0, run.stderr
     assert "p2p: projection, not measured" in run.stdout and "orin-nano-8gb-super" in run.stdout
     variants = json.loads(out.read_text())["results"][0]["variants"]
-    assert len(variants) == 10 and not any(variant["measured"] for variant in variants)
+    assert len(variants) == 13 and not any(variant["measured"] for variant in variants)
+    assert all("fitted in two ways" in variant["method"] for variant in variants)
     assert irstd_edge("gate", out).returncode == 1
     one = irstd_edge("bench", float_bundle, "--device", "agx-orin-64gb", "--json", "-")
     assert [v["device"] for v in json.loads(one.stdout)["results"][0]["variants"]] == [
         "agx-orin-64gb"
     ]
+
+
+@pytest.mark.parametrize("size", ["0x64", "64x8193", "64", "9" * 5000 + "x64", "64x-1"])
+@pytest.mark.parametrize("command", ["bench", "compile"])
+def test_a_size_that_no_frame_has_is_refused(
+    float_bundle: Path, command: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    refused(irstd_edge(command, float_bundle, "--size", size), "--size")
+    assert not any(tmp_path.iterdir())
+
+
+def test_cuda_is_not_asked_of_what_runs_on_the_processor(float_bundle: Path) -> None:
+    run = irstd_edge("bench", float_bundle, "--device", "cuda", "--runtime", "onnxruntime")
+    refused(run, "--device cuda", "onnxruntime")
+
+
+def test_a_variant_that_is_not_there_is_refused_before_anything_is_built(
+    float_bundle: Path,
+) -> None:
+    run = irstd_edge("compile", float_bundle, "--variant", "int4")
+    refused(run, "int4")
 
 
 @pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="needs irstd-edge[tensorrt-rtx]")

@@ -14,6 +14,7 @@ import pytest
 
 from irstd_edge.edge.bundle import write_bundle
 from irstd_edge.edge.frames import png_of
+from irstd_edge.edge.golden import golden_files
 from irstd_edge.edge.types import DecodeSpec, InputSpec, Manifest, ModelSpec, Quantization
 
 pytest.importorskip("torch", reason="torchrun comes with the train extra")
@@ -27,7 +28,8 @@ def job(tmp_path: Path, threshold_net: Callable[[float], bytes]) -> list[str]:
     """Bundle and list: frame k has one target, in column k % 16; the last is no picture."""
     spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
-    write_bundle(tmp_path / "bundle", manifest, {"fp32.onnx": threshold_net(100)})
+    files = {"fp32.onnx": threshold_net(100), **golden_files([], {"fp32.onnx": ()})}
+    write_bundle(tmp_path / "bundle", manifest, files)
     paths = [tmp_path / f"{k:04d}.png" for k in range(FRAMES)]
     for k, path in enumerate(paths[:-1]):
         counts = np.zeros((16, 16), np.uint8)

@@ -17,6 +17,7 @@ from irstd_edge.edge.bundle import Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.frames import png_of
+from irstd_edge.edge.golden import golden_files
 from irstd_edge.edge.types import (
     DecodeSpec,
     InputSpec,
@@ -39,8 +40,9 @@ def bundle(tmp_path: Path, threshold_net: Callable[[float], bytes]) -> Bundle:
     """Its INT8 graph is deaf to the fainter target."""
     spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
-    fp32, int8 = threshold_net(60), threshold_net(160)
-    return write_bundle(tmp_path / "bundle", manifest, {"fp32.onnx": fp32, "int8.cpu.onnx": int8})
+    graphs = {"fp32.onnx": threshold_net(60), "int8.cpu.onnx": threshold_net(160)}
+    golden = golden_files([], dict.fromkeys(graphs, ()))
+    return write_bundle(tmp_path / "bundle", manifest, {**graphs, **golden})
 
 
 @pytest.fixture

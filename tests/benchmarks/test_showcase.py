@@ -11,6 +11,7 @@ from irstd_edge.benchmarks.showcase import GAP_PX, HALF_PX, MOST, ZOOM, pictures
 from irstd_edge.edge.bundle import Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.frames import png_of
+from irstd_edge.edge.golden import golden_files
 from irstd_edge.edge.types import (
     DecodeSpec,
     InputSpec,
@@ -33,7 +34,8 @@ def bundle(tmp_path: Path, threshold_net: Callable[[float], bytes]) -> Bundle:
     spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
     graphs = {"fp32.onnx": threshold_net(60), "int8.cpu.onnx": threshold_net(160)}
-    return write_bundle(tmp_path / "bundle", manifest, graphs)
+    golden = golden_files([], dict.fromkeys(graphs, ()))
+    return write_bundle(tmp_path / "bundle", manifest, {**graphs, **golden})
 
 
 @pytest.fixture

@@ -51,6 +51,13 @@ def test_a_wide_terminal_has_a_row_per_variant(bench_json: dict[str, Any]) -> No
     ]
 
 
+def test_what_loading_takes_is_said_where_it_was_measured(bench_json: dict[str, Any]) -> None:
+    assert "peak memory" not in printed(bench_json, 80)
+    bench_json["results"][0]["variants"][1]["load_ms"] = 412.3
+    text = " ".join(printed(bench_json, 80).split())
+    assert "peak memory: int8 onnxruntime 412 ms, 182 MB" in text
+
+
 def test_weak_numbers_and_missing_ones_are_explained(bench_json: dict[str, Any]) -> None:
     bench_json["results"][0]["variants"][3]["not_measured"] = "no INA3221 on this board"
     text = " ".join(printed(bench_json, 80).split())

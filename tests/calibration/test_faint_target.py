@@ -1,5 +1,7 @@
 """A faint target of a deep sensor is seen: by both detectors, in FP32 and INT8, on all runtimes."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,10 @@ from irstd_edge.benchmarks.scenes import scene
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.quantize import quantize
 from irstd_edge.edge.bundle import write_bundle
-from irstd_edge.edge.compiler import compile_engine
+from irstd_edge.edge.compiler import FASTEST_FIRST, compile_engine
 from irstd_edge.edge.engine_from_onnx import EnginePlan
 from irstd_edge.edge.engine_store import open_store
+from irstd_edge.edge.golden import golden_files
 from irstd_edge.edge.gpu import this_gpu
 from irstd_edge.edge.normalisation import BY_DEPTH
 from irstd_edge.edge.runners import installed_runtimes, open_runner, torch_runner
@@ -19,10 +22,15 @@ from irstd_edge.models import MODELS
 from irstd_edge.models.weights import load_model, spec_of_card
 
 ROW, COL = 40, 77
-TENSORRT = pytest.param(
-    "tensorrt",
-    marks=[pytest.mark.tensorrt, pytest.mark.skipif(this_gpu() is None, reason="no GPU here")],
-)
+HAS_TENSORRT = this_gpu() is not None and all(map(find_spec, ("tensorrt", "polygraphy")))
+ON_TENSORRT = [
+    pytest.mark.tensorrt,
+    pytest.mark.skipif(not HAS_TENSORRT, reason="needs TensorRT, Polygraphy and an NVIDIA GPU"),
+]
+WAYS = [
+    *((variant, runtime) for runtime in installed_runtimes() for variant in ("fp32", "int8")),
+    *(pytest.param(variant, "tensorrt", marks=ON_TENSORRT) for variant in FASTEST_FIRST),
+]
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +62,12 @@ def shipped(request, tmp_path_factory):
     quantized = quantize(float_net, model, [torch.from_numpy(batch) for batch in batches])
     graphs = graphs_of(float_net, quantized.module, spec, batches)
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
-    return write_bundle(tmp_path_factory.mktemp(model) / "bundle", manifest, graphs)
+    golden = golden_files([], dict.fromkeys(graphs, ()))
+    return write_bundle(tmp_path_factory.mktemp(model) / "bundle", manifest, {**graphs, **golden})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", [*installed_runtimes(), TENSORRT])
-@pytest.mark.parametrize("variant", ["fp32", "int8"])
+@pytest.mark.parametrize("variant, runtime", WAYS)
 def test_a_faint_target_in_16_bits_is_found(
     shipped, faint, variant, runtime, tmp_path, monkeypatch
 ):

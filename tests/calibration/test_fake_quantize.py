@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from irstd_edge.calibration.fake_quantize import FakeQuantize
+from irstd_edge.calibration.fake_quantize import FakeQuantize, half_steps
 
 
 def test_rounds_a_tensor_to_127_steps_of_its_range():
@@ -34,3 +34,16 @@ def test_gradients_pass_within_the_range_only(limit, axis):
 
 def test_has_nothing_to_train():
     assert list(FakeQuantize(torch.tensor(1.0)).parameters()) == []
+
+
+def test_what_is_never_negative_is_rounded_to_half_steps_where_asked():
+    pair = torch.nn.ModuleList(
+        FakeQuantize(torch.tensor(127.0), never_negative=kept) for kept in (True, False)
+    )
+    x = torch.tensor([-3.0, 0.2, 0.3, 1.4, 127.4, 1000.0])
+    whole = [-3.0, 0.0, 0.0, 1.0, 127.0, 127.0]
+    assert [rounding(x).tolist() for rounding in pair] == [whole, whole]
+    with half_steps(pair):
+        half = [0.0, 0.0, 0.5, 1.5, 127.5, 127.5]
+        assert [rounding(x).tolist() for rounding in pair] == [half, whole]
+    assert [rounding(x).tolist() for rounding in pair] == [whole, whole]

@@ -28,6 +28,22 @@ def test_every_quantizer_is_signed_and_ours(case):
     assert all(q.scale.ndim == 0 for q in quantizers if q.axis is None)
 
 
+def test_what_an_activation_ends_in_says_whether_it_may_be_negative(case):
+    signs = {}
+
+    def watch(rounding, given):
+        signs[rounding] = min(signs.get(rounding, 0.0), float(given[0].min()))
+
+    ranges = [q for q in quantizers_of(case.quantized.module) if q.axis is None]
+    hooks = [q.register_forward_pre_hook(watch) for q in ranges]
+    for batch in case.batches:
+        outputs_of(case.quantized.module, batch)
+    for hook in hooks:
+        hook.remove()
+    assert {q.never_negative for q in ranges} == {True, False}
+    assert all(q.never_negative == (signs[q] == 0) for q in ranges)
+
+
 def test_rounds_a_little_and_leaves_the_network_given_as_it_was(case):
     before = outputs_of(case.float_net, case.batches[0])
     after = outputs_of(case.quantized.module, case.batches[0])

@@ -53,6 +53,8 @@ def test_sizes_and_batch_become_one_profile() -> None:
     plan = EnginePlan(sizes=((512, 640), (256, 700)), batch=4)
     assert plan.shapes(16) == ((1, 1, 256, 640), (4, 1, 512, 640), (4, 1, 512, 704))
     assert EnginePlan().shapes(16) == ((1, 1, 256, 256),) * 3
+    assert all(plan.takes(size, 16) for size in ((512, 640), (255, 640), (300, 697)))
+    assert not any(plan.takes(size, 16) for size in ((240, 640), (513, 640), (512, 624)))
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])

@@ -5,6 +5,7 @@ import pytest
 
 from irstd_edge.edge import runners, runtimes
 from irstd_edge.edge.bundle import write_bundle
+from irstd_edge.edge.golden import golden_files
 from irstd_edge.edge.runners import (
     RUNTIMES,
     Runner,
@@ -15,6 +16,7 @@ from irstd_edge.edge.runners import (
 )
 from irstd_edge.edge.runtimes import OPENVINO_SHAPES
 from irstd_edge.edge.types import (
+    Detection,
     Frame,
     IrstdError,
     MachineError,
@@ -226,9 +228,21 @@ def test_fp32_is_computed_in_float32(runtime, tmp_path, mask_spec):
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+def test_a_bundle_that_does_not_see_what_it_should_does_not_open(
+    runtime, tmp_path, mask_graph, mask_spec, frame
+):
+    files = {"fp32.onnx": mask_graph}
+    files |= golden_files([frame], {"fp32.onnx": [[Detection(20.0, 4.0, 0.9, 4.0)]]})
+    manifest = Manifest(mask_spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+    bundle = write_bundle(tmp_path / "b", manifest, files)
+    with pytest.raises(IrstdError, match=r"in golden frame scene nothing is found at row 20\.0"):
+        open_runner(bundle, "fp32", runtime, threads=1)
+
+
 def test_a_bundle_opens_by_path_or_opened(runtime, tmp_path, mask_graph, mask_spec, frame):
     quantization = Quantization("ptq", {}, (), ())
     files = {"int8.onnx": mask_graph, "int8.cpu.onnx": mask_graph}
+    files |= golden_files([], dict.fromkeys(files, ()))
     bundle = write_bundle(
         tmp_path / "b", Manifest(mask_spec, "0" * 64, {}, quantization, {}), files
     )

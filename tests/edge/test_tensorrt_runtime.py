@@ -14,6 +14,7 @@ from irstd_edge.edge.bundle import Bundle, write_bundle
 from irstd_edge.edge.cuda import Cuda
 from irstd_edge.edge.engine_store import EngineKey, EngineStore, open_store
 from irstd_edge.edge.files import sha256_of
+from irstd_edge.edge.golden import golden_files
 from irstd_edge.edge.gpu import Gpu, this_gpu
 from irstd_edge.edge.runners import open_graph, open_runner
 from irstd_edge.edge.tensorrt_runtime import SHAPES, TensorrtInfer, engines_of
@@ -302,7 +303,8 @@ def test_a_runner_of_it_detects_and_frees_it(
         TensorrtInfer.__init__, "__defaults__", (None, lambda: Cuda(lambda n: driver), "tensorrt")
     )
     manifest = Manifest(mask_spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
-    bundle = write_bundle(tmp_path / "b", manifest, {"int8.onnx": b"a graph"})
+    files = {"int8.onnx": b"a graph", **golden_files([], {"int8.onnx": ()})}
+    bundle = write_bundle(tmp_path / "b", manifest, files)
     ends = ("min=1x1x32x24", "opt=1x1x32x24", "max=1x1x32x24")
     open_store().save(key_of(bundle.path / "int8.onnx", *ends), b"engine")
     with open_runner(bundle, "int8", "tensorrt") as run:
@@ -328,7 +330,8 @@ class TestWithTensorrt:
     @pytest.fixture
     def bundle(self, tmp_path: Path, heatmap_spec: ModelSpec, heatmap_graph: bytes) -> Bundle:
         manifest = Manifest(heatmap_spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
-        return write_bundle(tmp_path / "b", manifest, {"fp32.onnx": heatmap_graph})
+        files = {"fp32.onnx": heatmap_graph, **golden_files([], {"fp32.onnx": ()})}
+        return write_bundle(tmp_path / "b", manifest, files)
 
     def test_it_gives_the_numbers_of_onnx_runtime(self, bundle: Bundle) -> None:
         from irstd_edge.edge.compiler import compile_engine

@@ -9,6 +9,7 @@ import torch
 
 from irstd_edge.edge.bundle import write_bundle
 from irstd_edge.edge.engine_plan import EnginePlan
+from irstd_edge.edge.golden import golden_files
 from irstd_edge.edge.gpu import Gpu, this_gpu
 from irstd_edge.edge.runners import open_graph, open_runner
 from irstd_edge.edge.types import IrstdError, MachineError, Manifest, Quantization
@@ -116,7 +117,8 @@ def test_its_engine_gives_the_numbers_of_onnx_runtime(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     manifest = Manifest(spec_of(name), "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
     graph = graph_of(name, tmp_path).read_bytes()
-    bundle = write_bundle(tmp_path / "bundle", manifest, {"fp32.onnx": graph})
+    files = {"fp32.onnx": graph, **golden_files([], {"fp32.onnx": ()})}
+    bundle = write_bundle(tmp_path / "bundle", manifest, files)
     plan = EnginePlan(BACKEND, sizes=((64, 96), (64, 64)), batch=2)
     build = engine_from_torch.engine_from_torch
     done = compile_engine(bundle, "fp32", plan, open_store(), build=build)
