@@ -899,7 +899,8 @@ def bench(
     split: Annotated[str, typer.Option(help="test, val or trainval.")] = "test",
     protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
-    samples: Annotated[int, typer.Option(min=10, help="Timed frames of each variant.")] = 100,
+    samples: Annotated[int, typer.Option(min=10, help="Timed calls of each variant.")] = 100,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Frames of a timed call.")] = 1,
     rate_hz: Annotated[
         float | None, typer.Option(metavar="HZ", help="Of the sensor: count what comes too late.")
     ] = None,
@@ -934,6 +935,7 @@ def bench(
         threads=threads,
         size=None if size is None else _size(size),
         samples=samples,
+        batch=batch,
         rate_hz=rate_hz,
     )
     if host is not None:

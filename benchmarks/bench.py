@@ -11,6 +11,7 @@ from irstd_edge.benchmarks.cost import cost_of_graph
 from irstd_edge.benchmarks.curves import threshold_to_predict
 from irstd_edge.benchmarks.drift import drift
 from irstd_edge.benchmarks.energy import Board, Energy, measure_energy, this_board
+from irstd_edge.benchmarks.in_batches import Batches, InBatches
 from irstd_edge.benchmarks.latency import Timing, measure
 from irstd_edge.benchmarks.layer_times import layer_times
 from irstd_edge.benchmarks.memory import measure_load
@@ -81,6 +82,7 @@ def _bench_one(
 ) -> dict[str, Any]:
     model = bundle.manifest.model.name
     pairs = _pairs(bundle, plan)
+    batches, read = Batches(timed_on.frames, plan.batch), timed_on.read
     with ExitStack() as stack:
         runners: dict[Pair, Runner] = {
             pair: stack.enter_context(open_runner(bundle, *pair, threads=plan.threads))
@@ -91,11 +93,12 @@ def _bench_one(
             for pair, runner in runners.items()
         }
         timings = measure(
-            runners,
+            {pair: InBatches(runner, batches) for pair, runner in runners.items()},
             timed_on.frames,
             warm_up_s=plan.warm_up_s,
             samples=plan.samples,
-            read=timed_on.read,
+            read=read and (lambda first: [read(frame) for frame in batches.of(first)]),
+            batch=plan.batch,
             progress=lambda done, total: progress(f"{model}: timing", done, total),
         )
         energies = {
@@ -215,6 +218,7 @@ def _variant(
             "samples": timing.samples,
         },
         "stages_ms": timing.stages_ms,
+        "batch": timing.batch,
         "fps": timing.fps,
         "fps_end_to_end": timing.fps_end_to_end,
         "accuracy": None if evaluation is None else evaluation.accuracy(),

@@ -49,6 +49,8 @@ class Variant:
     accuracy: Accuracy | None
     infer_ms: tuple[float, ...] = ()
     """Raw times, empty in a file without them; index i of every variant is of the same round."""
+    batch: int = 1
+    """Frames of each timed call."""
 
     def figure(self, name: str) -> float | None:
         """Its speed, or a figure of its accuracy; None where there is none."""
@@ -172,6 +174,7 @@ def _variant(item: Mapping[str, Any]) -> Variant:
         fps=item["fps"],
         accuracy=None if accuracy is None else _accuracy(accuracy),
         infer_ms=tuple(item.get("infer_ms") or ()),
+        batch=item.get("batch") or 1,
     )
 
 

@@ -108,6 +108,9 @@ def _speed_check(
 ) -> Check:
     if not same_machine:
         return subject.skip("fps_ratio", "the baseline is from another machine")
+    if old.batch != new.batch:
+        why = f"the baseline was timed in batches of {old.batch}, this in batches of {new.batch}"
+        return subject.skip("fps_ratio", why)
     if not old.fps or new.fps is None:
         return subject.skip("fps_ratio", "the speed was not measured on both sides")
     ratio = new.fps / old.fps

@@ -64,6 +64,8 @@ class Timing:
     """(S,) file to frame, from the page cache; None where the frames had no files."""
     steady: bool
     """Whether the warm-up ended because the times had settled, not because its time was up."""
+    batch: int = 1
+    """Frames of each call."""
 
     @property
     def samples(self) -> int:
@@ -92,7 +94,7 @@ class Timing:
 
     @property
     def stages_ms(self) -> dict[str, float | None]:
-        """Mean of each stage: they add up to the mean frame."""
+        """Mean of each stage: they add up to the mean call."""
         return {
             "read": None if self.read_ms is None else float(self.read_ms.mean()),
             "pre": float(self.pre_ms.mean()),
@@ -117,12 +119,12 @@ class Timing:
     @property
     def fps(self) -> float:
         """Frames per second of the inference alone, at its median."""
-        return 1000 / self.p50_ms
+        return 1000 * self.batch / self.p50_ms
 
     @property
     def fps_end_to_end(self) -> float:
         """Frames per second of all measured stages one after the other, at their mean."""
-        return 1000 / sum(ms for ms in self.stages_ms.values() if ms is not None)
+        return 1000 * self.batch / sum(ms for ms in self.stages_ms.values() if ms is not None)
 
     @property
     def weak(self) -> tuple[str, ...]:
@@ -146,6 +148,7 @@ def measure(
     warm_up_s: float,
     samples: int,
     read: Callable[[Frame], object] | None = None,
+    batch: int = 1,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -158,6 +161,7 @@ def measure(
         warm_up_s: longest warm-up of each runner in seconds; it ends earlier when it is steady.
         samples: timed calls of each runner, at least one.
         read: reads the file of a frame once more, to time the stage `read`.
+        batch: frames that each call of a runner takes, and of `read`.
         clock: seconds.
         sleep: rests for so many seconds.
         progress: called with (rounds done, rounds in all).
@@ -180,7 +184,9 @@ def measure(
             label = labels[turn]
             rows[label].append(_one(runners[label], frame, read, clock))
         progress(index + 1, samples)
-    return {label: _timing(rows[label], steady[label], read is not None) for label in runners}
+    return {
+        label: _timing(rows[label], steady[label], read is not None, batch) for label in runners
+    }
 
 
 def _warm_up(
@@ -222,6 +228,6 @@ def _one(
     return [*(runner.stages_ms[stage] for stage in STAGES), read_ms]
 
 
-def _timing(rows: list[list[float]], steady: bool, with_read: bool) -> Timing:
+def _timing(rows: list[list[float]], steady: bool, with_read: bool, batch: int) -> Timing:
     pre, infer, post, read = np.asarray(rows, np.float64).T
-    return Timing(pre, infer, post, read if with_read else None, steady)
+    return Timing(pre, infer, post, read if with_read else None, steady, batch)

@@ -41,6 +41,8 @@ class Plan:
     """Longest warm-up of each variant."""
     samples: int = 100
     """Timed calls of each variant."""
+    batch: int = 1
+    """Frames of a timed call; accuracy is that of frames one by one."""
     rate_hz: float | None = None
     """Of the sensor: frames are also let come at it, to each variant by itself. None: not so."""
 

@@ -124,6 +124,7 @@ def _options(plan: Plan, device: str) -> list[str]:
     options += ["--protocol", plan.protocol]
     options += ["--strict"] if plan.strict else []
     options += [] if plan.threads is None else ["--threads", str(plan.threads)]
+    options += [] if plan.batch == 1 else ["--batch", str(plan.batch)]
     options += [] if plan.rate_hz is None else ["--rate-hz", f"{plan.rate_hz:g}"]
     options += [] if plan.size is None else ["--size", "x".join(map(str, plan.size))]
     options += [] if plan.data is None else ["--split", plan.data.split]

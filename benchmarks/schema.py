@@ -99,6 +99,7 @@ _VARIANT = {
     "measured": FLAG,
     "not_measured": Maybe(TEXT),
     **_all(Maybe(NUMBER), "bytes", "memory_mb", "fps", "fps_end_to_end"),
+    "batch": Maybe(COUNT, optional=True),
     **_all(Maybe(NUMBER), "power_w", "joule_per_frame"),
     "latency_ms": Maybe(_all(Maybe(NUMBER), "p50", "p90", "p99", "mean", "samples")),
     "stages_ms": Maybe(_all(Maybe(NUMBER), "read", "pre", "infer", "post")),

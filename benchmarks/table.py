@@ -143,7 +143,9 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield from result.get("warnings") or ()
     yield cost_of(result["cost"])
     if result.get("timed_on"):
-        yield f"timed on {result['timed_on']}; p50 and FPS: inference alone, ~: weak"
+        sizes = {row.variant.get("batch") or 1 for row in rows if row.variant["measured"]} - {1}
+        calls = "".join(f", {size} a call" for size in sorted(sizes))
+        yield f"timed on {result['timed_on']}{calls}; p50 and FPS: inference alone, ~: weak"
     rates = {rate for row in rows if (rate := row.pace("rate_hz")) is not None}
     for rate in sorted(rates):
         yield (

@@ -1,9 +1,10 @@
 """Quantization-aware training: the weights learn to live with their rounding.
 
 A short one, on whole frames, towards what the float network says of the same frame, near targets
-above all, and a little towards the labels. Steps take turns between the two roundings that the
-graphs get: signed steps, as on TensorRT, and half steps of what is never negative, as on a CPU. The
-ranges stay as calibrated, so that a few steps on mild frames cannot cut off the brightest targets.
+as much as far from them; labels only say where targets are. Steps take turns between the two
+roundings that the graphs get: signed steps, as on TensorRT, and half steps of what is never
+negative, as on a CPU. The ranges stay as calibrated, so that a few steps on mild frames cannot cut
+off the brightest targets.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from irstd_edge.models.batches import (
     point_batch,
     steps_per_epoch,
 )
-from irstd_edge.models.losses import mask_loss, point_loss
 from irstd_edge.models.recipes import CLOSE
 
 NEAR_CELLS = 4
@@ -46,8 +46,6 @@ class QatRecipe:
     batch_size: int = 4
     lr: float = 1e-5
     """Highest learning rate; it falls to 0 along a cosine."""
-    labels: float = 0.02
-    """Weight of the labels, against that of following the float network."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -87,7 +85,7 @@ def train_quantized(
     for epoch in range(recipe.epochs):
         for batch in batches(epoch=epoch):
             with half_steps(student) if done % 2 == 0 else nullcontext():
-                loss = _loss(student, teacher, spec.decode.kind, batch, recipe.labels, device)
+                loss = _loss(student, teacher, spec.decode.kind, batch, device)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -102,27 +100,18 @@ def _loss(
     teacher: nn.Module,
     kind: str,
     crops: Sequence[Crop],
-    labels: float,
     device: torch.device,
 ) -> Tensor:
-    """Both goals of one step."""
     images, target = (point_batch if kind == "heatmap" else mask_batch)(crops)
     images, target = images.to(device), target.to(device)
     with torch.no_grad():
-        wanted = _logits(teacher(images))
-    outputs = student(images)
-    following = follow_loss(_logits(outputs), wanted, target[:, :1])
-    return following + labels * _task_loss(outputs, target)
-
-
-def _task_loss(outputs: Tensor | tuple[Tensor, Tensor], target: Tensor) -> Tensor:
-    if isinstance(outputs, Tensor):
-        return mask_loss("soft-iou-bce")(outputs, target)
-    return point_loss(*outputs, target)
-
-
-def _logits(outputs: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-    return outputs if isinstance(outputs, Tensor) else outputs[0]
+        wanted = teacher(images)
+    found = student(images)
+    if isinstance(found, Tensor):
+        return follow_loss(found, wanted, target)
+    near = _near(target[:, :1])
+    places = _mean((found[1] - wanted[1]).abs().mean(1, keepdim=True), near)
+    return follow_loss(found[0], wanted[0], target[:, :1]) + places
 
 
 def follow_loss(logits: Tensor, wanted: Tensor, target: Tensor) -> Tensor:
@@ -132,8 +121,12 @@ def follow_loss(logits: Tensor, wanted: Tensor, target: Tensor) -> Tensor:
     mean the background would drown it.
     """
     error = F.binary_cross_entropy_with_logits(logits, wanted.sigmoid(), reduction="none")
-    near = F.max_pool2d((target == 1).float(), 2 * NEAR_CELLS + 1, 1, NEAR_CELLS)
+    near = _near(target)
     return _mean(error, near) + _mean(error, 1 - near)
+
+
+def _near(target: Tensor) -> Tensor:
+    return F.max_pool2d((target == 1).float(), 2 * NEAR_CELLS + 1, 1, NEAR_CELLS)
 
 
 def _mean(error: Tensor, where: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class Runner:
         self.variant = variant
         self.spec = spec
         self.stages_ms: dict[str, float] = {}
-        """pre, infer, post of the last `predict` or `detect`."""
+        """pre, infer, post of the last call, of all its frames together."""
         self._infer: Infer | None = infer
 
     def infer(self, batch: FloatArray) -> list[FloatArray]:
@@ -75,19 +75,31 @@ class Runner:
 
     def predict(self, frame: Frame, threshold: float | None = None) -> Prediction:
         """Everything the network says of a frame, at the manifest's threshold or another."""
+        return self.predict_all([frame], threshold)[0]
+
+    def predict_all(
+        self, frames: Sequence[Frame], threshold: float | None = None
+    ) -> list[Prediction]:
+        """The same of several frames of one size, in one call of the network."""
         start = time.perf_counter()
-        batch = self.batch_of(frame)
+        inputs = [self.batch_of(frame) for frame in frames]
+        if len({each.shape for each in inputs}) != 1:
+            raise IrstdError(f"{self.name}: a call takes frames of one size: give those together")
+        batch = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
         ready = time.perf_counter()
         outputs = self.infer(batch)
         done = time.perf_counter()
-        prediction = self.decode([output[0] for output in outputs], frame, threshold)
+        predictions = [
+            self.decode([output[index] for output in outputs], frame, threshold)
+            for index, frame in enumerate(frames)
+        ]
         end = time.perf_counter()
         self.stages_ms = {
             "pre": 1e3 * (ready - start),
             "infer": 1e3 * (done - ready),
             "post": 1e3 * (end - done),
         }
-        return prediction
+        return predictions
 
     def decode(
         self, outputs: Sequence[FloatArray], frame: Frame, threshold: float | None = None

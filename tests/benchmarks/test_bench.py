@@ -149,6 +149,18 @@ def test_without_data_noise_is_timed_and_nothing_judged(
         assert variant["stages_ms"]["read"] is None
 
 
+def test_frames_go_in_batches_where_asked_to(bundle: Bundle, quick: Callable[..., Plan]) -> None:
+    (alone,), (together,) = (
+        bench([bundle], quick(size=(512, 512), batch=batch))["results"] for batch in (1, 20)
+    )
+    for one, many in zip(alone["variants"], together["variants"], strict=True):
+        assert (one["batch"], many["batch"]) == (1, 20)  # more than the sixteen that are timed on
+        assert many["latency_ms"]["p50"] > 5 * one["latency_ms"]["p50"]
+        assert many["fps"] == pytest.approx(20_000 / many["latency_ms"]["p50"])
+        stages = [ms for ms in many["stages_ms"].values() if ms is not None]
+        assert many["fps_end_to_end"] == pytest.approx(20_000 / sum(stages))
+
+
 def test_at_a_sensors_rate_every_variant_has_its_pace(
     bundle: Bundle, quick: Callable[..., Plan]
 ) -> None:

@@ -489,6 +489,14 @@ def test_nine_tenths_of_the_speed_are_enough(make_bench: Make) -> None:
     assert judge(bench, Limits(), make_bench(), strict=True).passed
 
 
+def test_speed_is_not_compared_between_batches(make_bench: Make) -> None:
+    bench = make_bench(change=lambda bench: int8(bench).update(fps=1.0, batch=4))
+    verdict = judge(bench, Limits(), make_bench())
+    assert verdict.passed
+    (check,) = [c for c in verdict.checks if c.state == "skipped" and "batches" in c.why]
+    assert check.name == "baseline.fps_ratio"
+
+
 @pytest.mark.parametrize("fingerprint", ["another machine", None])
 def test_speed_is_not_compared_between_machines(make_bench: Make, fingerprint: str | None) -> None:
     bench = make_bench(change=lambda bench: int8(bench).update(fps=1.0))

@@ -1,16 +1,20 @@
 """Quantization-aware training: seeded, teaches, and leaves what it was given alone."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
-from irstd_edge.calibration.fake_quantize import FakeQuantize
+from irstd_edge.calibration.fake_quantize import FakeQuantize, half_steps
 from irstd_edge.calibration.qat import QatRecipe, follow_loss, train_quantized
 from irstd_edge.calibration.quantize import quantize
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.types import IrstdError
 from irstd_edge.models import create_model, spec_of
+from irstd_edge.models.batches import epoch_crops, labelled, point_batch
+from irstd_edge.models.recipes import CLOSE
+from irstd_edge.models.weights import load_model
 
 TINY = QatRecipe(epochs=1, batch_size=2, lr=1e-3)
 
@@ -67,6 +71,25 @@ def test_what_it_was_given_is_left_alone(case, samples):
 def test_the_result_is_ready_to_be_exported(trained):
     assert not trained.training
     assert not any(parameter.requires_grad for parameter in trained.parameters())
+
+
+def test_it_comes_closer_to_the_float_network_however_it_is_rounded(samples):
+    float_net, spec = load_model("p2p")[0].deploy(), spec_of("p2p")
+    frames = [labelled(sample, spec.input) for sample in samples]
+    (crops,) = epoch_crops(frames, CLOSE, batch_size=4, seed=9, epoch=0)
+    images, target = point_batch(crops)
+    quantized = quantize(float_net, "p2p", list(images.split(1))).module
+    how = QatRecipe(epochs=8, batch_size=2, lr=1e-5)
+    trained = train_quantized(quantized, float_net, spec, samples, how)
+    with torch.inference_mode():
+        wanted = float_net(images)[0]
+    exact = float(follow_loss(wanted, wanted, target[:, :1]))
+    for rounding in (half_steps, lambda module: nullcontext()):
+        losses = []
+        for module in (quantized, trained):
+            with rounding(module), torch.inference_mode():
+                losses.append(float(follow_loss(module(images)[0], wanted, target[:, :1])))
+        assert losses[1] - exact < 0.95 * (losses[0] - exact)
 
 
 def test_it_counts_its_steps(case, samples):

@@ -228,6 +228,19 @@ def test_fp32_is_computed_in_float32(runtime, tmp_path, mask_spec):
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+def test_several_frames_are_seen_in_one_call(runtime, tmp_path, mask_graph, mask_spec, frame):
+    path = tmp_path / "int8.onnx"
+    path.write_bytes(mask_graph)
+    dark = Frame("dark", np.zeros_like(frame.counts), 8)
+    with open_graph(path, mask_spec, "int8", runtime, threads=1) as run:
+        both = run.predict_all([frame, dark])
+        assert run.stages_ms["infer"] > 0
+        assert [p.detections for p in both] == [run.detect(frame), ()]
+        assert len(both[0].detections) == 2
+        with pytest.raises(IrstdError, match="a call takes frames of one size"):
+            run.predict_all([frame, Frame("wide", np.zeros((30, 99), np.uint8), 8)])
+
+
 def test_a_bundle_that_does_not_see_what_it_should_does_not_open(
     runtime, tmp_path, mask_graph, mask_spec, frame
 ):
