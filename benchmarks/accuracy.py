@@ -39,6 +39,8 @@ METRICS = (
     "precision_3px",
     "recall_3px",
     "f1_3px",
+    "precision_5px",
+    "recall_5px",
     "f1_5px",
     "position_px",
 )
@@ -131,7 +133,7 @@ class Evaluation:
 
     def metrics(self) -> dict[str, float | None]:
         """Every one of `METRICS`; without masks Pd is the recall and a false alarm is one px."""
-        near, mask = self.points_3px, self.mask
+        near, wide, mask = self.points_3px, self.points_5px, self.mask
         alarms = near.predicted - near.matched
         return {
             "iou": mask.iou if mask else None,
@@ -142,7 +144,9 @@ class Evaluation:
             "precision_3px": near.precision,
             "recall_3px": near.recall,
             "f1_3px": near.f1,
-            "f1_5px": self.points_5px.f1,
+            "precision_5px": wide.precision,
+            "recall_5px": wide.recall,
+            "f1_5px": wide.f1,
             "position_px": near.position_px,
         }
 

@@ -183,7 +183,7 @@ def _accuracy(item: Mapping[str, Any]) -> Accuracy:
         protocol=item["protocol"],
         images=item["images"],
         targets=item["targets"],
-        metrics={name: item[name] for name in METRICS},
+        metrics={name: item.get(name) for name in METRICS},
         undefined=tuple(item["undefined"]),
     )
 

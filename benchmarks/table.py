@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from irstd_edge.benchmarks.accuracy import METRICS
 from irstd_edge.benchmarks.buckets import range_name
 from irstd_edge.benchmarks.comparison import (
     ABSENT,
@@ -180,12 +181,14 @@ _METRIC_WORDS = {
     "precision_3px": "precision at 3 px",
     "recall_3px": "recall at 3 px",
     "f1_3px": "F1 at 3 px",
+    "precision_5px": "precision at 5 px",
+    "recall_5px": "recall at 5 px",
     "f1_5px": "F1 at 5 px",
     "fa_per_mpx": "Fa per Mpx",
     "fa_legacy_per_mpx": "Fa per Mpx as published (by area value)",
     "position_px": "mean position error, px",
 }
-_SHARES = ("iou", "niou", "pd", "precision_3px", "recall_3px", "f1_3px", "f1_5px")
+_SHARES = frozenset(METRICS) - {"fa_per_mpx", "fa_legacy_per_mpx", "position_px"}
 
 
 def print_accuracy(found: Mapping[str, Any], console: Console) -> None:
@@ -198,8 +201,7 @@ def print_accuracy(found: Mapping[str, Any], console: Console) -> None:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, words in _METRIC_WORDS.items():
-        if found[name] is not None:
-            value = found[name]
+        if (value := found.get(name)) is not None:
             table.add_row(words, f"{percent(value)} %" if name in _SHARES else fixed(value, 2))
     console.print(table)
     for words, ranges in (("area, px", found["by_area"]), ("SCR", found["by_scr"])):

@@ -77,6 +77,10 @@ class EngineStore:
         """Where the engine of a key is, or would be."""
         return self.root / key.digest / ENGINE
 
+    def built(self, key: EngineKey) -> float:
+        """When the engine of a key was kept, in seconds since the epoch."""
+        return self.path(key).stat().st_mtime
+
     def save(self, key: EngineKey, data: bytes) -> Path:
         """Keep an engine that was built here; an older one of the same key is replaced."""
         entry = {"key": asdict(key), "store": self._name(), "hmac": self._seal(key, data)}

@@ -111,7 +111,7 @@ class TensorrtInfer:
         return _Session(context, self._outputs, shape, self._open_cuda())
 
     def _key(self, shape: Shape) -> EngineKey:
-        """The engine that was tuned for the shape, else one that takes it."""
+        """The engine that was tuned for the shape, else one that takes it; of two the newer."""
         fits = [key for key in self._keys if _takes(key, shape)]
         if not fits:
             size = f"{shape[2]}x{shape[3]}"
@@ -120,7 +120,7 @@ class TensorrtInfer:
                 f"{self._graph}: no engine of it takes {shape[0]} frames of {size}: "
                 f"irstd-edge compile BUNDLE --size {size}{batch}"
             )
-        return max(fits, key=lambda key: _ends(key)["opt"] == shape)
+        return max(fits, key=lambda key: (_ends(key)["opt"] == shape, self._store.built(key)))
 
     def _engine(self, key: EngineKey) -> Any:
         """The store vouches for the bytes, which are native code."""
@@ -213,8 +213,8 @@ def _check(trt: Any, engine: Any, graph: Path, outputs: tuple[str, ...]) -> None
 
 def _ends(key: EngineKey) -> dict[str, Shape]:
     """min, opt and max of an engine's flags."""
-    pairs = (flag.split("=", 1) for flag in key.flags)
-    return {n: tuple(map(int, s.split("x"))) for n, s in pairs if n in ("min", "opt", "max")}
+    parts = (flag.partition("=") for flag in key.flags)  # "dla" has no value
+    return {n: tuple(map(int, s.split("x"))) for n, _, s in parts if n in ("min", "opt", "max")}
 
 
 def _takes(key: EngineKey, shape: Shape) -> bool:

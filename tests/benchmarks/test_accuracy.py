@@ -139,6 +139,8 @@ def test_a_point_detectors_accuracy_has_no_iou_and_says_why_not() -> None:
         "precision_3px": 0.5,
         "recall_3px": 0.5,
         "f1_3px": 0.5,
+        "precision_5px": 0.5,
+        "recall_5px": 0.5,
         "f1_5px": 0.5,
         "position_px": 1.0,
         "undefined": [],
@@ -160,6 +162,8 @@ def test_a_segmentation_nets_accuracy_has_everything() -> None:
         "precision_3px": 0.5,
         "recall_3px": 0.5,
         "f1_3px": 0.5,
+        "precision_5px": 0.5,
+        "recall_5px": 0.5,
         "f1_5px": 0.5,
         "position_px": 1.0,
         "undefined": [],
@@ -170,7 +174,8 @@ def test_a_segmentation_nets_accuracy_has_everything() -> None:
 def test_frames_without_targets_leave_ratios_undefined_by_name() -> None:
     accuracy = evaluate(SAMPLES[2:], segmentation, "native").accuracy()
     assert accuracy["undefined"] == [
-        *("iou", "niou", "pd", "precision_3px", "recall_3px", "f1_3px", "f1_5px", "position_px")
+        *("iou", "niou", "pd", "precision_3px", "recall_3px", "f1_3px"),
+        *("precision_5px", "recall_5px", "f1_5px", "position_px"),
     ]
     assert accuracy["fa_per_mpx"] == 0
     points = evaluate(SAMPLES[2:], heatmap, "native").accuracy()

@@ -1,6 +1,8 @@
 """The logic with a TensorRT that is not one, and where there is one, the real thing."""
 
 import ctypes
+import os
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -198,6 +200,19 @@ def test_the_engine_that_was_tuned_for_the_shape_is_taken(
     both(random(1, 1, 32, 48))
     assert trt.loaded == [b"tuned", b"engine"]
     both.close()
+
+
+def test_of_two_engines_for_a_shape_the_one_that_was_built_last_is_taken(
+    infer: TensorrtInfer, trt: FakeTensorrt, driver: Any, store: EngineStore, graph: Path
+) -> None:
+    ends = ("min=1x1x64x64", "opt=1x1x64x64", "max=1x1x64x64")
+    for age_s, flags in ((10, (*ends, "dla")), (20, ends)):
+        built = store.save(key_of(graph, *flags), flags[-1].encode())
+        os.utime(built, (time.time() - age_s,) * 2)
+    one = TensorrtInfer(graph, ("logits",), store, lambda: Cuda(lambda name: driver))
+    one(random(1, 1, 64, 64))
+    assert trt.loaded == [b"dla"]
+    one.close()
 
 
 def test_an_engine_that_torch_built_names_its_outputs_by_numbers(
