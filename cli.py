@@ -85,6 +85,7 @@ Tile = Annotated[
     str | None, typer.Option(metavar="HxW", help="Run larger frames by tiles of this size.")
 ]
 Halo = Annotated[int, typer.Option(min=0, help="Pixels of context on each side of a tile.")]
+TileBatch = Annotated[int, typer.Option("--tile-batch", min=1, help="Tiles a call.")]
 
 
 def main() -> None:
@@ -372,6 +373,7 @@ def evaluate(
     normalise: Normalise = None,
     tile: Tile = None,
     halo: Halo = 32,
+    tile_batch: TileBatch = 1,
     faults: Annotated[
         bool, typer.Option("--faults", help="Also under sensor faults; a bundle against its fp32.")
     ] = False,
@@ -402,7 +404,7 @@ def evaluate(
     ):
         threshold = _threshold(run, threshold, max_fa)
         low = threshold_to_predict(run.spec.decode.kind, threshold)
-        look = _predict_by(run, tile, halo, low)
+        look = _predict_by(run, tile, halo, tile_batch, low)
 
         def checked(frame: Frame) -> Prediction:
             check(frame)
@@ -413,7 +415,9 @@ def evaluate(
             samples, checked, protocol, threshold, lambda done: move(run.name, done, total)
         )
         if faults:
-            look_of = partial(_predict_by, tile=tile, halo=halo, threshold=threshold)
+            look_of = partial(
+                _predict_by, tile=tile, halo=halo, batch=tile_batch, threshold=threshold
+            )
             reread = partial(chosen.samples, strict, protocol)
             spoilt = {"faults": _faults(run, source, reread, look_of, protocol, picture, move)}
     found = {
@@ -471,14 +475,14 @@ def _threshold(run: Runner, given: float | None, max_fa: float | None) -> float:
 
 
 def _predict_by(
-    run: Runner, tile: str | None, halo: int, threshold: float
+    run: Runner, tile: str | None, halo: int, batch: int, threshold: float
 ) -> Callable[[Frame], Prediction]:
     """Frame -> prediction: of the whole frame, or by tiles."""
     from irstd_edge.edge.tiles import Tiling, predict_tiled
 
     if tile is None:
         return lambda frame: run.predict(frame, threshold)
-    tiling = Tiling(_size(tile, "--tile"), run.spec.input.stride, halo)
+    tiling = Tiling(_size(tile, "--tile"), run.spec.input.stride, halo, batch)
     return lambda frame: predict_tiled(run, frame, tiling, threshold)
 
 
@@ -511,6 +515,7 @@ def predict(
     normalise: Normalise = None,
     tile: Tile = None,
     halo: Halo = 32,
+    tile_batch: TileBatch = 1,
     public_key: PublicKey = None,
     json_to: JsonOut = None,
 ) -> None:
@@ -532,7 +537,7 @@ def predict(
         _drawing(out if draw else None, video, video_fps) as show,
         _lines(json_to) as write,  # kept first: a film that fails costs no line
     ):
-        look = _predict_by(run, tile, halo, _threshold(run, threshold, max_fa))
+        look = _predict_by(run, tile, halo, tile_batch, _threshold(run, threshold, max_fa))
         try:
             for number, frame in read_ahead(come.frames, leave=come.leave):
                 detections = look(frame).detections

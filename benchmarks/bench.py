@@ -19,6 +19,7 @@ from irstd_edge.benchmarks.pace import Pace, measure_pace
 from irstd_edge.benchmarks.plan import REFERENCE, Plan, Size, TimedOn, timed_on_of
 from irstd_edge.benchmarks.schema import SCHEMA
 from irstd_edge.edge.bundle import Bundle
+from irstd_edge.edge.counts import CLIPPED_SHARE
 from irstd_edge.edge.devices import Machine, this_machine
 from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.runners import Runner, open_runner
@@ -61,7 +62,7 @@ def bench(
     results = [
         {
             **_bench_one(bundle, plan, timed_on, board, progress),
-            "warnings": warnings_of(bundle, machine, plan),
+            "warnings": warnings_of(bundle, machine, plan, timed_on.clipped),
         }
         for bundle in bundles
     ]
@@ -69,12 +70,14 @@ def bench(
     return {"schema": SCHEMA, "machine": record, "results": results}
 
 
-def warnings_of(bundle: Bundle, machine: Machine, plan: Plan) -> list[str]:
-    """What makes this machine's results differ from another's."""
+def warnings_of(bundle: Bundle, machine: Machine, plan: Plan, clipped: int = 0) -> list[str]:
+    """What makes this machine's results differ from another's, and what was wrong with frames."""
     reduced = bundle.manifest.quantization.recipe.get("reduced_range", False)
     on_cpu = any(runtime not in TENSORRT for runtime in plan.runtimes)
     rounds = any(variant.startswith("int8") for variant in plan.variants)
-    return [SATURATES] if machine.saturates and on_cpu and rounds and not reduced else []
+    saturates = machine.saturates and on_cpu and rounds and not reduced
+    frames = f"frames with over {CLIPPED_SHARE:.1%} of their pixels at full scale: {clipped}"
+    return [*([SATURATES] if saturates else ()), *([frames] if clipped else ())]
 
 
 def _bench_one(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from irstd_edge.edge.counts import CLIPPED_SHARE, clipped_share
 from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.frames import read_frame
 from irstd_edge.edge.types import Frame, IrstdError, Sample
@@ -55,6 +56,8 @@ class TimedOn:
     read: Callable[[Frame], object] | None
     """Reads a frame's file again; None for frames that have none."""
     words: str
+    clipped: int = 0
+    """Frames of the whole data with more than `CLIPPED_SHARE` of their pixels at full scale."""
 
 
 def frame_size(plan: Plan) -> Size:
@@ -72,16 +75,20 @@ def timed_on_of(plan: Plan) -> TimedOn:
         return TimedOn(noise, None, f"synthetic noise of {height}x{width} (no data was given)")
     data, shapes = plan.data, Counter[Size]()
     kept: list[Frame] = []
+    clipped = 0
     for sample in data.samples(plan.strict, plan.protocol):
         if isinstance(sample, Sample):
             shapes[sample.frame.shape] += 1
+            clipped += clipped_share(sample.frame) > CLIPPED_SHARE
             kept += [sample.frame] if len(kept) < TIMED_FRAMES else []
     if not kept:
         raise IrstdError(f"{data.root}: none of its frames can be used, see `irstd-edge eval`")
     height, width = plan.size or shapes.most_common(1)[0][0]
     words = f"{len(kept)} frames of the data, cut or mirrored to {height}x{width}"
     frames = tuple(_fitted(frame, (height, width)) for frame in kept)
-    return TimedOn(frames, lambda f: read_frame(data.images[f.name], data.bit_depth), words)
+    return TimedOn(
+        frames, lambda f: read_frame(data.images[f.name], data.bit_depth), words, clipped
+    )
 
 
 def _fitted(frame: Frame, size: Size) -> Frame:

@@ -126,7 +126,7 @@ def test_predict_gives_a_line_a_frame_and_overlays(scenes: Path, tmp_path: Path)
 def test_large_frames_run_by_tiles(scenes: Path) -> None:
     """A tile as large as the frame changes nothing; smaller ones do, and say their size."""
     whole = irstd_edge("predict", "p2p", scenes / "images")
-    same = ("--tile", "64x96", "--halo", "16")
+    same = ("--tile", "64x96", "--halo", "16", "--tile-batch", "3")
     assert irstd_edge("predict", "p2p", scenes / "images", *same).stdout == whole.stdout
     options = ("--data", scenes, "--tile", "48x64", "--halo", "16", "--json", "-")
     found = json.loads(irstd_edge("eval", "p2p", *options).stdout)

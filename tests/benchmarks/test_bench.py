@@ -136,6 +136,18 @@ def test_int8_without_vnni_is_warned_of(
     assert warnings_of(made, machine, plan) == ([SATURATES] if warned else [])
 
 
+def test_frames_that_clip_are_counted(
+    bundle: Bundle, data: DataSet, quick: Callable[..., Plan]
+) -> None:
+    assert bench([bundle], quick(data=data))["results"][0]["warnings"] == []
+    name = data.names[0]
+    counts = data.sample(name).frame.counts.copy()
+    counts[:2, :2] = 255
+    data.images[name].write_bytes(png_of(counts))
+    (words,) = bench([bundle], quick(data=data))["results"][0]["warnings"]
+    assert words == "frames with over 0.1% of their pixels at full scale: 1"
+
+
 def test_without_data_noise_is_timed_and_nothing_judged(
     bundle: Bundle, quick: Callable[..., Plan]
 ) -> None:
