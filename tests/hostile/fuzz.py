@@ -170,6 +170,47 @@ def read_data_set(name: str) -> Callable[[Path], None]:
     return read
 
 
+def read_golden(path: Path) -> None:
+    """In a bundle that is whole but for it, and whose manifest vouches for it, damage and all."""
+    from irstd_edge.edge.bundle import write_bundle
+    from irstd_edge.edge.golden import golden_sizes
+    from irstd_edge.edge.runners import open_runner
+    from irstd_edge.edge.types import DecodeSpec, InputSpec, Manifest, ModelSpec, Quantization
+
+    spec = ModelSpec("mshnet", InputSpec(8), DecodeSpec("mask"))
+    manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+    files = {"fp32.onnx": seeds.graph(), "golden/golden.json": path.read_bytes()}
+    files["golden/a.png"] = dict(seeds.pictures())[".png"]
+    bundle = write_bundle(path.parent / "bundle", manifest, files)
+    golden_sizes(bundle)
+    open_runner(bundle, "fp32", threads=1).close()
+
+
+def read_sensitivity(path: Path) -> None:
+    """As `sensitivity`, which goes on from it, and `report` do."""
+    from irstd_edge.benchmarks.schema import read_sensitivity as read
+    from irstd_edge.benchmarks.table import print_layers
+
+    found = read(path)
+    from rich.console import Console
+
+    with open(os.devnull, "w") as nowhere:
+        print_layers(found["layers"], Console(file=nowhere))
+
+
+def read_engine(path: Path) -> None:
+    """The entry of an engine in a store of this user's."""
+    from irstd_edge.edge.engine_store import EngineKey, open_store
+
+    store = open_store(path.parent / "store")
+    key = EngineKey("0" * 64, "tensorrt", "10.3", "Orin", "sm_87", ("min=1x1x32x32",))
+    folder = store.save(key, b"engine").parent
+    path.replace(folder / "entry.json")
+    for each in store.keys():
+        store.load(each)
+    store.load(key)
+
+
 def read_signature(path: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -191,8 +232,8 @@ def kinds(folder: Path) -> dict[str, Kind]:
     signature = {"schema": "irstd-edge/signature/1", "signature": "AAAA"}
     signature["key"] = "66cd608b928b88e5"
     return {
-        "pictures": Kind(of_bytes(seeds.pictures()), read_frames, 0.2),
-        "arrays": Kind(of_bytes(seeds.arrays()), read_frames, 0.1),
+        "pictures": Kind(of_bytes(seeds.pictures()), read_frames, 0.16),
+        "arrays": Kind(of_bytes(seeds.arrays()), read_frames, 0.08),
         "videos": Kind(of_bytes(seeds.videos(folder)), read_frames, 0.06),
         "manifest": Kind(of_json(seeds.manifest()), read_manifest, 0.1),
         "bench": Kind(of_json(seeds.bench()), read_bench, 0.14),
@@ -209,6 +250,9 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "dataset": Kind(of_json({"bit_depth": 14}), read_data_set("dataset.json"), 0.02),
         "list": Kind(of_bytes([(".txt", b"a\nb.png\nc\n")]), read_data_set("test.txt"), 0.02),
         "signature": Kind(of_json(signature), read_signature, 0.02),
+        "golden": Kind(of_json(seeds.golden()), read_golden, 0.02),
+        "sensitivity": Kind(of_json(seeds.sensitivity()), read_sensitivity, 0.02),
+        "engine": Kind(of_json(seeds.engine_entry()), read_engine, 0.02),
     }
 
 

@@ -128,6 +128,31 @@ def manifest() -> dict[str, Any]:
     }
 
 
+def golden() -> dict[str, Any]:
+    """What a frame should give, of a graph that sees nothing in it."""
+    target = {"row": 3.5, "col": 4.5, "score": 0.3, "area_px": 9.0}
+    return {
+        "tolerance": {"position_px": 0.5, "score": 0.3},
+        "frames": [{"name": "a", "bit_depth": 8}],
+        "expected": {"fp32.onnx": {"a": [target]}},
+    }
+
+
+def sensitivity() -> dict[str, Any]:
+    """Of two layers."""
+    layer = {"layer": "high1.conv1", "macs": 1000, "targets_lost": 1, "targets_gained": 0}
+    layer |= {"score_error": 0.01, "sqnr_db": 31.5, "pd_at_fa": None}
+    layers = [layer, layer | {"layer": "low", "pd_at_fa": -0.01}]
+    return {"schema": "irstd-edge/sensitivity/1", "bundle": "0" * 64, "layers": layers}
+
+
+def engine_entry() -> dict[str, Any]:
+    """Of an engine that was kept."""
+    key = {"graph_sha256": "0" * 64, "backend": "tensorrt", "version": "10.3", "gpu": "Orin"}
+    key |= {"target": "sm_87", "flags": ["min=1x1x32x32", "dla"]}
+    return {"key": key, "store": "0" * 16, "hmac": "0" * 64}
+
+
 def graph() -> bytes:
     """Two convolutions, the second on stored int8 numbers, as our graphs have them."""
     from onnx import TensorProto, helper, numpy_helper
