@@ -29,7 +29,7 @@ def resamples(frames: int, seed: int) -> Floats:
 def intervals_of(
     reference: Evaluation, candidate: Evaluation, weights: Floats
 ) -> dict[str, list[float] | None]:
-    """95 % intervals of candidate - reference: iou, f1_3px, pd; None where undefined."""
+    """95 % intervals of candidate - reference, by metric; None where undefined."""
     sides = (_terms(reference), _terms(candidate))
     return {
         name: interval_of_ratios(before, after, weights)
@@ -57,12 +57,28 @@ def interval(differences: Floats) -> list[float] | None:
 
 
 def _terms(evaluation: Evaluation) -> dict[str, Terms | None]:
-    points = [image.points_3px for image in evaluation.images]
-    masks = [image.mask for image in evaluation.images if image.mask is not None]
-    iou: Terms | None = None
-    pd = [(c.matched, c.truth) for c in points]
-    if evaluation.mask is not None:
-        iou = np.array([(c.intersection_px, c.union_px) for c in masks], np.float64)
-        pd = [(c.matched, c.targets) for c in masks]
-    f1 = [(2 * c.matched, c.predicted + c.truth) for c in points]
-    return {"iou": iou, "f1_3px": np.array(f1, np.float64), "pd": np.array(pd, np.float64)}
+    images, mask = evaluation.images, evaluation.mask
+    near, wide = ([getattr(i, name) for i in images] for name in ("points_3px", "points_5px"))
+    terms: dict[str, list[tuple[float, float]] | None] = {
+        "iou": None,
+        "niou": None,
+        "pd": [(c.matched, c.truth) for c in near],
+        "fa_per_mpx": [
+            (1e6 * (c.predicted - c.matched), i.shape[0] * i.shape[1])
+            for i, c in zip(images, near, strict=True)
+        ],
+        "f1_3px": [(2 * c.matched, c.predicted + c.truth) for c in near],
+        "f1_5px": [(2 * c.matched, c.predicted + c.truth) for c in wide],
+    }
+    if mask is not None:
+        masks = [image.mask for image in images if image.mask is not None]
+        terms |= {
+            "iou": [(c.intersection_px, c.union_px) for c in masks],
+            "niou": [(c.iou_sum, c.iou_frames) for c in masks],
+            "pd": [(c.matched, c.targets) for c in masks],
+            "fa_per_mpx": [(1e6 * c.false_px, c.pixels) for c in masks],
+        }
+    return {
+        name: None if pairs is None else np.array(pairs, np.float64)
+        for name, pairs in terms.items()
+    }

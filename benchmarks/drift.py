@@ -31,7 +31,7 @@ def drift(
     `p_value`: exact two-sided McNemar test of targets lost against targets gained.
     `ci95`: percentile bootstrap over frames, seeded, of the difference of Pd (masks) or of
     F1 at 3 px (points), both variants on the same resample; None where it is undefined.
-    `ci95_of`: the same of IoU, of F1 and of Pd. `pd_at_fa`: Pd at equal false alarms, empty
+    `ci95_of`: the same of every difference. `pd_at_fa`: Pd at equal false alarms, empty
     unless both evaluations hold curves. `by_area`, `by_scr`: flips by size and by contrast.
     `targets`: all true targets, also those that did not flip. `false_alarms`: the surest ones of
     the candidate.

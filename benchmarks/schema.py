@@ -70,12 +70,17 @@ _RANGE = {"above": NUMBER, "up_to": Maybe(NUMBER), **_all(COUNT, "targets", "los
 
 _ALARM = {"image": TEXT, **_all(NUMBER, "row", "col", "area_px", "score")}
 
+_CI95_OF = {
+    **_all(Maybe(NUMBERS), "iou", "f1_3px", "pd"),
+    **_all(Maybe(NUMBERS, optional=True), "niou", "fa_per_mpx", "f1_5px"),
+}
+
 _DRIFT = {
     **_all(TEXT, "reference", "candidate", "runtime"),
     **_all(Maybe(NUMBER), *_CHANGES, "p_value"),
     **_all(COUNT, "targets_lost", "targets_gained", "false_alarms_gained"),
     "ci95": Maybe(NUMBERS),
-    "ci95_of": Maybe(_all(Maybe(NUMBERS), "iou", "f1_3px", "pd"), optional=True),
+    "ci95_of": Maybe(_CI95_OF, optional=True),
     "pd_at_fa": Maybe([_EQUAL_FA], optional=True),
     **_all(Maybe([_RANGE], optional=True), "by_area", "by_scr"),
     "targets": [_TARGET],

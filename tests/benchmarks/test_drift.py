@@ -134,7 +134,7 @@ def test_the_interval_is_of_pd_for_masks_and_of_f1_for_points() -> None:
 
 def test_every_difference_has_an_interval_beside() -> None:
     masks = drift(evaluation("xx-", "x", masked=True), evaluation("x--", "x", masked=True))
-    assert set(masks["ci95_of"]) == {"iou", "f1_3px", "pd"}
+    assert set(masks["ci95_of"]) == {"iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px"}
     assert masks["ci95_of"]["pd"] == masks["ci95"]
     for name, (low, high) in masks["ci95_of"].items():
         assert low <= masks[name] <= high, name
