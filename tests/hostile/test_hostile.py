@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -121,10 +122,10 @@ print(job.state(out))
 
 @pytest.fixture
 def small_disk(tmp_path: Path):
-    """A file system of 256 KiB, unmounted in the end; a function mounts it again, read-only."""
+    """A file system of 4 MiB, unmounted in the end."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
     try:
         done = subprocess.run(mount, capture_output=True, text=True)
     except FileNotFoundError:
@@ -149,6 +150,45 @@ def test_a_full_and_a_read_only_disk_keep_the_old_result(small_disk: Path) -> No
     assert "cannot be written (Read-only" in python("-c", WRITE, small_disk, "work").stderr
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     assert python("-c", WRITE, small_disk, "work").stdout == "new\n"
+
+
+FULL = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(HERE)!r})
+import kills
+from irstd_edge.edge.types import IrstdError
+disk, made, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+job = kills.every_job(made, None)[name]
+job.old(disk)
+before = job.state(disk)
+filler = disk / "filler"
+with open(filler, "wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(bytes(4096))
+    except OSError:
+        pass
+try:
+    job.work(disk)
+except (AssertionError, IrstdError, OSError) as error:
+    print("stopped by", repr(error))
+filler.unlink()
+print(before, "->", job.state(disk))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["train", "compile", "bench", "predict"])
+def test_a_full_disk_keeps_what_each_command_had_made(
+    small_disk: Path, tmp_path: Path, job: str
+) -> None:
+    if job == "compile" and find_spec("tensorrt_rtx") is None:
+        pytest.skip("needs irstd-edge[tensorrt-rtx]")
+    done = python("-c", FULL, small_disk, tmp_path, job)
+    kept = "old or new" if job == "compile" else "old"
+    assert "stopped by" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == f"{kept} -> {kept}"
 
 
 def test_a_limit_on_files_keeps_the_old_result(tmp_path: Path) -> None:
