@@ -128,7 +128,8 @@ def _exit_code(error: Exception) -> tuple[int, str]:
     if isinstance(error, IrstdError):
         return 2, ""
     if isinstance(error, MemoryError):
-        return 2, " (out of memory: give smaller frames, or --tile HxW)"
+        gap = ": " if str(error) else ""
+        return 2, f"{gap}out of memory: give smaller frames, or --tile HxW"
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return 2, ": make space, or choose another place"
     return 70, f" ({type(error).__name__}: a fault of ours; --debug shows where)"
