@@ -21,6 +21,7 @@ from irstd_edge.benchmarks.remote import Remote, bench_there, stage
 from irstd_edge.edge.bundle import Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.frames import png_of
+from irstd_edge.edge.golden import golden_files
 from irstd_edge.edge.ssh import CONFIG, Host
 from irstd_edge.edge.types import (
     DecodeSpec,
@@ -164,7 +165,8 @@ def threshold_net(counts: float) -> bytes:
 def bundle(tmp_path: Path) -> Bundle:
     spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
-    return write_bundle(tmp_path / "bundle", manifest, {"fp32.onnx": threshold_net(100)})
+    files = {"fp32.onnx": threshold_net(100), **golden_files([], {"fp32.onnx": ()})}
+    return write_bundle(tmp_path / "bundle", manifest, files)
 
 
 @pytest.fixture
