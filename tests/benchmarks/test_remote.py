@@ -206,7 +206,7 @@ def test_only_what_is_needed_goes_there(bundle: Bundle, data: DataSet, tmp_path:
         if file.is_file()
     )
     assert files == [
-        *("bundles/0/fp32.onnx", "bundles/0/manifest.json"),
+        *("bundles/0/fp32.onnx", "bundles/0/golden/golden.json", "bundles/0/manifest.json"),
         *("data/images/a.png", "data/images/b.png", "data/masks/a.png", "data/masks/b.png"),
         "data/test.txt",
     ]
