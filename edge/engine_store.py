@@ -114,7 +114,7 @@ class EngineStore:
         return tuple(
             EngineKey(**{**old, "flags": tuple(old["flags"])})
             for old in self._entries()
-            if set(old) == names and isinstance(old["flags"], list)
+            if set(old) == names and _are_texts(old["flags"])
         )
 
     def timings(self, key: EngineKey) -> bytes:
@@ -171,6 +171,10 @@ class EngineStore:
             entry = read_json(file, "an engine's entry")
             if isinstance(entry, dict) and isinstance(entry.get("key"), dict):
                 yield entry["key"]
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def open_store(root: Path | None = None) -> EngineStore:

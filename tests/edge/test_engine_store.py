@@ -52,6 +52,15 @@ def test_the_keys_of_all_that_is_kept(store: EngineStore) -> None:
     assert store.keys() == (other,)
 
 
+@pytest.mark.parametrize("flags", [None, "min=1x1x32x32", [1, 2], [None]])
+def test_an_entry_of_another_shape_is_no_engine(store: EngineStore, flags: object) -> None:
+    entry = store.save(KEY, b"engine").with_name("entry.json")
+    value = json.loads(entry.read_text())
+    value["key"]["flags"] = flags
+    entry.write_text(json.dumps(value))
+    assert store.keys() == ()
+
+
 def test_nobody_else_can_read_or_write_it(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
