@@ -35,9 +35,24 @@ def _summary(result: Result, verdict: Verdict) -> str:
     rival = _fastest_rival(result, candidate, verdict)
     up, name = _speed_up(rival, candidate), _name(rival, candidate)
     failed = [c for c in verdict.checks if not c.passed and c.model in (None, result.model)]
-    failed.sort(key=lambda c: (c.variant, c.runtime) != (candidate.name, candidate.runtime))
-    speed, advice = _speed_words(up, name), _advice(up, name, failed)
-    return f"{_who(result, candidate)} {_targets_words(entry)}, {speed}: {advice}"
+    own = [c for c in failed if c.variant is None or _is_of(c, candidate)]
+    own.sort(key=lambda c: not _is_of(c, candidate))
+    speed, advice = _speed_words(up, name), _advice(up, name, own)
+    others = "" if own else _others_words(failed)
+    return f"{_who(result, candidate)} {_targets_words(entry)}, {speed}: {advice}{others}"
+
+
+def _is_of(check: Check, variant: Variant) -> bool:
+    return (check.variant, check.runtime) == (variant.name, variant.runtime)
+
+
+def _others_words(failed: Sequence[Check]) -> str:
+    """The gate is red for another variant than the one to ship."""
+    if not failed:
+        return ""
+    first, more = failed[0], f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+    place = f"{first.variant} on {first.runtime}"
+    return f"; the gate failed {place} ({first.name}: {first.why}{more})"
 
 
 def _unjudged(result: Result, verdict: Verdict) -> str:

@@ -99,6 +99,19 @@ def test_it_is_compared_with_the_fastest_fp32_of_any_runtime(
     )
 
 
+def test_what_failed_of_another_variant_is_told_and_does_not_hold_this_one_back(
+    make_bench: MakeBench,
+) -> None:
+    flips = Check("drift.targets_flipped", "p2p", "int8", "openvino", False, "+0.0076")
+    assert summaries(make_bench(KEPT), Verdict((flips,)))[0].endswith(
+        "ship it; the gate failed int8 on openvino (drift.targets_flipped: +0.0076)"
+    )
+    both = Verdict((flips, *FAILED.checks))
+    assert summaries(make_bench(KEPT), both)[0].endswith(
+        "do not ship it, the gate failed (drift.iou: worse)"
+    )
+
+
 def test_a_gate_that_failed_as_a_whole_ships_nothing(make_bench: MakeBench) -> None:
     whole = Verdict((Check("gate.baseline", None, None, None, False, "give --baseline"),))
     assert summaries(make_bench(KEPT), whole)[0].endswith(
