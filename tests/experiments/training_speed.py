@@ -76,6 +76,7 @@ def our_loop(data: DataSet) -> Callable[[], int]:
 
 def answer(name: str, path: Path, questions: Connection) -> None:
     """Train for a turn whenever asked to, and tell the frames a second."""
+    torch.manual_seed(0)
     data = open_dataset(path, "train")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loop = our_loop(data) if name == "ours" else their_loop(data, device)
@@ -103,6 +104,8 @@ def main() -> None:
             speed = end.recv()
             if turn:  # the first warms up
                 speeds[name].append(speed)
+    for end in ends.values():
+        end.send(False)
     for name, values in speeds.items():
         print(f"{name}: {np.median(values):.2f} frames/s ({min(values):.2f} to {max(values):.2f})")
     ratios = np.divide(speeds["ours"], speeds["theirs"])
