@@ -113,7 +113,7 @@ RECIPES = {
         average_share=0.0,
     ),
     # Whole frames alone. Pasted targets are fainter and more than real ones and leave false alarms:
-    # held-out IoU was 69.1 after twenty epochs of them, 72.3 three epochs without them later.
+    # held-out IoU was 69.1 after 25 epochs of them, 72.3 three epochs without them later.
     ("mshnet", "finetune"): Recipe(
         "soft-iou-bce", 14, 4, 5e-4, crops=(CLOSE, AS_TAKEN), until=(0.5,)
     ),
