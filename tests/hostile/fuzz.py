@@ -188,12 +188,12 @@ def read_golden(path: Path) -> None:
 
 def read_sensitivity(path: Path) -> None:
     """As `sensitivity`, which goes on from it, and `report` do."""
+    from rich.console import Console
+
     from irstd_edge.benchmarks.schema import read_sensitivity as read
     from irstd_edge.benchmarks.table import print_layers
 
     found = read(path)
-    from rich.console import Console
-
     with open(os.devnull, "w") as nowhere:
         print_layers(found["layers"], Console(file=nowhere))
 
