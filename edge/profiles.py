@@ -55,11 +55,24 @@ _THOR = "NVIDIA Jetson Thor Series Modules Data Sheet"
 
 _HALVES = "FP16: half the INT8 rate"
 _DENSE = f"INT8: half of the sheet's sparse figure; {_HALVES}"
+_UNCHECKED = "; not yet held against the sheet: clock, power and the DLA's share in Super mode"
 _LESS_DLA = "INT8: half of the sheet's sparse figure less the DLA's {} TOPS; " + _HALVES
 
 _ALL = (
     Profile("orin-nano-4gb", 87, 4, 512, 625, 10, 5, 34, (7, 10), _ORIN_NANO, _HALVES),
-    Profile("orin-nano-4gb-super", 87, 4, 512, 1020, 17, 8.5, 51, (7, 25), _ORIN_NANO, _DENSE),
+    Profile(
+        "orin-nano-4gb-super",
+        87,
+        4,
+        512,
+        1020,
+        17,
+        8.5,
+        51,
+        (7, 25),
+        _ORIN_NANO,
+        _DENSE + _UNCHECKED,
+    ),
     Profile("orin-nano-8gb", 87, 8, 1024, 625, 20, 10, 68, (7, 15), _ORIN_NANO, _DENSE),
     Profile("orin-nano-8gb-super", 87, 8, 1024, 1020, 33.5, 16.7, 102, (7, 25), _ORIN_NANO, _DENSE),
     Profile(
@@ -68,7 +81,7 @@ _ALL = (
     ),
     Profile(
         *("orin-nx-8gb-super", 87, 8, 1024, 1173, 38.5, 19.2, 102.4, (10, 40), _ORIN_NX),
-        _LESS_DLA.format(40),
+        _LESS_DLA.format(40) + _UNCHECKED,
     ),
     Profile(
         *("orin-nx-16gb", 87, 8, 1024, 918, 30, 15, 102.4, (10, 25), _ORIN_NX),
@@ -76,7 +89,7 @@ _ALL = (
     ),
     Profile(
         *("orin-nx-16gb-super", 87, 8, 1024, 1173, 38.5, 19.2, 102.4, (10, 40), _ORIN_NX),
-        _LESS_DLA.format(80),
+        _LESS_DLA.format(80) + _UNCHECKED,
     ),
     Profile(
         *("agx-orin-32gb", 87, 14, 1792, 930, 54, 27, 204.8, (15, 40), _AGX_ORIN),
