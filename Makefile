@@ -6,20 +6,24 @@ PIP := -m pip install --quiet --disable-pip-version-check
 DEVICE_PYTHON ?= $(shell for python in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python; \
 	do $$python -c '' 2>/dev/null && echo $$python && break; done)
 
+# Two tests at a time on two cores; a process of its own each, with a thread.
+PYTEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
+test test-device: export OMP_NUM_THREADS = 1
+
 .PHONY: demo test test-device check-board lint fuzz kills clean
 
 demo: .venv/.demo
 	$(BIN)/irstd-edge demo --out demo-out
 
 test: .venv/.dev lint test-device
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 ifeq ($(DEVICE_PYTHON),)
 test-device:
 	@echo "device tests skipped: no Python 3.10 here, name one by DEVICE_PYTHON=..."
 else
 test-device: .venv-device/.done
-	.venv-device/bin/python -m pytest -q tests/edge tests/benchmarks
+	.venv-device/bin/python $(PYTEST) -q tests/edge tests/benchmarks
 endif
 
 # Whether a board (aarch64, Python 3.10 and 3.12) finds wheels of all that it installs; online.
@@ -58,5 +62,5 @@ $(BIN)/python:
 .venv-device/.done: pyproject.toml
 	$(DEVICE_PYTHON) -m venv .venv-device
 	.venv-device/bin/python $(PIP) --upgrade pip
-	.venv-device/bin/python $(PIP) -e . hypothesis pytest pytest-timeout
+	.venv-device/bin/python $(PIP) -e . hypothesis pytest pytest-timeout pytest-xdist
 	touch $@

@@ -26,6 +26,7 @@ from irstd_edge.edge.policy import MAX_SIDE_PX, limit_memory, printable
 if TYPE_CHECKING:
     from irstd_edge.edge.bundle import Bundle
     from irstd_edge.edge.runners import Runner
+    from irstd_edge.edge.tiles import Tiling
     from irstd_edge.edge.types import Detection, Frame, ModelSpec, Prediction
 
 app = typer.Typer(
@@ -479,12 +480,20 @@ def _predict_by(
     run: Runner, tile: str | None, halo: int, batch: int, threshold: float
 ) -> Callable[[Frame], Prediction]:
     """Frame -> prediction: of the whole frame, or by tiles."""
-    from irstd_edge.edge.tiles import Tiling, predict_tiled
+    from irstd_edge.edge.tiles import predict_tiled
+
+    tiling = _tiling(run, tile, halo, batch)
+    if tiling is None:
+        return lambda frame: run.predict(frame, threshold)
+    return lambda frame: predict_tiled(run, frame, tiling, threshold)
+
+
+def _tiling(run: Runner, tile: str | None, halo: int, batch: int) -> Tiling | None:
+    from irstd_edge.edge.tiles import Tiling
 
     if tile is None:
-        return lambda frame: run.predict(frame, threshold)
-    tiling = Tiling(_size(tile, "--tile"), run.spec.input.stride, halo, batch)
-    return lambda frame: predict_tiled(run, frame, tiling, threshold)
+        return None
+    return Tiling(_size(tile, "--tile"), run.spec.input.stride, halo, batch)
 
 
 @app.command()
@@ -527,6 +536,7 @@ def predict(
     from dataclasses import asdict
 
     from irstd_edge.edge.ahead import read_ahead
+    from irstd_edge.edge.tiles import detect_tiled
 
     if draw and out is None:
         raise IrstdError("--overlay: has nowhere to write; add --out DIR")
@@ -538,10 +548,14 @@ def predict(
         _drawing(out if draw else None, video, video_fps) as show,
         _lines(json_to) as write,  # kept first: a film that fails costs no line
     ):
-        look = _predict_by(run, tile, halo, tile_batch, _threshold(run, threshold, max_fa))
+        tiling = _tiling(run, tile, halo, tile_batch)
+        threshold = _threshold(run, threshold, max_fa)
         try:
             for number, frame in read_ahead(come.frames, leave=come.leave):
-                detections = look(frame).detections
+                if tiling is None:
+                    detections = run.predict(frame, threshold).detections
+                else:
+                    detections = detect_tiled(run, frame, tiling, threshold)
                 write({"frame": frame.name, "detections": [asdict(d) for d in detections]})
                 check(frame)
                 show(frame, detections)

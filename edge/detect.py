@@ -9,12 +9,13 @@ A cell (i, j) of the stride-2 heatmap grid stands for the target at
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from irstd_edge.edge.components import Components
 from irstd_edge.edge.types import DecodeSpec, Detection, FloatArray, IrstdError, Prediction
 
 HEATMAP_STRIDE = 2
@@ -39,15 +40,51 @@ def predict_from_outputs(
     shape: (H, W) of the frame before padding; everything beyond is cropped away.
     Raises IrstdError, naming the output, when one is missing, too small, NaN or infinite.
     """
-    stride = HEATMAP_STRIDE if decode.kind == "heatmap" else 1
-    grid = (-(-shape[0] // stride), -(-shape[1] // stride))
-    maps = _checked(outputs, grid, decode.kind)
-    logits = maps[0][0]
-    probability = sigmoid(logits)
-    above = logits > math.log(decode.threshold / (1.0 - decode.threshold))
-    if decode.kind == "mask":
-        return Prediction(_blobs(probability, above), probability, stride, above)
-    return Prediction(_peaks(logits, above, maps[1], probability, shape), probability, stride, None)
+    maps = _checked(outputs, _grid(shape, decode.kind), decode.kind)
+    found = _finder(shape, decode)
+    found.add(maps)
+    mask = maps[0][0] > _least_logit(decode) if decode.kind == "mask" else None
+    return Prediction(found.detections(), sigmoid(maps[0][0]), _stride(decode.kind), mask)
+
+
+def detections_from_strips(
+    strips: Iterable[Sequence[npt.NDArray[np.floating]]],
+    shape: tuple[int, int],
+    decode: DecodeSpec,
+) -> tuple[Detection, ...]:
+    """The detections of `predict_from_outputs`, of outputs that come by strips of rows.
+
+    strips: from the top of the frame down, each of all outputs; together they cover it. Two of them
+    are held at a time, so that memory does not grow with the height of the frame.
+    """
+    rows, cols = _grid(shape, decode.kind)
+    found = _finder(shape, decode)
+    for outputs in strips:
+        height = min(rows, outputs[0].shape[1])
+        found.add(_checked(outputs, (height, cols), decode.kind))
+        rows -= height
+    if rows:
+        raise ValueError(f"the strips end {rows} rows above the end of the frame")
+    return found.detections()
+
+
+def _stride(kind: str) -> int:
+    return HEATMAP_STRIDE if kind == "heatmap" else 1
+
+
+def _grid(shape: tuple[int, int], kind: str) -> tuple[int, int]:
+    """Rows and columns of cells that cover a frame (H, W)."""
+    stride = _stride(kind)
+    return -(-shape[0] // stride), -(-shape[1] // stride)
+
+
+def _least_logit(decode: DecodeSpec) -> float:
+    return math.log(decode.threshold / (1.0 - decode.threshold))
+
+
+def _finder(shape: tuple[int, int], decode: DecodeSpec) -> _Blobs | _Peaks:
+    least = _least_logit(decode)
+    return _Blobs(least) if decode.kind == "mask" else _Peaks(least, shape)
 
 
 def sigmoid(logits: FloatArray) -> FloatArray:
@@ -87,65 +124,128 @@ def _checked(
     return maps
 
 
-def _blobs(probability: FloatArray, above: npt.NDArray[np.bool_]) -> tuple[Detection, ...]:
-    """8-connected components: centroid, highest probability, area; best first."""
-    count, labels, stats, centroids = cv2.connectedComponentsWithStats(
-        above.view(np.uint8), connectivity=8
-    )
-    best = np.zeros(count, np.float32)
-    np.maximum.at(best, labels[above].astype(np.intp), probability[above])
-    order = 1 + np.argsort(-best[1:], kind="stable")
-    areas = stats[:, cv2.CC_STAT_AREA]
-    return tuple(
-        Detection(float(centroids[k, 1]), float(centroids[k, 0]), float(best[k]), float(areas[k]))
-        for k in order
-    )
+class _Blobs:
+    """8-connected components above the threshold: centroid, highest probability, area."""
+
+    def __init__(self, least: float) -> None:
+        self._least = least
+        self._row = 0
+        """Of the frame, where the next strip begins."""
+        self._components = Components()
+        self._best: list[FloatArray] = []
+        self._moments: list[npt.NDArray[np.float64]] = []
+        """(parts, 3) of each strip: area, sum of rows, sum of columns; whole numbers."""
+
+    def add(self, maps: Sequence[FloatArray]) -> None:
+        """Take the strip below."""
+        logits = maps[0][0]
+        above = logits > self._least
+        count, labels, stats, centroids = cv2.connectedComponentsWithStats(
+            above.view(np.uint8), connectivity=8
+        )
+        best = np.full(count, -np.inf, np.float32)
+        np.maximum.at(best, labels[above].astype(np.intp), logits[above])
+        area = stats[1:, cv2.CC_STAT_AREA].astype(np.float64)
+        cols, rows = np.rint(centroids[1:].T * area)
+        self._components.add(labels, count - 1)
+        self._best.append(best[1:])
+        self._moments.append(np.stack([area, rows + self._row * area, cols], axis=1))
+        self._row += len(logits)
+
+    def detections(self) -> tuple[Detection, ...]:
+        """Of all strips, best first."""
+        roots = self._components.roots()
+        best, moments = np.concatenate(self._best), np.concatenate(self._moments)
+        parts = np.arange(len(roots))
+        later = parts[roots != parts]
+        np.maximum.at(best, roots[later], best[later])
+        np.add.at(moments, roots[later], moments[later])
+        first = roots == parts
+        area, row, col = moments[first].T
+        row, col = row / area, col / area
+        order = np.lexsort((col, row, -best[first]))
+        scores = sigmoid(best[first])
+        return tuple(
+            Detection(float(row[k]), float(col[k]), float(scores[k]), float(area[k])) for k in order
+        )
 
 
-def _peaks(
-    logits: FloatArray,
-    above: npt.NDArray[np.bool_],
-    geometry: FloatArray,
-    probability: FloatArray,
-    shape: tuple[int, int],
-) -> tuple[Detection, ...]:
-    """Local maxima with sub-pixel position and size; best first, suppressed by scale.
+class _Peaks:
+    """Local maxima with sub-pixel position and size, suppressed by scale.
 
-    area_px is the disc whose radius is the net's sigma: pi * (sigma in pixels) ** 2.
+    A maximum is one of 3x3 cells above the threshold; a plateau counts by its first cell in raster
+    order. Neighbouring maxima are equal by definition, so a plateau is a component of them. area_px
+    is the disc whose radius is the net's sigma: pi * (sigma in pixels) ** 2.
     """
-    rows, cols = _local_maxima(logits, above)
-    order = np.argsort(-logits[rows, cols], kind="stable")
-    rows, cols = rows[order], cols[order]
-    dx, dy, log_sigma = geometry[:, rows, cols].astype(np.float64)
-    row = _position(rows, dy, shape[0])
-    col = _position(cols, dx, shape[1])
-    sigma_px = HEATMAP_STRIDE * np.exp(np.clip(log_sigma, *LOG_SIGMA_RANGE))
-    scores = probability[rows, cols]
-    return tuple(
-        Detection(float(row[k]), float(col[k]), float(scores[k]), math.pi * float(sigma_px[k]) ** 2)
-        for k in _suppress(row, col, sigma_px)
-    )
 
+    def __init__(self, least: float, shape: tuple[int, int]) -> None:
+        self._least = least
+        self._shape = shape
+        self._row = 0
+        """Of the grid, where the strip in hand begins."""
+        self._upper: FloatArray | None = None
+        """(1, W) the logits above the strip in hand."""
+        self._strip: Sequence[FloatArray] | None = None
+        """In hand: its last row waits for the one below."""
+        self._components = Components()
+        self._cells: list[npt.NDArray[np.float64]] = []
+        """(parts, 6) of each strip: row, col, logit, dx, dy, log sigma."""
 
-def _local_maxima(
-    logits: FloatArray, above: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """(rows, cols) of 3x3 maxima above the threshold; of a plateau its first cell in raster order.
+    def add(self, maps: Sequence[FloatArray]) -> None:
+        """Take the strip below."""
+        if self._strip is not None:
+            self._search(self._strip, maps[0][0, :1])
+        self._strip = maps
 
-    Neighbouring maxima are equal by definition, so a plateau is a connected component of them.
-    """
-    highest = cv2.dilate(logits, np.ones((3, 3), np.uint8))
-    maxima = above & (logits == highest)
-    rows, cols = np.nonzero(maxima)
-    if len(rows) > 1:
-        _, labels = cv2.connectedComponents(maxima.view(np.uint8), connectivity=8)
-        _, first = np.unique(labels[rows, cols], return_index=True)
-        rows, cols = rows[first], cols[first]
-    return rows, cols
+    def detections(self) -> tuple[Detection, ...]:
+        """Of all strips, best first."""
+        if self._strip is not None:
+            self._search(self._strip, None)
+            self._strip = None
+        cells = self._first_cells()
+        order = np.lexsort((cells[:, 1], cells[:, 0], -cells[:, 2]))
+        rows, cols, logits, dx, dy, log_sigma = cells[order].T
+        row = _position(rows, dy, self._shape[0])
+        col = _position(cols, dx, self._shape[1])
+        sigma_px = HEATMAP_STRIDE * np.exp(np.clip(log_sigma, *LOG_SIGMA_RANGE))
+        scores = sigmoid(logits.astype(np.float32))
+        return tuple(
+            Detection(
+                float(row[k]), float(col[k]), float(scores[k]), math.pi * float(sigma_px[k]) ** 2
+            )
+            for k in _suppress(row, col, sigma_px)
+        )
+
+    def _search(self, strip: Sequence[FloatArray], lower: FloatArray | None) -> None:
+        """Collect the maxima of a strip between the rows above and below it."""
+        logits, geometry = strip[0][0], strip[1]
+        around = [part for part in (self._upper, logits, lower) if part is not None]
+        highest = cv2.dilate(np.concatenate(around), np.ones((3, 3), np.uint8))
+        start = 0 if self._upper is None else 1
+        maxima = (logits > self._least) & (logits == highest[start : start + len(logits)])
+        rows, cols = np.nonzero(maxima)
+        count, labels = len(rows), maxima.view(np.uint8)
+        if count > 1:
+            count, labels = cv2.connectedComponents(labels, connectivity=8)
+            count -= 1
+            _, first = np.unique(labels[rows, cols], return_index=True)
+            rows, cols = rows[first], cols[first]
+        self._components.add(labels, count)
+        at = [rows + self._row, cols, logits[rows, cols], *geometry[:, rows, cols]]
+        self._cells.append(np.stack(at, axis=1).astype(np.float64))
+        self._upper = logits[-1:]
+        self._row += len(logits)
+
+    def _first_cells(self) -> npt.NDArray[np.float64]:
+        """(plateaus, 6) of the first cell of each."""
+        cells, roots = np.concatenate(self._cells), self._components.roots()
+        order = np.lexsort((cells[:, 1], cells[:, 0], roots))
+        _, first = np.unique(roots[order], return_index=True)
+        return np.asarray(cells[order[first]])
 
 
 def _position(
-    cells: npt.NDArray[np.intp], offset: npt.NDArray[np.float64], size_px: int
+    cells: npt.NDArray[np.float64], offset: npt.NDArray[np.float64], size_px: int
 ) -> npt.NDArray[np.float64]:
     """Cells and their offsets -> pixels, kept inside the frame."""
     offset = np.clip(offset, -MAX_OFFSET_CELLS, MAX_OFFSET_CELLS)

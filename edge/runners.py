@@ -7,7 +7,8 @@ with open_runner(bundle, "int8", "openvino") as run:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irstd_edge.edge.bundle import Bundle, open_bundle
-from irstd_edge.edge.detect import OUTPUTS, predict_from_outputs
+from irstd_edge.edge.detect import OUTPUTS, detections_from_strips, predict_from_outputs
 from irstd_edge.edge.devices import usable_threads
 from irstd_edge.edge.frames import normalise, pad_to_stride
 from irstd_edge.edge.golden import self_test
@@ -28,6 +29,7 @@ from irstd_edge.edge.runtimes import RUNTIMES as RUNTIMES
 from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 from irstd_edge.edge.tensorrt_runtime import TensorrtInfer
 from irstd_edge.edge.types import (
+    DecodeSpec,
     Detection,
     FloatArray,
     Frame,
@@ -105,17 +107,35 @@ class Runner:
         self, outputs: Sequence[FloatArray], frame: Frame, threshold: float | None = None
     ) -> Prediction:
         """What outputs (C, H', W') for a whole frame mean; raises IrstdError for NaN in them."""
-        decode = self.spec.decode
-        if threshold is not None:
-            decode = replace(decode, threshold=threshold)
-        try:
-            return predict_from_outputs(outputs, frame.shape, decode)
-        except IrstdError as error:
-            raise IrstdError(f"{frame.name}: {self.name}: {error}") from error
+        with self._named(frame):
+            return predict_from_outputs(outputs, frame.shape, self._decode_at(threshold))
+
+    def decode_strips(
+        self,
+        strips: Iterable[Sequence[FloatArray]],
+        frame: Frame,
+        threshold: float | None = None,
+    ) -> tuple[Detection, ...]:
+        """The detections of outputs that come by strips of rows, see `detections_from_strips`."""
+        with self._named(frame):
+            return detections_from_strips(strips, frame.shape, self._decode_at(threshold))
 
     def detect(self, frame: Frame) -> tuple[Detection, ...]:
         """The detections of a frame, best first."""
         return self.predict(frame).detections
+
+    def _decode_at(self, threshold: float | None) -> DecodeSpec:
+        """The manifest's decode, at its threshold or another."""
+        decode = self.spec.decode
+        return decode if threshold is None else replace(decode, threshold=threshold)
+
+    @contextmanager
+    def _named(self, frame: Frame) -> Iterator[None]:
+        """Say of which frame and network an error is."""
+        try:
+            yield
+        except IrstdError as error:
+            raise IrstdError(f"{frame.name}: {self.name}: {error}") from error
 
     def close(self) -> None:
         """Free the network; may be called twice."""

@@ -2,7 +2,7 @@
 
 Every tile answers for its core alone. The halo around the core is context: what a convolution
 makes up at a tile's border stays in it. The cores cover the frame without gap or overlap, their
-outputs are put together and decoded once, so a target on a seam is found once, whole.
+outputs are decoded as one, row of tiles by row, so a target on a seam is found once, whole.
 
     |  halo  |   core   |  halo  |
                     |  halo  |   core   |  halo  |
@@ -18,7 +18,7 @@ import numpy as np
 
 from irstd_edge.edge.normalisation import Stretch, stretch_of
 from irstd_edge.edge.runners import Runner
-from irstd_edge.edge.types import FloatArray, Frame, IrstdError, Prediction
+from irstd_edge.edge.types import Detection, FloatArray, Frame, IrstdError, Prediction
 
 HALO_PX = 32
 
@@ -89,20 +89,35 @@ def predict_tiled(
 
     A frame no larger than the tile runs whole. Raises IrstdError as `Runner.predict` does.
     """
+    strips = list(_strips(run, frame, tiling))
+    maps = [np.concatenate(of_output, axis=1) for of_output in zip(*strips, strict=True)]
+    return run.decode(maps, frame, threshold)
+
+
+def detect_tiled(
+    run: Runner, frame: Frame, tiling: Tiling, threshold: float | None = None
+) -> tuple[Detection, ...]:
+    """The detections of `predict_tiled`, without the maps of the whole frame in memory."""
+    return run.decode_strips(_strips(run, frame, tiling), frame, threshold)
+
+
+def _strips(run: Runner, frame: Frame, tiling: Tiling) -> Iterator[list[FloatArray]]:
+    """The outputs (C, h', W') of each row of tiles, put together of their cores, top to bottom."""
     padded = [-(-side // tiling.stride) * tiling.stride for side in frame.shape]
-    sides = list(zip(padded, tiling.tile, strict=True))
-    tile = tuple(map(min, sides))
-    cuts = product(*(spans(size, side, tiling.halo) for size, side in sides))
-    maps: list[FloatArray] = []
+    tile = tuple(map(min, padded, tiling.tile))
+    rows, cols = (spans(*side, tiling.halo) for side in zip(padded, tiling.tile, strict=True))
+    cuts = product(rows, cols)
     stretch = stretch_of(frame, run.spec.input)  # of the frame: its tiles share one
+    strip: list[FloatArray] = []
     while group := list(islice(cuts, tiling.batch)):
         outputs = run.infer(np.concatenate(list(_batches(run, stretch, group, tile))))
-        if not maps:
-            shapes = (_map_shape(output.shape, padded, tile) for output in outputs)
-            maps = [np.empty(shape, np.float32) for shape in shapes]
-        for whole, output in zip(maps, outputs, strict=True):
-            _paste_cores(whole, output, group, tile[0] // output.shape[2])
-    return run.decode(maps, frame, threshold)
+        for index, (high, wide) in enumerate(group):
+            if wide is cols[0]:
+                strip = [_empty_strip(output, high, padded[1], tile[1]) for output in outputs]
+            for whole, output in zip(strip, outputs, strict=True):
+                _paste_core(whole, output[index], high, wide, tile[0] // output.shape[2])
+            if wide is cols[-1]:
+                yield strip
 
 
 def _batches(
@@ -114,23 +129,17 @@ def _batches(
         yield run.batch_of_image(stretch(slice(rows.start, bottom), slice(cols.start, right)))
 
 
-def _map_shape(
-    output: tuple[int, ...], padded: list[int], tile: tuple[int, ...]
-) -> tuple[int, int, int]:
-    """(C, H', W') of a whole frame's output, from that (N, C, h', w') of its tiles."""
-    height, width = (
-        size * cells // side for size, cells, side in zip(padded, output[2:], tile, strict=True)
+def _empty_strip(output: FloatArray, high: Span, width: int, tile_width: int) -> FloatArray:
+    """(C, h', W') for a row of tiles, `width` px wide, whose outputs are (N, C, _, w')."""
+    _, channels, _, cells = output.shape
+    px = tile_width // cells
+    return np.empty((channels, (high.last - high.first) // px, width // px), np.float32)
+
+
+def _paste_core(whole: FloatArray, output: FloatArray, high: Span, wide: Span, cell: int) -> None:
+    """Copy a tile's core (px) of its output (C, h', w') to its columns; `cell` px a cell."""
+    top, left, width = (
+        px // cell for px in (high.first - high.start, wide.first - wide.start, wide.last)
     )
-    return output[1], height, width
-
-
-def _paste_cores(
-    whole: FloatArray, output: FloatArray, group: list[tuple[Span, ...]], cell: int
-) -> None:
-    """Copy the cores (px) of a group's output (N, C, h', w') to their places; `cell` px a cell."""
-    for values, (rows, cols) in zip(output, group, strict=True):
-        to = whole[
-            :, rows.first // cell : rows.last // cell, cols.first // cell : cols.last // cell
-        ]
-        top, left = (rows.first - rows.start) // cell, (cols.first - cols.start) // cell
-        to[...] = values[:, top : top + to.shape[1], left : left + to.shape[2]]
+    to = whole[:, :, wide.first // cell : width]
+    to[...] = output[:, top : top + to.shape[1], left : left + to.shape[2]]

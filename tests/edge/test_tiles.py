@@ -1,3 +1,4 @@
+import tracemalloc
 from importlib.util import find_spec
 
 import cv2
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from irstd_edge.edge.normalisation import NORMALISATIONS
 from irstd_edge.edge.runners import Runner
-from irstd_edge.edge.tiles import Span, Tiling, predict_tiled, spans
+from irstd_edge.edge.tiles import Span, Tiling, detect_tiled, predict_tiled, spans
 from irstd_edge.edge.types import DecodeSpec, Frame, InputSpec, IrstdError, ModelSpec
 
 STRIDE = 4
@@ -106,6 +107,7 @@ def test_tiles_equal_the_whole_where_the_network_is_local(net, shape, high, wide
     run = net(reach)
     whole, tiled = run.predict(frame), predict_tiled(run, frame, Tiling(tile, STRIDE, halo, many))
     assert tiled.detections == whole.detections
+    assert detect_tiled(run, frame, Tiling(tile, STRIDE, halo, many)) == whole.detections
     np.testing.assert_array_equal(tiled.probability, whole.probability)
     assert tiled.stride == whole.stride
     assert (tiled.mask is None) == (whole.mask is None)
@@ -135,9 +137,7 @@ def test_a_target_on_a_seam_or_a_corner_is_found_once(net):
 def test_a_blob_that_is_cut_by_seams_stays_one_of_its_full_area():
     counts = np.zeros((96, 96), np.uint8)
     counts[10:80, 40:43] = 220  # through every seam of the rows
-    (found,) = predict_tiled(
-        mask_net(0), Frame("f", counts, 8), Tiling((32, 32), STRIDE, 8)
-    ).detections
+    (found,) = detect_tiled(mask_net(0), Frame("f", counts, 8), Tiling((32, 32), STRIDE, 8))
     assert (found.row, found.col, found.area_px) == (44.5, 41.0, 210.0)
 
 
@@ -190,8 +190,25 @@ def test_a_tiling_that_cannot_be_says_which_can(values, message):
 def test_nan_names_the_frame():
     run = mask_net(1)
     broken = Runner(run.spec, "fake", "fp32", lambda batch: [np.full_like(batch, np.nan)])
-    with pytest.raises(IrstdError, match="^scene: local fp32 on fake: logits: .*NaN"):
-        predict_tiled(broken, scene((64, 64), []), Tiling((32, 32), STRIDE, 8))
+    for look in (predict_tiled, detect_tiled):
+        with pytest.raises(IrstdError, match="^scene: local fp32 on fake: logits: .*NaN"):
+            look(broken, scene((64, 64), []), Tiling((32, 32), STRIDE, 8))
+
+
+@pytest.mark.parametrize("net", [mask_net, heatmap_net])
+def test_memory_of_detections_does_not_grow_with_the_height_of_the_frame(net):
+    """Of a frame twice as high there is the frame itself more, and nothing else."""
+
+    def peak(height):
+        frame = Frame("f", np.zeros((height, 512), np.uint8), 8)
+        tracemalloc.start()
+        assert detect_tiled(net(0), frame, Tiling((64, 64), STRIDE, 8)) == ()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    low, high = peak(512), peak(4096)
+    assert high < low + 100_000  # a map of the frame would be 0.9 MB and more of this
 
 
 @pytest.mark.slow
