@@ -117,8 +117,33 @@ def _by_half_steps(rounding: Any) -> None:
         return
     highest = ops.constant(np.float32(255 * scale.item() / 2))
     zero = ops.constant(np.float32(0))
-    source = rounding.input_value(0)
-    _put(ops.fake_quantize(source, zero, highest, zero, highest, 256), product)
+
+    def rounded(source: Any) -> Any:
+        return ops.fake_quantize(source, zero, highest, zero, highest, 256)
+
+    joined = _joined(rounding.input_value(0).get_node())
+    if joined is None:
+        _put(rounded(rounding.input_value(0)), product)
+        return
+    parts = [rounded(part) for part in joined.input_values()]
+    _put(ops.concat(parts, joined.get_attributes()["axis"]), product, *parts)
+
+
+def _joined(node: Any) -> Any | None:
+    """Return the Concat that a node is, or guards by a Max that changes nothing above 0.
+
+    Rounded before they are joined, its parts are a quarter of the bytes to join, and OpenVINO
+    rounds them where it makes them: MSHNet took 0.92 of the time. The guard is there for signed
+    8 bit, see `calibration.layouts.guard_concats`; unsigned is right, and gives equal numbers.
+    """
+    if node.get_type_name() == "Maximum":
+        limit = node.input_value(1).get_node()
+        if limit.get_type_name() != "Constant" or limit.data.max() > 0:
+            return None
+        node = node.input_value(0).get_node()
+    if node.get_type_name() != "Concat" or len(node.output(0).get_target_inputs()) > 1:
+        return None
+    return node
 
 
 def _type(port: Any) -> str:
@@ -163,9 +188,9 @@ def _bilinear(small: int, large: int) -> FloatArray:
     return weights
 
 
-def _put(new: Any, old: Any, inner: Any | None = None) -> None:
+def _put(new: Any, old: Any, *inner: Any) -> None:
     """Put a node in another's place, and name it and what it needs so that a profile knows them."""
     new.set_friendly_name(old.get_friendly_name())
-    if inner is not None:
-        inner.set_friendly_name(f"{old.get_friendly_name()}/inner")
+    for each in inner:
+        each.set_friendly_name(f"{old.get_friendly_name()}/inner")
     old.output(0).replace(new.output(0))

@@ -11,6 +11,7 @@ openvino = pytest.importorskip("openvino")
 from openvino import opset8 as ops  # noqa: E402
 from openvino.opset11 import interpolate as resized  # noqa: E402
 
+from irstd_edge.edge import openvino_graph  # noqa: E402
 from irstd_edge.edge.openvino_graph import model_for  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
@@ -167,6 +168,61 @@ def test_other_roundings_are_left(nonnegative: bool, per_channel: bool) -> None:
     plain.reshape([1, 2, 16, 16])
     fitted = model_for(rounded(nonnegative, 0.02, per_channel), "x", x.shape)
     assert np.array_equal(run(plain, x), run(fitted, x))
+
+
+def joined(first: str, guard: float | None, scale: float = 0.02) -> Any:
+    """What OpenVINO reads of two maps that are joined, guarded by a Max, rounded and convolved."""
+    pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    weights = RANDOM.integers(-127, 128, (32, 32, 3, 3)).astype(np.int8)
+    constants = {"scale": np.float32(scale), "zero": np.int8(0), "w": weights}
+    constants["guard"] = np.float32(guard or 0)
+    guarded = "j" if guard is None else "g"
+    nodes = [
+        helper.make_node(first, ["x"], ["a"]),
+        helper.make_node("Neg", ["x"], ["minus"]),
+        helper.make_node("Relu", ["minus"], ["b"]),
+        helper.make_node("Concat", ["a", "b"], ["j"], axis=1),
+        *([] if guard is None else [helper.make_node("Max", ["j", "guard"], ["g"])]),
+        helper.make_node("QuantizeLinear", [guarded, "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["r"]),
+        helper.make_node("DequantizeLinear", ["w", "scale", "zero"], ["v"]),
+        helper.make_node("Conv", ["r", "v"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(n, 1, [1, c, "h", "w"]) for n, c in (("x", 16), ("y", 32))
+    ]
+    stored = [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()]
+    graph = helper.make_graph(nodes, "joined", ends[:1], ends[1:], stored)
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=9)
+    return openvino.Core().read_model(model.SerializeToString())
+
+
+@pytest.mark.parametrize("guard", [None, -2.56, 0.0])
+def test_maps_are_rounded_before_they_are_joined(
+    guard: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = joined("Relu", guard), RANDOM.uniform(-4, 4, (1, 16, 16, 16)).astype(np.float32)
+    fast = model_for(model, "x", x.shape)
+    monkeypatch.setattr(openvino_graph, "_joined", lambda node: None)
+    plain = model_for(model, "x", x.shape)
+    assert roundings_joined(plain) == 0 and roundings_joined(fast) == 2
+    np.testing.assert_allclose(run(fast, x), run(plain, x), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("first", "guard"), [("Identity", -2.56), ("Relu", 0.1)])
+def test_maps_that_may_be_negative_or_are_cut_are_joined_first(first: str, guard: float) -> None:
+    model, x = joined(first, guard), RANDOM.uniform(-4, 4, (1, 16, 16, 16)).astype(np.float32)
+    assert roundings_joined(model_for(model, "x", x.shape)) == 0
+
+
+def roundings_joined(model: Any) -> int:
+    """Roundings that a Concat reads."""
+    joins = [node for node in model.get_ordered_ops() if node.get_type_name() == "Concat"]
+    parts = [part.get_node().get_type_name() for node in joins for part in node.input_values()]
+    return parts.count("FakeQuantize")
 
 
 def test_a_rounding_between_float16_is_left() -> None:
