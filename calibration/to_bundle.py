@@ -15,13 +15,16 @@ from torch import nn
 
 from irstd_edge.benchmarks.accuracy import Evaluation
 from irstd_edge.calibration.export import FP32, INT8, graphs_of
+from irstd_edge.calibration.fake_quantize import half_steps
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS
 from irstd_edge.calibration.judge import (
+    Seen,
     golden_of,
     is_better,
     judge,
     opened,
     refuse_drop,
+    seen_by,
     standing_of,
     worst_drop,
 )
@@ -171,14 +174,27 @@ def _trained(
     module = train_quantized(
         quantized.module, case.float_net, case.spec, fit, how, seed=seed, progress=progress
     )
-    reference = torch_runner(case.float_net, case.spec, "fp32")
+    fp32 = seen_by(torch_runner(case.float_net, case.spec, "fp32"), case.held_out, progress)
     before, after = (
-        standing_of(torch_runner(net, case.spec, name), reference, case.held_out, progress)
+        _standing(case, net, name, fp32, progress)
         for name, net in (("ptq", quantized.module), ("qat", module))
     )
-    kept = is_better(after, before)
-    record = {**how.record(), "kept": kept, "held_out": {"ptq": before, "qat": after}}
+    floats = standing_of(fp32, fp32)
+    kept = is_better(after, before, floats)
+    held_out = {"fp32": floats, "ptq": before, "qat": after}
+    record = {**how.record(), "kept": kept, "held_out": held_out}
     return (replace(quantized, module=module) if kept else quantized), record
+
+
+def _standing(
+    case: _Case, net: nn.Module, name: str, reference: Seen, progress: Progress
+) -> dict[str, float]:
+    """The mean of a quantized network's standings in both roundings that graphs get."""
+    runner = torch_runner(net, case.spec, name)
+    signed = standing_of(seen_by(runner, case.held_out, progress), reference)
+    with half_steps(net):
+        halves = standing_of(seen_by(runner, case.held_out, progress), reference)
+    return {name: (signed[name] + halves[name]) / 2 for name in signed}
 
 
 def _judged(

@@ -121,7 +121,7 @@ def _strips(run: Runner, frame: Frame, tiling: Tiling) -> Iterator[list[FloatArr
 
 
 def _batches(
-    run: Runner, stretch: Stretch, group: list[tuple[Span, ...]], tile: tuple[int, ...]
+    run: Runner, stretch: Stretch, group: list[tuple[Span, Span]], tile: tuple[int, ...]
 ) -> Iterator[FloatArray]:
     """(1, 1, h, w) of each tile; what pads the frame to the stride pads the last tiles too."""
     for rows, cols in group:

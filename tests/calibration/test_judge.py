@@ -14,6 +14,7 @@ from irstd_edge.calibration.judge import (
     judge,
     opened,
     refuse_drop,
+    seen_by,
     standing_of,
 )
 from irstd_edge.edge.types import Detection, Frame, IrstdError, Prediction, Sample
@@ -82,10 +83,13 @@ def test_a_drop_cannot_be_judged_without_targets(case):
         refuse_drop(results, "fp32.onnx", 1.0, "")
 
 
-def standing(case, seen, points=TRUTH):
+def standing(case, found, points=TRUTH):
     """Of a network that sees this, against one that sees BOTH."""
-    runner, reference = (Seer(case.spec, {"a": each}) for each in (seen, BOTH))
-    return standing_of(runner, reference, [sample("a", points)], lambda *_: None)
+    samples = [sample("a", points)]
+    seen, reference = (
+        seen_by(Seer(case.spec, {"a": each}), samples, lambda *_: None) for each in (found, BOTH)
+    )
+    return standing_of(seen, reference)
 
 
 def test_a_standing_is_what_counts(case):
@@ -98,19 +102,43 @@ def test_a_standing_is_what_counts(case):
     assert standing(case, [], []) == {"f1_3px": 0.0, "score_error": 0.0}
 
 
+def test_masks_are_held_against_each_other(case):
+    """Scores of a mask are near 1 wherever it is cut: they would not tell these two apart."""
+    square, wider = np.zeros((2, 16, 16), bool)
+    square[3:6, 3:6] = wider[3:6, 3:7] = True
+
+    def seen(mask):
+        class Segmenter(Seer):
+            def predict(self, frame):
+                found = (Detection(4.0, 4.0, 1.0, float(mask.sum())),)
+                return Prediction(found, mask.astype(np.float32), 1, mask)
+
+        frame = Frame("a", np.zeros((16, 16), np.uint8), 8)
+        truth = Sample(frame, square, np.float32([[4, 4]]))
+        return seen_by(Segmenter(case.spec, {}), [truth], lambda *_: None)
+
+    assert standing_of(seen(square), seen(square)) == {"f1_3px": 1.0, "iou": 1.0, "mask_error": 0.0}
+    found = standing_of(seen(wider), seen(square))
+    assert found == {"f1_3px": 1.0, "iou": 0.75, "mask_error": 0.25}
+
+
+@pytest.mark.parametrize("error", ["score_error", "mask_error"])
 @pytest.mark.parametrize(
-    "f1, iou, error, better",
+    "f1, iou, far, better",
     [
         (0.9, 0.8, 0.1, False),
         (0.91, 0.8, 0.2, True),
         (0.9, 0.81, 0.1, True),
-        (0.95, 0.79, 0.0, False),
+        (0.95, 0.78, 0.0, False),
+        (0.95, 0.79, 0.0, True),  # what was above the reference's 0.79 was luck
         (0.9, 0.8, 0.09, True),
+        (0.89, 0.8, 0.0, False),
     ],
 )
-def test_better_is_a_rise_or_fidelity_without_a_fall(f1, iou, error, better):
-    before = {"f1_3px": 0.9, "iou": 0.8, "score_error": 0.1}
-    assert is_better({"f1_3px": f1, "iou": iou, "score_error": error}, before) is better
+def test_better_is_a_rise_or_fidelity_without_a_fall(f1, iou, far, better, error):
+    before = {"f1_3px": 0.9, "iou": 0.8, error: 0.1}
+    reference = {"f1_3px": 0.92, "iou": 0.79, error: 0.0}
+    assert is_better({"f1_3px": f1, "iou": iou, error: far}, before, reference) is better
 
 
 def test_golden_frames_are_those_with_the_clearest_targets(case):

@@ -150,14 +150,14 @@ def quick_training(monkeypatch):
 def test_training_is_kept_where_it_gains(
     gains, p2p_weights, scenes, folder, ptq, quick_training, monkeypatch
 ):
-    monkeypatch.setattr(to_bundle, "is_better", lambda after, before: gains)
+    monkeypatch.setattr(to_bundle, "is_better", lambda after, before, reference: gains)
     bundle = quantize_to_bundle(
         p2p_weights, scenes, folder / f"qat{gains}", frames=6, keep_float=["high2.*"]
     )
     record = bundle.manifest.quantization.recipe["qat"]
     assert bundle.manifest.quantization.method == ("qat" if gains else "ptq")
     assert record["kept"] is gains
-    assert set(record["held_out"]) == {"ptq", "qat"}
+    assert set(record["held_out"]) == {"fp32", "ptq", "qat"}
     same = bundle.manifest.files["int8.onnx"] == ptq.manifest.files["int8.onnx"]
     assert same is not gains
     json.dumps(bundle.manifest.quantization.recipe, allow_nan=False)
