@@ -18,16 +18,16 @@ class Components:
         """Of no strip yet."""
         self._before: list[int] = []
         """Part -> one of its component that came no later; itself for the first."""
-        self._edge: Labels | None = None
-        """(W,) the last row of the last strip: 1 + the part, or 0."""
+        self._edge: tuple[Labels, int] | None = None
+        """(W,) the last row of the last strip, and the first of its parts."""
 
     def add(self, labels: Labels, count: int) -> None:
         """Take the strip below: labels (h, W) 1..count of its 8-connected parts, 0 for none."""
         first = len(self._before)
         self._before.extend(range(first, first + count))
         if self._edge is not None and count:
-            self._join(self._edge, _shifted(labels[0], first))
-        self._edge = _shifted(labels[-1], first)
+            self._join(_shifted(*self._edge), _shifted(labels[0], first))
+        self._edge = labels[-1], first
 
     def roots(self) -> npt.NDArray[np.intp]:
         """(parts,) the first part of each part's component."""
@@ -52,4 +52,5 @@ class Components:
 
 
 def _shifted(labels: Labels, first: int) -> Labels:
+    """1 + the part of each label, or 0."""
     return np.where(labels > 0, labels.astype(np.int64) + first, 0)

@@ -16,7 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from irstd_edge.edge.components import Components
-from irstd_edge.edge.types import DecodeSpec, Detection, FloatArray, IrstdError, Prediction
+from irstd_edge.edge.types import (
+    BoolArray,
+    DecodeSpec,
+    Detection,
+    FloatArray,
+    IrstdError,
+    Prediction,
+)
 
 HEATMAP_STRIDE = 2
 """Pixels of the frame per heatmap cell."""
@@ -42,8 +49,7 @@ def predict_from_outputs(
     """
     maps = _checked(outputs, _grid(shape, decode.kind), decode.kind)
     found = _finder(shape, decode)
-    found.add(maps)
-    mask = maps[0][0] > _least_logit(decode) if decode.kind == "mask" else None
+    mask = found.add(maps)
     return Prediction(found.detections(), sigmoid(maps[0][0]), _stride(decode.kind), mask)
 
 
@@ -78,12 +84,8 @@ def _grid(shape: tuple[int, int], kind: str) -> tuple[int, int]:
     return -(-shape[0] // stride), -(-shape[1] // stride)
 
 
-def _least_logit(decode: DecodeSpec) -> float:
-    return math.log(decode.threshold / (1.0 - decode.threshold))
-
-
 def _finder(shape: tuple[int, int], decode: DecodeSpec) -> _Blobs | _Peaks:
-    least = _least_logit(decode)
+    least = math.log(decode.threshold / (1.0 - decode.threshold))
     return _Blobs(least) if decode.kind == "mask" else _Peaks(least, shape)
 
 
@@ -136,10 +138,10 @@ class _Blobs:
         self._moments: list[npt.NDArray[np.float64]] = []
         """(parts, 3) of each strip: area, sum of rows, sum of columns; whole numbers."""
 
-    def add(self, maps: Sequence[FloatArray]) -> None:
-        """Take the strip below."""
+    def add(self, maps: Sequence[FloatArray]) -> BoolArray:
+        """Take the strip below; return its mask."""
         logits = maps[0][0]
-        above = logits > self._least
+        above: BoolArray = logits > self._least
         count, labels, stats, centroids = cv2.connectedComponentsWithStats(
             above.view(np.uint8), connectivity=8
         )
@@ -151,20 +153,21 @@ class _Blobs:
         self._best.append(best[1:])
         self._moments.append(np.stack([area, rows + self._row * area, cols], axis=1))
         self._row += len(logits)
+        return above
 
     def detections(self) -> tuple[Detection, ...]:
         """Of all strips, best first."""
-        roots = self._components.roots()
         best, moments = np.concatenate(self._best), np.concatenate(self._moments)
-        parts = np.arange(len(roots))
-        later = parts[roots != parts]
-        np.maximum.at(best, roots[later], best[later])
-        np.add.at(moments, roots[later], moments[later])
-        first = roots == parts
-        area, row, col = moments[first].T
+        if len(self._best) > 1:
+            roots, inverse = np.unique(self._components.roots(), return_inverse=True)
+            highest, sums = best[roots], np.zeros((len(roots), 3))
+            np.maximum.at(highest, inverse, best)
+            np.add.at(sums, inverse, moments)
+            best, moments = highest, sums
+        area, row, col = moments.T
         row, col = row / area, col / area
-        order = np.lexsort((col, row, -best[first]))
-        scores = sigmoid(best[first])
+        order = np.lexsort((col, row, -best))
+        scores = sigmoid(best)
         return tuple(
             Detection(float(row[k]), float(col[k]), float(scores[k]), float(area[k])) for k in order
         )
@@ -220,7 +223,8 @@ class _Peaks:
         """Collect the maxima of a strip between the rows above and below it."""
         logits, geometry = strip[0][0], strip[1]
         around = [part for part in (self._upper, logits, lower) if part is not None]
-        highest = cv2.dilate(np.concatenate(around), np.ones((3, 3), np.uint8))
+        joined = np.concatenate(around) if len(around) > 1 else logits
+        highest = cv2.dilate(joined, np.ones((3, 3), np.uint8))
         start = 0 if self._upper is None else 1
         maxima = (logits > self._least) & (logits == highest[start : start + len(logits)])
         rows, cols = np.nonzero(maxima)
@@ -238,6 +242,8 @@ class _Peaks:
 
     def _first_cells(self) -> npt.NDArray[np.float64]:
         """(plateaus, 6) of the first cell of each."""
+        if len(self._cells) == 1:  # each strip holds the first cells of its own
+            return self._cells[0]
         cells, roots = np.concatenate(self._cells), self._components.roots()
         order = np.lexsort((cells[:, 1], cells[:, 0], roots))
         _, first = np.unique(roots[order], return_index=True)
