@@ -237,7 +237,7 @@ class _Peaks:
         self._components.add(labels, count)
         at = [rows + self._row, cols, logits[rows, cols], *geometry[:, rows, cols]]
         self._cells.append(np.stack(at, axis=1).astype(np.float64))
-        self._upper = logits[-1:]
+        self._upper = logits[-1:].copy()
         self._row += len(logits)
 
     def _first_cells(self) -> npt.NDArray[np.float64]:

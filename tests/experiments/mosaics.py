@@ -41,7 +41,7 @@ def rows_of(prediction: Prediction) -> np.ndarray:
 
 def looks_of(run: Runner, stride: int) -> dict[str, object]:
     """Name -> how a mosaic is looked at."""
-    tiles = {f"tiles of {side}": Tiling((side, side), stride) for side in (320, 512)}
+    tiles = {f"tiles of {side}": Tiling((side, side), stride) for side in (320, 512, 768, 1024)}
     by_tiles = {
         name: lambda frame, tiling=tiling: predict_tiled(run, frame, tiling)
         for name, tiling in tiles.items()
