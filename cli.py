@@ -402,7 +402,7 @@ def evaluate(
     with (
         _progress() as move,
         _runner(source, runtime, variant, public_key, normalise) as run,
-        _clipping() as check,
+        _checking(tile) as check,
     ):
         threshold = _threshold(run, threshold, max_fa)
         low = threshold_to_predict(run.spec.decode.kind, threshold)
@@ -544,7 +544,7 @@ def predict(
     with (
         _progress() as move,
         _runner(source, runtime, variant, public_key, normalise) as run,
-        _clipping() as check,
+        _checking(tile) as check,
         _drawing(out if draw else None, video, video_fps) as show,
         _lines(json_to) as write,  # kept first: a film that fails costs no line
     ):
@@ -640,14 +640,25 @@ def _lines(json_to: str | None) -> Iterator[Callable[[Any], object]]:
 
 
 @contextmanager
-def _clipping() -> Iterator[Callable[[Frame], None]]:
-    """Yield what looks for clipped frames: the first is named, at the end they are counted."""
-    from irstd_edge.edge.counts import CLIPPED_SHARE, clipped_share
+def _checking(tile: str | None) -> Iterator[Callable[[Frame], None]]:
+    """Yield what looks for clipped frames, and for large ones that are not cut into tiles.
 
-    clipped = 0
+    The first of either is named, at the end the clipped ones are counted.
+    """
+    from irstd_edge.edge.counts import CLIPPED_SHARE, clipped_share
+    from irstd_edge.edge.tiles import LARGE_PX, TILE_PX
+
+    clipped, large = 0, False
 
     def check(frame: Frame) -> None:
-        nonlocal clipped
+        nonlocal clipped, large
+        if tile is None and not large and frame.counts.size > LARGE_PX:
+            large = True
+            size = "x".join(map(str, frame.shape))
+            words = (
+                f"large: {frame.name}: the networks were trained on 256x256 and pool over all of "
+            )
+            _say(f"{words}{size}, which may hide targets: add --tile {TILE_PX}x{TILE_PX}")
         share = clipped_share(frame)
         clipped += share > CLIPPED_SHARE
         if share > CLIPPED_SHARE and clipped == 1:

@@ -21,6 +21,10 @@ from irstd_edge.edge.runners import Runner
 from irstd_edge.edge.types import Detection, FloatArray, Frame, IrstdError, Prediction
 
 HALO_PX = 32
+TILE_PX = 320
+"""Side of a tile whose core has the size of the frames that the networks were trained on."""
+LARGE_PX = 4 * 256**2
+"""Pixels of a frame from which on it is found better by such tiles: four of those frames."""
 
 
 @dataclass(frozen=True)

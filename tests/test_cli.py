@@ -174,6 +174,20 @@ def test_clipped_frames_are_named_once(copy: Path) -> None:
         ]
 
 
+def test_a_large_frame_that_is_not_cut_is_told_once(tmp_path: Path) -> None:
+    import numpy as np
+
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", np.full((512, 520), 9, np.uint8))
+    (line,) = irstd_edge("predict", "p2p", tmp_path).stderr.splitlines()
+    assert line.startswith("large: a: ") and line.endswith(
+        "512x520, which may hide targets: add --tile 320x320"
+    )
+    assert irstd_edge("predict", "p2p", tmp_path, "--tile", "320x320").stderr == ""
+    np.save(tmp_path / "b.npy", np.full((512, 512), 9, np.uint8))
+    assert irstd_edge("predict", "p2p", tmp_path / "b.npy").stderr == ""
+
+
 def default_sigint() -> None:
     """A shell's background job ignores Ctrl-C, and so would its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
