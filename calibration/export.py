@@ -43,7 +43,7 @@ def graphs_of(
     ranges = ranges_of(rounded, cpu_outputs(rounded), batches)
     return {
         FP32: onnx_from_torch(float_net, spec),
-        INT8: bytes_of(int8_graph(quantized, spec, released=released)),
+        INT8: bytes_of(_signed(onnx.load_from_string(bytes_of(rounded)))),
         INT8_CPU: bytes_of(cpu_form(rounded, ranges)),
         FP16: bytes_of(half_form(_graph(float_net, spec, half_layout.OPSET))),
         INT8_FP16: bytes_of(half_form(int8_graph(quantized, spec, half_layout.OPSET, released))),
@@ -54,7 +54,11 @@ def int8_graph(
     quantized: nn.Module, spec: ModelSpec, opset: int = OPSET, released: Collection[str] = ()
 ) -> onnx.ModelProto:
     """The form of TensorRT and OpenVINO: signed, zero point 0, weights stored as int8."""
-    model = guard_concats(_rounded(quantized, spec, opset, released))
+    return _signed(_rounded(quantized, spec, opset, released))
+
+
+def _signed(rounded: onnx.ModelProto) -> onnx.ModelProto:
+    model = guard_concats(rounded)
     findings = lint_int8(model)
     if findings:
         raise ValueError(f"{INT8}: {findings[0]}")

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from irstd_edge.benchmarks.faults import FAULTS
-from irstd_edge.calibration import to_bundle
+from irstd_edge.calibration import sensitivity, to_bundle
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.layouts import rounded_layers
 from irstd_edge.calibration.qat import QatRecipe
@@ -176,17 +176,24 @@ def test_what_loses_too_much_is_not_written(p2p_weights, scenes, folder, monkeyp
 
 
 def test_layers_stay_in_float_until_the_drop_holds(p2p_weights, scenes, folder, monkeypatch):
-    """As if INT8 lost a point of F1 for each of two layers that is rounded."""
+    """As if INT8 lost a point of F1 for each of two layers that is rounded; of six, for speed."""
     needed = {"low.units.1.conv2.conv", "enhance"}
-    released = []
+    released, made = [], []
 
     def drop(judged, reference):
         return "int8.onnx", float(len(needed - released[-1]))
 
     def graphs(net, module, spec, batches, layers=()):
         released.append(set(layers))
-        return graphs_of(net, module, spec, batches, layers)
+        if not made or needed == set(layers):  # the others are not looked at: for speed
+            made.append(graphs_of(net, module, spec, batches, layers))
+        return made[-1]
 
+    def some_layers(model):
+        layers = rounded_layers(model)
+        return {n: layers[n] for n in layers if n in needed or n in list(layers)[:4]}
+
+    monkeypatch.setattr(sensitivity, "rounded_layers", some_layers)
     monkeypatch.setattr(to_bundle, "worst_drop", drop)
     monkeypatch.setattr(to_bundle, "graphs_of", graphs)
     monkeypatch.setattr(to_bundle, "refuse_drop", lambda *_: None)
@@ -194,7 +201,7 @@ def test_layers_stay_in_float_until_the_drop_holds(p2p_weights, scenes, folder, 
         p2p_weights, scenes, folder / "budget", method="ptq", frames=2, max_drop=0.5
     )
     kept = {n: why for n, why in bundle.manifest.quantization.float_layers if "--max-drop" in why}
-    assert needed <= set(kept) and len(kept) < 20
+    assert needed == set(kept) == released[-1]
     assert all("--max-drop 0.5: rounded alone, it moves" in why for why in kept.values())
     measured = bundle.manifest.quantization.recipe["sensitivity"]
     assert set(kept) <= {record["layer"] for record in measured}
