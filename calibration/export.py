@@ -68,7 +68,7 @@ def _signed(rounded: onnx.ModelProto) -> onnx.ModelProto:
 def _rounded(
     quantized: nn.Module, spec: ModelSpec, opset: int = OPSET, released: Collection[str] = ()
 ) -> onnx.ModelProto:
-    return release(share_pairs(store_int8_weights(_graph(quantized, spec, opset))), released)
+    return share_pairs(store_int8_weights(release(_graph(quantized, spec, opset), released)))
 
 
 def _graph(module: nn.Module, spec: ModelSpec, opset: int) -> onnx.ModelProto:

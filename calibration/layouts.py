@@ -137,13 +137,46 @@ def rounded_layers(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def release(model: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
-    """The convolutions of these layers in float again, in place; the others round as before."""
+    """The convolutions of these layers in float again, in place; the others round as before.
+
+    Their weights are float as well, unless they are stored as int8 by now.
+    """
     graph = Graph(model)
     for node in graph.nodes:
         if node.op_type == "Conv" and layer_of(node.name) in layers:
             for index in (0, 1):
                 node.input[index] = graph.unrounded(node.input[index])
     return graph.finish()
+
+
+def round_alone(fp32: onnx.ModelProto, int8: onnx.ModelProto, layer: str) -> onnx.ModelProto:
+    """Make one layer of fp32 what it is in int8, in place: its input rounded, weights and bias."""
+    graph, source = Graph(fp32), Graph(int8)
+    to, of = (
+        next(n for n in each.nodes if n.op_type == "Conv" and layer_of(n.name) == layer)
+        for each in (graph, source)
+    )
+    dequantize = source.made_by(of.input[0], DEQUANTIZE)
+    if dequantize is None:
+        raise ValueError(f"{layer} is not rounded")
+    scales = [
+        graph.add_constant(f"{layer}.{name}", source.constants[tensor])
+        for name, tensor in zip(("scale", "zero"), dequantize.input[1:], strict=True)
+    ]
+    steps, rounded = f"{layer}.steps", f"{layer}.rounded"
+    pair = [
+        helper.make_node(QUANTIZE, [to.input[0], *scales], [steps], f"{layer}/{QUANTIZE}"),
+        helper.make_node(DEQUANTIZE, [steps, *scales], [rounded], f"{layer}/{DEQUANTIZE}"),
+    ]
+    parameters = [source.unrounded(of.input[1]), *of.input[2:]]
+    stored = [
+        graph.add_constant(f"{layer}.{index}", source.constants[name])
+        for index, name in enumerate(parameters)
+    ]
+    del to.input[:]
+    to.input.extend([rounded, *stored])
+    at = next(index for index, node in enumerate(graph.nodes) if node is to)
+    return graph.finish([*graph.nodes[:at], *pair, *graph.nodes[at:]])
 
 
 def axis_of(node: Any) -> int:

@@ -20,7 +20,7 @@ import onnx
 from irstd_edge.benchmarks.accuracy import evaluate
 from irstd_edge.benchmarks.cost import cost_of_graph
 from irstd_edge.calibration.judge import as_written
-from irstd_edge.calibration.layouts import layer_of, release, rounded_layers
+from irstd_edge.calibration.layouts import layer_of, round_alone, rounded_layers
 from irstd_edge.calibration.subset import Progress
 from irstd_edge.edge.runners import Runner
 from irstd_edge.edge.types import FloatArray, IrstdError, ModelSpec, Sample
@@ -79,8 +79,7 @@ def sensitivity(
         progress("judging layers", done, len(layers))
         error = known.get(layer)
         if error is None:
-            others = [other for other in layers if other != layer]
-            alone = release(onnx.load_from_string(int8), others).SerializeToString()
+            alone = round_alone(onnx.load_from_string(fp32), model, layer).SerializeToString()
             seen = _seen(as_written(alone, spec, layer), samples)
             error = _layer_error(layer, macs[layer], reference, seen, spec.decode.threshold)
             keep(error)
