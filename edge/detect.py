@@ -149,7 +149,7 @@ class _Blobs:
         np.maximum.at(best, labels[above].astype(np.intp), logits[above])
         area = stats[1:, cv2.CC_STAT_AREA].astype(np.float64)
         cols, rows = np.rint(centroids[1:].T * area)
-        self._components.add(labels, count - 1)
+        self._components.add(np.asarray(labels, np.int32), count - 1)
         self._best.append(best[1:])
         self._moments.append(np.stack([area, rows + self._row * area, cols], axis=1))
         self._row += len(logits)
@@ -234,7 +234,7 @@ class _Peaks:
             count -= 1
             _, first = np.unique(labels[rows, cols], return_index=True)
             rows, cols = rows[first], cols[first]
-        self._components.add(labels, count)
+        self._components.add(np.asarray(labels, np.int32), count)
         at = [rows + self._row, cols, logits[rows, cols], *geometry[:, rows, cols]]
         self._cells.append(np.stack(at, axis=1).astype(np.float64))
         self._upper = logits[-1:].copy()
