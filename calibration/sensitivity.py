@@ -45,8 +45,9 @@ class LayerError:
     targets_lost: int
     targets_gained: int
     pd_at_fa: float | None
-    """Change of Pd with the threshold moved to as many false alarms as before; None without
-    targets. Here a target is found if its score is over the threshold."""
+    """Change of Pd at as many false alarms as the float network has at its threshold, each with its
+    own threshold as low as they allow; None without targets. Here a target is found if its score is
+    over the threshold."""
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
@@ -151,8 +152,7 @@ def _layer_error(
     found, found_after = before.targets > threshold, after.targets > threshold
     count = max(1, len(found))
     allowed = int((before.alarms > threshold).sum())
-    moved = max(LOWEST, after.alarms[allowed]) if len(after.alarms) > allowed else LOWEST
-    pd_at_fa = ((after.targets > moved).sum() - found.sum()) / count if len(found) else None
+    gained_at_fa = _found_at(after, allowed) - _found_at(before, allowed)
     return LayerError(
         layer=layer,
         macs=macs,
@@ -160,8 +160,14 @@ def _layer_error(
         score_error=float(np.linalg.norm(after.targets - before.targets) / math.sqrt(count)),
         targets_lost=int((found & ~found_after).sum()),
         targets_gained=int((found_after & ~found).sum()),
-        pd_at_fa=None if pd_at_fa is None else float(pd_at_fa),
+        pd_at_fa=gained_at_fa / count if len(found) else None,
     )
+
+
+def _found_at(seen: _Seen, allowed: int) -> int:
+    """Targets found with the threshold as low as so many false alarms allow."""
+    least = max(LOWEST, seen.alarms[allowed]) if len(seen.alarms) > allowed else LOWEST
+    return int((seen.targets > least).sum())
 
 
 def _decibels(signal: Sequence[FloatArray], rounded: Sequence[FloatArray]) -> float | None:

@@ -13,6 +13,8 @@ from irstd_edge.calibration.layouts import (
 )
 from irstd_edge.calibration.sensitivity import (
     LayerError,
+    _layer_error,
+    _Seen,
     fewest_layers,
     layer_error_of,
     sensitivity,
@@ -61,6 +63,23 @@ def test_every_rounded_layer_is_measured_in_the_order_of_the_graph(case, errors)
 def test_each_changes_the_network_a_little(errors):
     assert all(e.macs > 0 and 5 < e.sqnr_db < 150 for e in errors)
     assert all(0 <= e.score_error < 0.1 for e in errors) and max(e.score_error for e in errors) > 0
+
+
+def seen(targets, alarms):
+    return _Seen((), np.array(targets), np.array(alarms))
+
+
+def test_pd_is_held_at_as_many_false_alarms_each_by_its_own_threshold():
+    """One alarm is over 0.5; the next one, 0.3, is where either threshold may go."""
+    before = seen([0.9, 0.4, 0.2], [0.7, 0.3])
+    assert _layer_error("a", 1, before, before, 0.5).pd_at_fa == 0
+    fainter = seen([0.9, 0.25, 0.2], [0.7, 0.3])
+    found = _layer_error("a", 1, before, fainter, 0.5)
+    assert (found.targets_lost, found.targets_gained) == (0, 0)
+    assert found.pd_at_fa == pytest.approx(-1 / 3)
+    louder = seen([0.9, 0.4, 0.2], [0.7, 0.6])  # 0.4 costs a second alarm now
+    assert _layer_error("a", 1, before, louder, 0.5).pd_at_fa == pytest.approx(-1 / 3)
+    assert _layer_error("a", 1, seen([], []), seen([], []), 0.5).pd_at_fa is None
 
 
 def test_all_released_rounds_nothing(case, samples):
