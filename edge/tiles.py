@@ -93,8 +93,18 @@ def predict_tiled(
 
     A frame no larger than the tile runs whole. Raises IrstdError as `Runner.predict` does.
     """
-    strips = list(_strips(run, frame, tiling))
-    maps = [np.concatenate(of_output, axis=1) for of_output in zip(*strips, strict=True)]
+    height, width = _padded(frame, tiling)
+    maps: list[FloatArray] = []
+    row = 0
+    for strip in _strips(run, frame, tiling):
+        if not maps:
+            maps = [
+                np.empty((len(part), height * part.shape[2] // width, part.shape[2]), np.float32)
+                for part in strip
+            ]
+        for whole, part in zip(maps, strip, strict=True):
+            whole[:, row : row + part.shape[1]] = part
+        row += strip[0].shape[1]
     return run.decode(maps, frame, threshold)
 
 
@@ -105,9 +115,15 @@ def detect_tiled(
     return run.decode_strips(_strips(run, frame, tiling), frame, threshold)
 
 
+def _padded(frame: Frame, tiling: Tiling) -> tuple[int, int]:
+    """(height, width) of a frame in multiples of the stride."""
+    height, width = (-(-side // tiling.stride) * tiling.stride for side in frame.shape)
+    return height, width
+
+
 def _strips(run: Runner, frame: Frame, tiling: Tiling) -> Iterator[list[FloatArray]]:
     """The outputs (C, h', W') of each row of tiles, put together of their cores, top to bottom."""
-    padded = [-(-side // tiling.stride) * tiling.stride for side in frame.shape]
+    padded = _padded(frame, tiling)
     tile = tuple(map(min, padded, tiling.tile))
     rows, cols = (spans(*side, tiling.halo) for side in zip(padded, tiling.tile, strict=True))
     cuts = product(rows, cols)
@@ -142,8 +158,6 @@ def _empty_strip(output: FloatArray, high: Span, width: int, tile_width: int) ->
 
 def _paste_core(whole: FloatArray, output: FloatArray, high: Span, wide: Span, cell: int) -> None:
     """Copy a tile's core (px) of its output (C, h', w') to its columns; `cell` px a cell."""
-    top, left, width = (
-        px // cell for px in (high.first - high.start, wide.first - wide.start, wide.last)
-    )
-    to = whole[:, :, wide.first // cell : width]
+    top, left = (high.first - high.start) // cell, (wide.first - wide.start) // cell
+    to = whole[:, :, wide.first // cell : wide.last // cell]
     to[...] = output[:, top : top + to.shape[1], left : left + to.shape[2]]
