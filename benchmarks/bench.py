@@ -25,6 +25,7 @@ from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.runners import Runner, open_runner
 from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 from irstd_edge.edge.tensorrt_runtime import engines_of
+from irstd_edge.edge.tiles import TILE_PX
 from irstd_edge.edge.types import Frame, IrstdError, MachineError
 
 Pair = tuple[str, str]
@@ -62,7 +63,7 @@ def bench(
     results = [
         {
             **_bench_one(bundle, plan, timed_on, board, progress),
-            "warnings": warnings_of(bundle, machine, plan, timed_on.clipped),
+            "warnings": warnings_of(bundle, machine, plan, timed_on),
         }
         for bundle in bundles
     ]
@@ -70,14 +71,19 @@ def bench(
     return {"schema": SCHEMA, "machine": record, "results": results}
 
 
-def warnings_of(bundle: Bundle, machine: Machine, plan: Plan, clipped: int = 0) -> list[str]:
+def warnings_of(bundle: Bundle, machine: Machine, plan: Plan, timed_on: TimedOn) -> list[str]:
     """What makes this machine's results differ from another's, and what was wrong with frames."""
     reduced = bundle.manifest.quantization.recipe.get("reduced_range", False)
     on_cpu = any(runtime not in TENSORRT for runtime in plan.runtimes)
     rounds = any(variant.startswith("int8") for variant in plan.variants)
     saturates = machine.saturates and on_cpu and rounds and not reduced
-    frames = f"frames with over {CLIPPED_SHARE:.1%} of their pixels at full scale: {clipped}"
-    return [*([SATURATES] if saturates else ()), *([frames] if clipped else ())]
+    clipped = f"frames with over {CLIPPED_SHARE:.1%} of their pixels at full scale: "
+    large = f"frames run whole, which may hide targets (`eval --tile {TILE_PX}x{TILE_PX}`): "
+    return [
+        *([SATURATES] if saturates else ()),
+        *([f"{clipped}{timed_on.clipped}"] if timed_on.clipped else ()),
+        *([f"{large}{timed_on.large}"] if timed_on.large else ()),
+    ]
 
 
 def _bench_one(

@@ -11,6 +11,7 @@ import numpy as np
 from irstd_edge.edge.counts import CLIPPED_SHARE, clipped_share
 from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.frames import read_frame
+from irstd_edge.edge.tiles import LARGE_PX
 from irstd_edge.edge.types import Frame, IrstdError, Sample
 
 Size = tuple[int, int]
@@ -58,6 +59,8 @@ class TimedOn:
     words: str
     clipped: int = 0
     """Frames of the whole data with more than `CLIPPED_SHARE` of their pixels at full scale."""
+    large: int = 0
+    """Frames of the whole data with more than `LARGE_PX` pixels."""
 
 
 def frame_size(plan: Plan) -> Size:
@@ -75,20 +78,23 @@ def timed_on_of(plan: Plan) -> TimedOn:
         return TimedOn(noise, None, f"synthetic noise of {height}x{width} (no data was given)")
     data, shapes = plan.data, Counter[Size]()
     kept: list[Frame] = []
-    clipped = 0
+    clipped = large = 0
     for sample in data.samples(plan.strict, plan.protocol):
         if isinstance(sample, Sample):
             shapes[sample.frame.shape] += 1
             clipped += clipped_share(sample.frame) > CLIPPED_SHARE
+            large += sample.frame.counts.size > LARGE_PX
             kept += [sample.frame] if len(kept) < TIMED_FRAMES else []
     if not kept:
         raise IrstdError(f"{data.root}: none of its frames can be used, see `irstd-edge eval`")
     height, width = plan.size or shapes.most_common(1)[0][0]
     words = f"{len(kept)} frames of the data, cut or mirrored to {height}x{width}"
     frames = tuple(_fitted(frame, (height, width)) for frame in kept)
-    return TimedOn(
-        frames, lambda f: read_frame(data.images[f.name], data.bit_depth), words, clipped
-    )
+
+    def read(frame: Frame) -> Frame:
+        return read_frame(data.images[frame.name], data.bit_depth)
+
+    return TimedOn(frames, read, words, clipped, large)
 
 
 def _fitted(frame: Frame, size: Size) -> Frame:

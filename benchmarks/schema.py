@@ -13,7 +13,7 @@ from irstd_edge.edge.policy import is_printable
 from irstd_edge.edge.types import IrstdError
 
 SCHEMA = "irstd-edge/bench/1"
-SENSITIVITY = "irstd-edge/sensitivity/1"
+SENSITIVITY = "irstd-edge/sensitivity/2"
 
 MAX_NUMBER = 1e15
 """No figure of a bench comes near; sums and ratios of larger ones run over."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from irstd_edge.benchmarks.schema import SENSITIVITY
 from irstd_edge.calibration.sensitivity import LayerError, layer_error_of, sensitivity
 from irstd_edge.calibration.subset import Progress
 from irstd_edge.edge.bundle import VARIANTS, Bundle
@@ -13,8 +14,6 @@ from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.json_files import read_json, write_json
 from irstd_edge.edge.types import IrstdError, Sample
-
-SCHEMA = "irstd-edge/sensitivity/1"
 
 
 def sensitivity_to_file(
@@ -54,14 +53,14 @@ def _graph(bundle: Bundle, variant: str) -> bytes:
 
 def _record(bundle: Bundle, errors: Any) -> dict[str, Any]:
     layers = [error.record() for error in errors]
-    return {"schema": SCHEMA, "bundle": bundle.sha256, "layers": layers}
+    return {"schema": SENSITIVITY, "bundle": bundle.sha256, "layers": layers}
 
 
 def _known(path: Path, bundle: Bundle) -> list[LayerError]:
     if not path.exists():
         return []
     value = read_json(path, "what each layer costs")
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+    if not isinstance(value, dict) or value.get("schema") != SENSITIVITY:
         raise IrstdError(f"{path}: holds something else: choose another --out")
     if value.get("bundle") != bundle.sha256:
         raise IrstdError(f"{path}: is of another bundle: choose another --out")

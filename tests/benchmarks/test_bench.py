@@ -133,7 +133,8 @@ def test_int8_without_vnni_is_warned_of(
     machine = replace(this_machine(), isa=isa)
     recipe = Quantization("ptq", {"reduced_range": reduced}, (), ())
     made = replace(bundle, manifest=replace(bundle.manifest, quantization=recipe))
-    assert warnings_of(made, machine, plan) == ([SATURATES] if warned else [])
+    timed_on = timed_on_of(plan)
+    assert warnings_of(made, machine, plan, timed_on) == ([SATURATES] if warned else [])
 
 
 def test_frames_that_clip_are_counted(
@@ -146,6 +147,22 @@ def test_frames_that_clip_are_counted(
     data.images[name].write_bytes(png_of(counts))
     (words,) = bench([bundle], quick(data=data))["results"][0]["warnings"]
     assert words == "frames with over 0.1% of their pixels at full scale: 1"
+
+
+def test_frames_that_tiles_would_serve_better_are_counted(
+    bundle: Bundle, data: DataSet, quick: Callable[..., Plan]
+) -> None:
+    def warned(*shape: int) -> list[str]:
+        for folder in ("images", "masks"):
+            path = data.root / folder / f"{data.names[0]}.png"
+            path.write_bytes(png_of(np.full(shape, 20 if folder == "images" else 0, np.uint8)))
+        found: list[str] = bench([bundle], quick(data=data))["results"][0]["warnings"]
+        return found
+
+    assert warned(512, 512) == []
+    assert warned(512, 516) == [
+        "frames run whole, which may hide targets (`eval --tile 320x320`): 1"
+    ]
 
 
 def test_without_data_noise_is_timed_and_nothing_judged(

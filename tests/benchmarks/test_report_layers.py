@@ -69,7 +69,7 @@ def test_the_page_shows_what_rounding_each_layer_costs_of_the_right_bundle(
 
 def test_what_is_no_sensitivity_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "layers.json"
-    value = {"schema": "irstd-edge/sensitivity/1", "bundle": "ab", "layers": LAYERS}
+    value = {"schema": "irstd-edge/sensitivity/2", "bundle": "ab", "layers": LAYERS}
     path.write_text(json.dumps(value))
     assert read_sensitivity(path)["layers"] == LAYERS
     path.write_text(json.dumps({**value, "layers": [{"layer": "stem"}]}))

@@ -61,7 +61,7 @@ def test_it_goes_on_from_what_is_there(bundle, scenes, tmp_path, measured):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"schema": "irstd-edge/bench/1"}, "holds something else"),
+        ({"schema": "irstd-edge/sensitivity/1"}, "holds something else"),  # of other figures
         ({"bundle": "1" * 64}, "is of another bundle"),
         ({"layers": [{"layer": "a"}]}, "its layers cannot be read"),
         ({"layers": 7}, "its layers cannot be read"),

@@ -143,7 +143,7 @@ def sensitivity() -> dict[str, Any]:
     layer = {"layer": "high1.conv1", "macs": 1000, "targets_lost": 1, "targets_gained": 0}
     layer |= {"score_error": 0.01, "sqnr_db": 31.5, "pd_at_fa": None}
     layers = [layer, layer | {"layer": "low", "pd_at_fa": -0.01}]
-    return {"schema": "irstd-edge/sensitivity/1", "bundle": "0" * 64, "layers": layers}
+    return {"schema": "irstd-edge/sensitivity/2", "bundle": "0" * 64, "layers": layers}
 
 
 def engine_entry() -> dict[str, Any]:
