@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from irstd_edge.benchmarks.accuracy import Evaluation
+from irstd_edge.calibration.equalise import equalise
 from irstd_edge.calibration.export import FP32, INT8, graphs_of
 from irstd_edge.calibration.fake_quantize import half_steps
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS
@@ -65,6 +66,7 @@ class _Case:
 
     weights: Path
     float_net: nn.Module
+    """As the weights have it, its maps equalised."""
     spec: ModelSpec
     train: DataSet
     held_out: tuple[Sample | Skip, ...]
@@ -107,7 +109,6 @@ def quantize_to_bundle(
     case = _case(weights, data, frames, seed, normalise, progress)
     recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
     recipe["reduced_range"] = reduced_range
-    progress("calibrating", 0, 1)
     batches = [torch.from_numpy(batch) for batch in case.batches()]
     quantized = quantize(case.float_net, case.spec.name, batches, keep_float, reduced_range)
     progress("calibrating", 1, 1)
@@ -163,7 +164,10 @@ def _case(
     samples = calibration_samples(train, frames, seed, progress, spec.input)
     entry = replace(spec.input, bit_depth=samples[0].frame.bit_depth)
     spec = replace(spec, input=entry)
-    return _Case(path, net.deploy(), spec, train, tuple(held_out.samples()), samples)
+    case = _Case(path, net.deploy(), spec, train, tuple(held_out.samples()), samples)
+    progress("calibrating", 0, 1)
+    batches = [torch.from_numpy(batch) for batch in case.batches()]
+    return replace(case, float_net=equalise(case.float_net, batches))
 
 
 def _trained(

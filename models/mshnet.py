@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irstd_edge.models.fold import fold_conv_bn
+from irstd_edge.models.free_scales import FreeScale
 
 WIDTHS = (16, 32, 64, 128, 256)
 """Channels at full resolution and after each of the four 2x2 max-poolings."""
@@ -216,6 +217,53 @@ class MSHNet(nn.Module):
                 module.fold()
         net.conv_init = _one_channel(net.conv_init)
         return net.eval()  # the identities that took the place of a module, too
+
+    def free_scales(self) -> list[FreeScale]:
+        """Of what `deploy` returned: between the convolutions of each block, and what is joined.
+
+        The second map of a join is free as a whole, not by channel: spatial attentions look at the
+        mean of its channels. The first one goes on to the next encoder.
+        """
+        blocks = [module for module in self.modules() if isinstance(module, ResBlock)]
+        return [
+            *(_inside(block) for block in blocks),
+            _joined(self.middle_layer, self.decoder_3, None),
+            _joined(self.decoder_3, self.decoder_2, self.output_3),
+            _joined(self.decoder_2, self.decoder_1, self.output_2),
+            _joined(self.decoder_1, self.decoder_0, self.output_1),
+        ]
+
+
+def _inside(block: ResBlock) -> FreeScale:
+    makers = (block.conv1.weight, _bias(block.conv1))
+    return FreeScale(
+        block.conv2, block.conv2.in_channels, makers, (block.conv2.weight,), by_channel=True
+    )
+
+
+def _joined(stage: nn.Sequential, reader: nn.Sequential, head: nn.Conv2d | None) -> FreeScale:
+    """What a stage gives to the decoder above it, and to its own head."""
+    makers: list[Tensor] = []
+    readers: list[Tensor] = [] if head is None else [head.weight]
+    channels = 0
+    for block in stage:
+        assert isinstance(block, ResBlock)
+        channels = block.conv2.out_channels
+        makers += [block.conv2.weight, _bias(block.conv2)]
+        readers += [block.ca.fc1.weight, block.sa.conv1.weight]
+        if isinstance(block.shortcut, nn.Conv2d):  # the first, and it alone: what enters stays
+            makers += [block.shortcut.weight, _bias(block.shortcut)]
+        else:
+            readers.append(block.conv1.weight)
+    first = reader[0]
+    assert isinstance(first, ResBlock) and isinstance(first.shortcut, nn.Conv2d)
+    readers += [conv.weight[:, -channels:] for conv in (first.conv1, first.shortcut)]
+    return FreeScale(first.conv1, channels, tuple(makers), tuple(readers), by_channel=False)
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
 
 
 def normalise(frames: Tensor) -> Tensor:  # (N, 1, H, W) in 0..1 -> (N, 3, H, W)

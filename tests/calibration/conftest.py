@@ -46,6 +46,11 @@ def p2p_net():
 
 
 @pytest.fixture(scope="session")
+def mshnet_net():
+    return lively_model("mshnet")
+
+
+@pytest.fixture(scope="session")
 def case(p2p_net):
     float_net, spec = p2p_net.deploy(), spec_of("p2p")
     rng = np.random.default_rng(0)

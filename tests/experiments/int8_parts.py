@@ -3,10 +3,12 @@
 python tests/experiments/int8_parts.py p2p --data NUDT-SIRST [--split test] [--qat BUNDLE]
 
 Every row is INT8 against FP32 of the same weights and runtime: targets lost and gained, the change
-of F1 at 3 px in points, and the root of the mean squared change of a target's score.
+of F1 at 3 px in points, and the root of the mean squared change of a target's score. The scores of
+a segmentation net saturate: for it the change of IoU, in points, is in their place.
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ import torch
 
 from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
 from irstd_edge.calibration import float_layers, quantize, subset
+from irstd_edge.calibration.equalise import equalise
 from irstd_edge.calibration.export import FP32, INT8, INT8_CPU, graphs_of
 from irstd_edge.calibration.quantize import quantize as quantized
 from irstd_edge.edge.bundle import open_bundle
@@ -73,6 +76,13 @@ def all_operators() -> Iterator[None]:
 
 
 @contextmanager
+def unequal_maps() -> Iterator[None]:
+    """Parts of joined maps and channels as high as training left them."""
+    with patch.object(sys.modules[__name__], "equalise", lambda net, batches: net):
+        yield
+
+
+@contextmanager
 def as_shipped() -> Iterator[None]:
     """Nothing changed."""
     yield
@@ -84,6 +94,7 @@ PARTS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "calibration frames drawn at random": (drawn_frames, {}),
     "attention and heads in INT8": (no_policy, {}),
     "sums, products, resizes in INT8": (all_operators, {}),
+    "maps not equalised (MSHNet only)": (unequal_maps, {}),
     "`--reduced-range`": (as_shipped, {"reduced_range": True}),
 }
 
@@ -98,6 +109,7 @@ def graphs(weights: str, data: Path, part: str) -> tuple[dict[str, bytes], Model
         runner = torch_runner(float_net, spec)
         batches = [runner.batch_of(sample.frame) for sample in samples]
         tensors = [torch.from_numpy(batch) for batch in batches]
+        float_net = equalise(float_net, tensors)
         made = quantized(float_net, spec.name, tensors, **options)
     return graphs_of(float_net, made.module, spec, batches), spec
 
@@ -121,8 +133,10 @@ def row(title: str, form: str, before: Evaluation, after: Evaluation) -> str:
     lost = sum(a.matched and not b.matched for a, b in pairs)
     gained = sum(b.matched and not a.matched for a, b in pairs)
     error = (sum((a.score - b.score) ** 2 for a, b in pairs) / len(pairs)) ** 0.5
-    f1 = 100 * (after.points_3px.f1 - before.points_3px.f1)
-    return f"| {title} | {form} | {lost} | {gained} | {f1:+.2f} | {error:.4f} |"
+    was, now = before.metrics(), after.metrics()
+    f1, iou = (100 * ((now[name] or 0.0) - (was[name] or 0.0)) for name in ("f1_3px", "iou"))
+    last = f"{error:.4f}" if was["iou"] is None else f"{iou:+.2f}"
+    return f"| {title} | {form} | {lost} | {gained} | {f1:+.2f} | {last} |"
 
 
 class Table:
@@ -155,7 +169,9 @@ def main() -> None:
     samples = [
         s for s in open_dataset(options.data, options.split).samples() if isinstance(s, Sample)
     ]
-    print("| changed | graph | lost | gained | F1, points | score error |", flush=True)
+    _, model, _ = load_model(find_weights(options.weights))
+    last = "score error" if model == "p2p" else "IoU, points"
+    print(f"| changed | graph | lost | gained | F1, points | {last} |", flush=True)
     print(f"|{'---|' * 6}", flush=True)
     table = Table(samples)
     for part in PARTS:

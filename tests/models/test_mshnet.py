@@ -163,3 +163,18 @@ def test_a_block_computes_the_same_in_training_and_in_evaluation(lived_in) -> No
     for norm in (m for m in block.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         norm.eval()
     torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_free_scales_leave_the_deployed_network_as_it_is(golden_net: MSHNet, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.rand(2, 1, 32, 48, generator=generator)
+    net = golden_net.deploy()
+    with torch.no_grad():
+        before = net(frames)
+        for scale in net.free_scales():
+            count = scale.channels if scale.by_channel else 1
+            scale.divide(torch.exp(2 * torch.randn(count, generator=generator)))
+        after = net(frames)
+    assert before.std() > 0.01
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-4 * before.std().item())
