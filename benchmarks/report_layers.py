@@ -48,7 +48,7 @@ def blocks_of(kernels: Sequence[Layer]) -> dict[str, float]:
     times: dict[str, float] = defaultdict(float)
     for kernel in kernels:
         parts = str(kernel["layer"]).split("/")
-        of_block = len(parts) > 2 and not parts[0] and "_output_" not in parts[1]
+        of_block = len(parts) > 2 and not parts[0] and parts[1] and "_output_" not in parts[1]
         times[parts[1] if of_block else BETWEEN] += kernel["ms"]
     return dict(times)
 

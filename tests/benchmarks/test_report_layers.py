@@ -34,6 +34,8 @@ LAYERS = [
 
 def test_kernels_add_up_to_the_blocks_that_they_are_named_after() -> None:
     assert blocks_of(KERNELS) == {"head": 3.25, "stem": 0.75, BETWEEN: 0.75}
+    joined = {"layer": "//cat/3__0.0/DequantizeLinear", "op": "Concat", "ms": 0.5}  # of no block
+    assert blocks_of([*KERNELS, joined])[BETWEEN] == 1.25
 
 
 def test_the_page_shows_the_fastest_variants_time_beside_its_references(
