@@ -8,6 +8,8 @@ import torch
 
 from irstd_edge.calibration.equalise import equalise
 from irstd_edge.calibration.quantize import quantize
+from irstd_edge.calibration.to_bundle import _case
+from irstd_edge.models.weights import save_weights
 
 
 def raised(net, by):
@@ -100,6 +102,18 @@ def test_it_is_rounded_less(deployed, batches):
         for net in (deployed, equalise(deployed, batches))
     ]
     assert errors[1] < errors[0] / 2
+
+
+def test_a_bundle_is_made_of_the_equalised_network(mshnet_net, scenes, tmp_path):
+    path = tmp_path / "mshnet.safetensors"
+    save_weights(path, "mshnet", mshnet_net, {"threshold": 0.5})
+    case = _case(path, scenes, 3, 0, None, lambda *_: None)
+    frames = [torch.from_numpy(batch) for batch in case.batches()]
+    assert len(frames) == 3
+    seen = heights(case.float_net, frames)
+    for index in range(4):
+        first, second = parts(case.float_net, seen, index)
+        assert second == pytest.approx(first, rel=1e-4)
 
 
 def test_dead_channels_and_dead_maps_stay_finite(mshnet_net, batches):
