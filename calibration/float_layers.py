@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from irstd_edge.edge.types import IrstdError
 
 FIRST = "sees the frame: 127 steps of 8 bit would round faint targets away"
-STEM = "the first look at a pixel's neighbours: faint targets would be rounded away"
 GATE = "one value a pixel: INT8 gains nothing, and an error there touches every channel"
 ATTENTION = "one value a channel: next to no work, and an error there touches the whole frame"
 HEAD = "its output is the decision and the position: next to no work"
@@ -26,7 +25,8 @@ FLOAT_LAYERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("conv_init", FIRST),
         ("*.ca.*", ATTENTION),
         ("*.sa.*", GATE),
-        ("encoder_0.0.conv1", STEM),
+        ("encoder_0.0.conv1", FIRST),
+        ("encoder_0.0.shortcut", FIRST),
         ("output_?", HEAD),
         ("final", HEAD),
     ),

@@ -209,13 +209,16 @@ class MSHNet(nn.Module):
         """Return a new network of the one-channel frame in 0..1, batch normalisation folded.
 
         (N, 1, H, W) -> (N, 1, H, W) logits, equal to `forward` of the frame as three equal
-        channels, normalised: `conv_init` is 1x1, so both fold into it exactly.
+        channels, normalised: `conv_init` is 1x1, so both fold into it exactly, and it into the
+        first block, which then reads the frame instead of sixteen multiples of it.
         """
         net = copy.deepcopy(self).eval()
         for module in list(net.modules()):
             if isinstance(module, ResBlock):
                 module.fold()
-        net.conv_init = _one_channel(net.conv_init)
+        first = net.encoder_0[0]
+        assert isinstance(first, ResBlock)
+        net.conv_init = _read_frame(first, _one_channel(net.conv_init))
         return net.eval()  # the identities that took the place of a module, too
 
     def free_scales(self) -> list[FreeScale]:
@@ -285,3 +288,26 @@ def _one_channel(conv: nn.Conv2d) -> nn.Conv2d:
     grey.weight.data = scaled.sum(1, keepdim=True)
     grey.bias.data = conv.bias.detach() - (scaled * mean).sum((1, 2, 3))
     return grey
+
+
+def _read_frame(block: ResBlock, stem: nn.Conv2d) -> nn.Conv2d:
+    """Fold a stem of one channel, (C, 1, 1, 1), into the block that reads it, in place.
+
+    Returns the new stem: the frame, and beside it a map of ones. What the old one added to every
+    pixel is then a weight like others, and ends at the border as it did, where padding is 0.
+    """
+    assert stem.bias is not None
+    slope, offset = stem.weight.detach()[:, 0, 0, 0], stem.bias.detach()
+    old = block.conv1
+    block.conv1 = nn.Conv2d(2, old.out_channels, 3, padding=1).to(slope)
+    block.conv1.bias = old.bias
+    parts = [torch.einsum("oikl,i->okl", old.weight.detach(), part) for part in (slope, offset)]
+    block.conv1.weight.data = torch.stack(parts, 1)
+    block.shortcut = nn.Conv2d(2, stem.out_channels, 1).to(slope)
+    block.shortcut.weight.data = torch.stack((slope, torch.zeros_like(slope)), 1)[..., None, None]
+    block.shortcut.bias = stem.bias
+    frame_and_ones = nn.Conv2d(1, 2, 1).to(slope)
+    frame_and_ones.weight.data = slope.new_tensor([[[[1.0]]], [[[0.0]]]])
+    assert frame_and_ones.bias is not None
+    frame_and_ones.bias.data = slope.new_tensor([0.0, 1.0])
+    return frame_and_ones

@@ -33,7 +33,10 @@ from irstd_edge.models.weights import find_weights, load_model, spec_of_card
 FRAMES = 64
 FORMS = (("onnxruntime", INT8_CPU), ("onnxruntime", INT8), ("openvino", INT8))
 """Runtime -> graph; the second is what happens without a form of ONNX Runtime's own."""
-FIRST_LAYERS = {"p2p": ("stem",), "mshnet": ("conv_init", "encoder_0.0.conv1")}
+FIRST_LAYERS = {
+    "p2p": ("stem",),
+    "mshnet": ("conv_init", "encoder_0.0.conv1", "encoder_0.0.shortcut"),
+}
 """Without the policy: only what the lint of every runtime asks for stays in float."""
 
 
