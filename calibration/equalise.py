@@ -55,14 +55,12 @@ def _peaks(
 
 
 def _factors(scale: FreeScale, peaks: Tensor) -> Tensor:
-    """What to divide a map by, (1,) or (channels,).
+    """What to divide a map's channels by, (channels,).
 
-    Then a joined map is as high as what it is joined with, or every channel as the highest.
+    Then each is as high as the highest, or as what the map is joined with.
     """
-    rest, own = peaks[: -scale.channels], peaks[-scale.channels :]
-    if scale.by_channel:
-        return _alive(own) / _alive(own).max()
-    return _alive(own).max().reshape(1) / _alive(rest).max()
+    rest, own = peaks[: -scale.channels], _alive(peaks[-scale.channels :])
+    return own / (_alive(rest) if len(rest) else own).max()
 
 
 def _alive(heights: Tensor) -> Tensor:

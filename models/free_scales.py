@@ -26,11 +26,9 @@ class FreeScale:
     """Parameters that it is proportional to, (channels, ...) each."""
     readers: tuple[Tensor, ...]
     """Kernels that read it, (outputs, channels, rows, columns) each."""
-    by_channel: bool
-    """Whether each channel may have a factor of its own."""
 
     def divide(self, factors: Tensor) -> None:
-        """Divide the map, in place, by positive factors: (channels,), or (1,) for all of it."""
+        """Divide the map, in place, by positive factors (channels,)."""
         for maker in self.makers:
             maker.detach().div_(factors.reshape(-1, *[1] * (maker.ndim - 1)))
         for reader in self.readers:

@@ -7,6 +7,7 @@ Liu et al., "Infrared Small Target Detection with Scale and Location Sensitivity
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -121,6 +122,8 @@ class ResBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.BatchNorm2d(outputs))
         self.ca = ChannelAttention(outputs)
         self.sa = SpatialAttention()
+        self.gain: Tensor | None
+        self.register_buffer("gain", None)  # (outputs, 1, 1), see `MSHNet.free_scales`
 
     def forward(self, x: Tensor) -> Tensor:  # (N, inputs, H, W) -> (N, outputs, H, W)
         """Apply the block."""
@@ -129,6 +132,8 @@ class ResBlock(nn.Module):
         gate = _Gate.apply if self.training else torch.mul
         y = gate(y, self.ca(y))
         y = gate(y, self.sa(y))
+        if self.gain is not None:
+            y = y * self.gain
         return F.relu(y + self.shortcut(x))
 
     def fold(self) -> None:
@@ -222,46 +227,55 @@ class MSHNet(nn.Module):
         return net.eval()  # the identities that took the place of a module, too
 
     def free_scales(self) -> list[FreeScale]:
-        """Of what `deploy` returned: between the convolutions of each block, and what is joined.
+        """Of what `deploy` returned: between the convolutions of each block, and of each stage.
 
-        The second map of a join is free as a whole, not by channel: spatial attentions look at the
-        mean of its channels. The first one goes on to the next encoder.
+        Every block of a stage gets a `gain` to share its stage's factors: one multiplication by
+        channel behind the spatial attention, which looks at the mean of its channels. The last
+        decoder needs none, for only its head reads it.
         """
-        blocks = [module for module in self.modules() if isinstance(module, ResBlock)]
-        return [
-            *(_inside(block) for block in blocks),
-            _joined(self.middle_layer, self.decoder_3, None),
-            _joined(self.decoder_3, self.decoder_2, self.output_3),
-            _joined(self.decoder_2, self.decoder_1, self.output_2),
-            _joined(self.decoder_1, self.decoder_0, self.output_1),
-        ]
+        encoders = (self.encoder_0, self.encoder_1, self.encoder_2, self.encoder_3)
+        below = (*encoders[1:], self.middle_layer)
+        decoders = (self.decoder_0, self.decoder_1, self.decoder_2, self.decoder_3)
+        joined = (*decoders[1:], self.middle_layer)
+        heads = ((self.output_1.weight,), (self.output_2.weight,), (self.output_3.weight,), ())
+        scales = [_inside(module) for module in self.modules() if isinstance(module, ResBlock)]
+        for i, width in enumerate(WIDTHS[:-1]):
+            reader = decoders[i][0].conv1
+            skip = [weight[:, :width] for weight in _entry(decoders[i])]
+            rest = [weight[:, width:] for weight in _entry(decoders[i])]
+            scales.append(_output(encoders[i], below[i][0].conv1, [*_entry(below[i]), *skip]))
+            scales.append(_output(joined[i], reader, [*rest, *heads[i]]))
+        return scales
 
 
 def _inside(block: ResBlock) -> FreeScale:
     makers = (block.conv1.weight, _bias(block.conv1))
-    return FreeScale(
-        block.conv2, block.conv2.in_channels, makers, (block.conv2.weight,), by_channel=True
-    )
+    return FreeScale(block.conv2, block.conv2.in_channels, makers, (block.conv2.weight,))
 
 
-def _joined(stage: nn.Sequential, reader: nn.Sequential, head: nn.Conv2d | None) -> FreeScale:
-    """What a stage gives to the decoder above it, and to its own head."""
+def _entry(stage: nn.Sequential) -> tuple[Tensor, Tensor]:
+    """The kernels that read what enters a stage."""
+    first = stage[0]
+    assert isinstance(first, ResBlock) and isinstance(first.shortcut, nn.Conv2d)
+    return first.conv1.weight, first.shortcut.weight
+
+
+def _output(stage: nn.Sequential, reader: nn.Conv2d, readers: Sequence[Tensor]) -> FreeScale:
+    """What a stage gives, the blocks inside it included; gives each of them a gain."""
     makers: list[Tensor] = []
-    readers: list[Tensor] = [] if head is None else [head.weight]
+    within: list[Tensor] = []
     channels = 0
     for block in stage:
         assert isinstance(block, ResBlock)
         channels = block.conv2.out_channels
-        makers += [block.conv2.weight, _bias(block.conv2)]
-        readers += [block.ca.fc1.weight, block.sa.conv1.weight]
-        if isinstance(block.shortcut, nn.Conv2d):  # the first, and it alone: what enters stays
+        if block.gain is None:
+            block.gain = block.conv2.weight.new_ones(channels, 1, 1)
+        makers.append(block.gain)
+        if isinstance(block.shortcut, nn.Conv2d):  # the first, and it alone
             makers += [block.shortcut.weight, _bias(block.shortcut)]
         else:
-            readers.append(block.conv1.weight)
-    first = reader[0]
-    assert isinstance(first, ResBlock) and isinstance(first.shortcut, nn.Conv2d)
-    readers += [conv.weight[:, -channels:] for conv in (first.conv1, first.shortcut)]
-    return FreeScale(first.conv1, channels, tuple(makers), tuple(readers), by_channel=False)
+            within.append(block.conv1.weight)
+    return FreeScale(reader, channels, tuple(makers), (*within, *readers))
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

@@ -173,8 +173,7 @@ def test_free_scales_leave_the_deployed_network_as_it_is(golden_net: MSHNet, see
     with torch.no_grad():
         before = net(frames)
         for scale in net.free_scales():
-            count = scale.channels if scale.by_channel else 1
-            scale.divide(torch.exp(2 * torch.randn(count, generator=generator)))
+            scale.divide(torch.exp(2 * torch.randn(scale.channels, generator=generator)))
         after = net(frames)
     assert before.std() > 0.01
     torch.testing.assert_close(after, before, rtol=0, atol=1e-4 * before.std().item())
