@@ -221,9 +221,7 @@ class MSHNet(nn.Module):
         for module in list(net.modules()):
             if isinstance(module, ResBlock):
                 module.fold()
-        first = net.encoder_0[0]
-        assert isinstance(first, ResBlock)
-        net.conv_init = _read_frame(first, _one_channel(net.conv_init))
+        net.conv_init = _read_frame(_first(net.encoder_0), _one_channel(net.conv_init))
         return net.eval()  # the identities that took the place of a module, too
 
     def free_scales(self) -> list[FreeScale]:
@@ -240,11 +238,10 @@ class MSHNet(nn.Module):
         heads = ((self.output_1.weight,), (self.output_2.weight,), (self.output_3.weight,), ())
         scales = [_inside(module) for module in self.modules() if isinstance(module, ResBlock)]
         for i, width in enumerate(WIDTHS[:-1]):
-            reader = decoders[i][0].conv1
             skip = [weight[:, :width] for weight in _entry(decoders[i])]
             rest = [weight[:, width:] for weight in _entry(decoders[i])]
-            scales.append(_output(encoders[i], below[i][0].conv1, [*_entry(below[i]), *skip]))
-            scales.append(_output(joined[i], reader, [*rest, *heads[i]]))
+            scales.append(_output(encoders[i], below[i], [*_entry(below[i]), *skip]))
+            scales.append(_output(joined[i], decoders[i], [*rest, *heads[i]]))
         return scales
 
 
@@ -253,14 +250,20 @@ def _inside(block: ResBlock) -> FreeScale:
     return FreeScale(block.conv2, block.conv2.in_channels, makers, (block.conv2.weight,))
 
 
+def _first(stage: nn.Sequential) -> ResBlock:
+    block = stage[0]
+    assert isinstance(block, ResBlock)
+    return block
+
+
 def _entry(stage: nn.Sequential) -> tuple[Tensor, Tensor]:
     """The kernels that read what enters a stage."""
-    first = stage[0]
-    assert isinstance(first, ResBlock) and isinstance(first.shortcut, nn.Conv2d)
-    return first.conv1.weight, first.shortcut.weight
+    block = _first(stage)
+    assert isinstance(block.shortcut, nn.Conv2d)
+    return block.conv1.weight, block.shortcut.weight
 
 
-def _output(stage: nn.Sequential, reader: nn.Conv2d, readers: Sequence[Tensor]) -> FreeScale:
+def _output(stage: nn.Sequential, reader: nn.Sequential, readers: Sequence[Tensor]) -> FreeScale:
     """What a stage gives, the blocks inside it included; gives each of them a gain."""
     makers: list[Tensor] = []
     within: list[Tensor] = []
@@ -275,7 +278,7 @@ def _output(stage: nn.Sequential, reader: nn.Conv2d, readers: Sequence[Tensor]) 
             makers += [block.shortcut.weight, _bias(block.shortcut)]
         else:
             within.append(block.conv1.weight)
-    return FreeScale(reader, channels, tuple(makers), (*within, *readers))
+    return FreeScale(_first(reader).conv1, channels, tuple(makers), (*within, *readers))
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
