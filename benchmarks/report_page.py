@@ -138,7 +138,7 @@ code { font: .92em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
 table { border-collapse: collapse; width: 100%; font-size: 14px;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); padding: 0 0 6px; font-size: 14px; }
-th, td { padding: 7px 10px; text-align: left; border-bottom: 1px solid var(--line);
+th, td { padding: 7px 6px; text-align: left; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 500; font-size: 13px; vertical-align: bottom;
   white-space: normal; }
