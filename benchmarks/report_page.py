@@ -193,7 +193,7 @@ details { margin-top: 8px; } summary { cursor: pointer; font-weight: 600; paddin
 @media (max-width: 640px) { main, header, footer { padding-left: 14px; padding-right: 14px; }
   .card { padding: 18px 16px; border-radius: 10px; } h1 { font-size: 24px; }
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  .tile dd.big { font-size: 19px; } th, td { padding: 7px 8px; }
+  .tile dd.big { font-size: 19px; }
   thead th { white-space: nowrap; }
   tbody th { max-width: 42vw; } }
 @media print { body { background: #fff; }
