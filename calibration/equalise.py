@@ -57,10 +57,13 @@ def _peaks(
 def _factors(scale: FreeScale, peaks: Tensor) -> Tensor:
     """What to divide a map's channels by, (channels,).
 
-    Then each is as high as the highest, or as what the map is joined with.
+    Then the map is as high as what it is joined with, and each channel half-way, by the root, to
+    the highest: one that all frames of calibration show faintly keeps room for a frame that has
+    more of it.
     """
     rest, own = peaks[: -scale.channels], _alive(peaks[-scale.channels :])
-    return own / (_alive(rest) if len(rest) else own).max()
+    highest = own.max()
+    return (own / highest).sqrt() * highest / (_alive(rest).max() if len(rest) else highest)
 
 
 def _alive(heights: Tensor) -> Tensor:

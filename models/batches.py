@@ -42,6 +42,9 @@ class Augmentation:
     """A crop gets up to this many targets of any frames; each quarter of a mosaic a quarter."""
     mosaic: float = 0.0
     """Share of crops that are four of half the size, of as many frames, side by side."""
+    turn: bool = True
+    """Whether crops are turned by quarters and mirrored; otherwise they are mirrored alone, left to
+    right, as in a world where the sky is above."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ def _free_crop(
     zoom = float(np.exp(rng.uniform(*np.log(how.zoom))))
     centre = _centre(source, how, how.size_px / zoom, rng)
     shift = how.size_px / 2 - 0.5 - zoom * centre
+    if zoom == 1:
+        shift = np.round(shift)  # whole pixels, so that nothing is resampled
     matrix = np.array([[zoom, 0, shift[1]], [0, zoom, shift[0]]])
     size = (how.size_px, how.size_px)
     view = cv2.warpAffine(source.image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
@@ -137,7 +142,8 @@ def _free_crop(
     if how.paste and donors:
         for _ in range(int(rng.integers(how.paste, endpoint=True))):
             cut = _pasted(cut, donors[int(rng.integers(len(donors)))], rng)
-    return _turned(replace(cut, image=_relit(cut.image, how, rng)), rng)
+    cut = replace(cut, image=_relit(cut.image, how, rng))
+    return _turned(cut, rng) if how.turn else _mirrored(cut, rng)
 
 
 def _pasted(cut: Crop, donor: Labelled, rng: np.random.Generator) -> Crop:
@@ -193,14 +199,21 @@ def _blurred(image: FloatArray, most_px: float, rng: np.random.Generator) -> Flo
 def _turned(cut: Crop, rng: np.random.Generator) -> Crop:
     """Mirror and turn by quarters: the eight symmetries of the square."""
     last = cut.image.shape[0] - 1
+    cut = _mirrored(cut, rng)
     image, mask, points = cut.image, cut.mask, cut.points
-    if rng.random() < 0.5:
-        image, mask = image[:, ::-1], mask[:, ::-1]
-        points = np.stack((points[:, 0], last - points[:, 1]), 1)
     for _ in range(int(rng.integers(4))):  # (row, col) -> (last - col, row), as np.rot90
         image, mask = np.rot90(image), np.rot90(mask)
         points = np.stack((last - points[:, 1], points[:, 0]), 1)
     return Crop(image, mask, points, cut.radii)
+
+
+def _mirrored(cut: Crop, rng: np.random.Generator) -> Crop:
+    """Mirror one of two, left to right."""
+    if rng.random() >= 0.5:
+        return cut
+    last = cut.image.shape[1] - 1
+    points = np.stack((cut.points[:, 0], last - cut.points[:, 1]), 1)
+    return Crop(cut.image[:, ::-1], cut.mask[:, ::-1], points, cut.radii)
 
 
 def _paper_crop(source: Labelled, how: PaperAugmentation, rng: np.random.Generator) -> Crop:

@@ -20,6 +20,7 @@ from irstd_edge.models.batches import (
 )
 from irstd_edge.models.losses import multi_scale_loss, point_loss
 from irstd_edge.models.mshnet import MSHNet, normalise
+from irstd_edge.models.optimizers import optimizer_of
 from irstd_edge.models.p2p import P2P
 from irstd_edge.models.recipes import Recipe
 from irstd_edge.models.run_files import State
@@ -38,7 +39,7 @@ class Learner:
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = {key: value.clone() for key, value in net.state_dict().items()}
         self.average = {key: fabric.to_device(value) for key, value in average.items()}
-        self.net, self.optimizer = fabric.setup(net, _optimizer(net, recipe))
+        self.net, self.optimizer = fabric.setup(net, optimizer_of(net, recipe))
         if isinstance(net, MSHNet):
             self.net.mark_forward_method("forward_all")
 
@@ -102,7 +103,8 @@ class Learner:
             return point_loss(heatmap, geometry, points)
         frames, masks = self.fabric.to_device(mask_batch(crops))
         outputs = self.net.forward_all(_channels_last(normalise(frames)))
-        return multi_scale_loss(outputs, masks, name=self.recipe.loss, warm=warm)
+        name, share = self.recipe.loss, self.recipe.final_share
+        return multi_scale_loss(outputs, masks, name=name, warm=warm, final_share=share)
 
     @torch.no_grad()
     def _move_average(self, decay: float) -> None:
@@ -122,18 +124,6 @@ class Learner:
                 "give a lower --lr and another --out"
             )
         return float(loss)
-
-
-def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimizer == "adagrad":
-        return torch.optim.Adagrad(net.parameters(), lr=recipe.lr)
-    weights = [p for p in net.parameters() if p.ndim > 1]
-    rest = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.lr)
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -108,20 +108,22 @@ def mask_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
         raise IrstdError(f"--loss: no loss is called {name!r}; choose one of {names}") from None
 
 
-def multi_scale_loss(outputs: MultiScale, target: Tensor, *, name: str, warm: bool) -> Tensor:
-    """Return the loss of MSHNet: its final head and every scale, weighed equally.
+def multi_scale_loss(
+    outputs: MultiScale, target: Tensor, *, name: str, warm: bool, final_share: float = 0.2
+) -> Tensor:
+    """Return the loss of MSHNet: `final_share` of its final head, the rest of every scale alike.
 
-    Liu et al., CVPR 2024, section 3.3: the label of a coarser head is max-pooled. While `warm`,
-    the finest head learns alone, as in the authors' code.
+    Liu et al., CVPR 2024, section 3.3: all five weigh the same; the label of a coarser head is
+    max-pooled. While `warm`, the finest head learns alone, as in the authors' code.
     """
     if warm and name == "sls":
         return sls_loss(outputs.heads[0], target, warm=True)
     loss = mask_loss(name)
-    losses = [loss(outputs.final, target)]
+    final, scales = loss(outputs.final, target), []
     for logits in outputs.heads:
-        losses.append(loss(logits, target))
+        scales.append(loss(logits, target))
         target = F.max_pool2d(target, 2)
-    return torch.stack(losses).mean()
+    return final_share * final + (1 - final_share) * torch.stack(scales).mean()
 
 
 def focal_heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -109,6 +109,27 @@ def test_all_eight_symmetries_are_drawn() -> None:
     assert found == {p for pair in places for p in (pair, pair[::-1])}
 
 
+def test_without_turns_the_sky_stays_above() -> None:
+    source = spot((32, 32), 6, 11)
+    how = replace(PLAIN, zoom=(1.0, 1.0), turn=False)
+    cuts = [crop(source, how, np.random.default_rng(s)) for s in range(20)]
+    assert {tuple(cut.points[0]) for cut in cuts} == {(6, 11), (6, 20)}
+    for cut in cuts:
+        assert centroid(cut.image) == pytest.approx(tuple(cut.points[0]), abs=0.05)
+        assert centroid(cut.mask) == pytest.approx(tuple(cut.points[0]), abs=0.05)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_without_zoom_no_pixel_is_made_up(seed: int) -> None:
+    rng = np.random.default_rng(1)
+    image = rng.permutation(70 * 50).reshape(70, 50).astype(np.float32) / 3500
+    source = replace(spot((70, 50), 20.4, 30.7), image=image)
+    cut = crop(source, replace(PLAIN, zoom=(1.0, 1.0)), np.random.default_rng(seed))
+    counts = cut.image * 3500
+    assert len(np.unique(counts.round())) == 32 * 32
+    assert np.abs(counts - counts.round()).max() < 0.01
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_crop_of_a_frame_of_its_size_is_the_frame_turned(seed: int) -> None:
     image = np.random.default_rng(0).random((32, 32), np.float32)

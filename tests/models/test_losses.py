@@ -174,6 +174,20 @@ def test_multi_scale_is_the_mean_over_the_heads(name: str) -> None:
     assert found.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+def test_the_final_head_has_its_share(share: float) -> None:
+    outputs, target = scales()
+    alike, final = (
+        multi_scale_loss(outputs, target, name="dice", warm=False, final_share=of)
+        for of in (0.2, 1)
+    )
+    assert final.item() == pytest.approx(mask_loss("dice")(outputs.final, target).item())
+    others = (alike - 0.2 * final) / 0.8
+    found = multi_scale_loss(outputs, target, name="dice", warm=False, final_share=share)
+    assert found.item() == pytest.approx((share * final + (1 - share) * others).item(), rel=1e-5)
+    assert abs(final - others) > 0.01
+
+
 def test_multi_scale_warm_teaches_the_finest_head_alone() -> None:
     outputs, target = scales()
     for x in (outputs.final, *outputs.heads):

@@ -23,6 +23,7 @@ def test_the_papers_recipe() -> None:
     assert (recipe.loss, recipe.epochs, recipe.batch_size) == ("sls", 400, 4)
     assert (recipe.optimizer, recipe.lr, recipe.average_share) == ("adagrad", 0.05, 0.0)
     assert recipe.warm == 6, "epochs 0 to 5"
+    assert recipe.final_share == 1 / 5, "one of five outputs"
     assert recipe.crops_in(0) == recipe.crops_in(399) == PaperAugmentation(256, (128, 512), 1.0)
 
 
@@ -37,12 +38,12 @@ def test_the_default_recipe_ends_on_whole_frames(model: str) -> None:
 @pytest.mark.parametrize("model", ["mshnet", "p2p"])
 def test_fine_tuning_goes_on_gently(model: str) -> None:
     default, recipe = recipe_of(model), recipe_of(model, "finetune")
-    assert recipe.lr < default.lr and recipe.loss == default.loss and recipe.warm == 0
+    assert recipe.lr <= default.lr and recipe.loss == default.loss and recipe.warm == 0
     assert recipe.crops_in(recipe.epochs - 1).size_px == 256
     last = recipe.crops_in(recipe.epochs - 1)
     assert isinstance(last, Augmentation) and last.paste == 0
     resamples, noisy = last.zoom != (1.0, 1.0), last.noise > 0
-    assert resamples == noisy == (model == "p2p")
+    assert resamples == noisy == last.turn == (model == "p2p")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adagrad, AdamW
+
+from irstd_edge.models import create_model
+from irstd_edge.models.optimizers import KernelMuon, optimizer_of
+from irstd_edge.models.recipes import Recipe
+
+RECIPE = Recipe("dice", epochs=10, batch_size=4, lr=0.01, optimizer="muon")
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 1, 1))
+    return net.to(memory_format=torch.channels_last)
+
+
+def steps(net: nn.Module, optimizer: torch.optim.Optimizer, count: int, first: int = 0) -> None:
+    for step in range(first, first + count):
+        generator = torch.Generator().manual_seed(step)
+        x = torch.randn(4, 8, 12, 12, generator=generator)
+        optimizer.zero_grad()
+        net(x).square().mean().backward()
+        optimizer.step()
+
+
+def moved(before: nn.Module, after: nn.Module) -> dict[str, torch.Tensor]:
+    old = dict(before.named_parameters())
+    return {name: (p - old[name]).detach() for name, p in after.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", AdamW), ("muon", KernelMuon), ("adagrad", Adagrad)]
+)
+def test_a_recipe_names_its_optimizer(name: str, kind: type) -> None:
+    assert type(optimizer_of(network(), Recipe("dice", 1, 1, 1.0, name))) is kind
+
+
+def test_a_kernel_goes_as_far_in_every_direction() -> None:
+    net, old = network(), network()
+    steps(net, optimizer_of(net, RECIPE), 1)
+    delta = moved(old, net)["0.weight"].flatten(1)
+    lengths = torch.linalg.svdvals(delta) / (0.01 * 0.2 * 72**0.5)
+    assert lengths.shape == (16,)
+    assert 0.5 < lengths.min() and lengths.max() < 1.4
+    assert delta.square().mean().sqrt() == pytest.approx(0.01 * 0.2, rel=0.25), "as AdamW's"
+    plain = copy.deepcopy(old)
+    steps(plain, SGD(plain.parameters(), lr=0.01), 1)
+    assert (delta * moved(old, plain)["0.weight"].flatten(1)).sum() > 0, "down"
+    other = torch.linalg.svdvals(moved(old, plain)["0.weight"].flatten(1))
+    assert other.max() > 10 * other.min()
+
+
+def test_all_but_kernels_moves_as_adamw_moves_it() -> None:
+    net, other, old = network(), network(), network()
+    steps(net, optimizer_of(net, RECIPE), 1)
+    steps(other, optimizer_of(other, Recipe("dice", 10, 4, 0.01)), 1)
+    ours, its = moved(old, net), moved(old, other)
+    for name in ("0.bias", "1.weight", "1.bias", "2.weight", "2.bias"):
+        torch.testing.assert_close(ours[name], its[name])
+        assert ours[name].abs().max() > 0 or name == "0.bias"
+    assert not torch.allclose(ours["0.weight"], its["0.weight"], atol=1e-4)
+
+
+def test_the_rate_that_is_set_is_the_rate() -> None:
+    net, other, old = network(), network(), network()
+    steps(net, optimizer_of(net, RECIPE), 1)
+    optimizer = optimizer_of(other, Recipe("dice", 10, 4, 1.0, "muon", weight_decay=0.0))
+    for group in optimizer.param_groups:
+        group["lr"] = 0.001
+    steps(other, optimizer, 1)
+    for name, by in moved(old, net).items():
+        torch.testing.assert_close(moved(old, other)[name], by / 10, rtol=1e-2, atol=1e-5)
+
+
+def test_it_goes_on_from_its_state() -> None:
+    undisturbed, first = network(), network()
+    steps(undisturbed, optimizer_of(undisturbed, RECIPE), 6)
+    optimizer = optimizer_of(first, RECIPE)
+    steps(first, optimizer, 3)
+    second = copy.deepcopy(first)
+    resumed = optimizer_of(second, RECIPE)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(second, resumed, 3, first=3)
+    for name, p in second.named_parameters():
+        assert torch.equal(p, undisturbed.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("model", ["mshnet", "p2p"])
+def test_every_parameter_of_a_detector_is_taken_once(model: str) -> None:
+    net = create_model(model).to(memory_format=torch.channels_last)
+    optimizer = optimizer_of(net, RECIPE)
+    assert isinstance(optimizer, KernelMuon)
+    taken = optimizer.kernels + optimizer.rest
+    assert {id(p) for p in taken} == {id(p) for p in net.parameters()}
+    assert len(taken) == len(list(net.parameters()))
+    share = sum(p.numel() for p in optimizer.kernels) / sum(p.numel() for p in net.parameters())
+    assert share > (0.98 if model == "mshnet" else 0.2)
+    muon, _ = optimizer._parts()
+    for matrix, kernel in zip(muon.param_groups[0]["params"], optimizer.kernels, strict=True):
+        assert matrix.data_ptr() == kernel.data_ptr()
+
+
+def test_a_kernel_that_no_matrix_can_view_is_refused() -> None:
+    net = network().to(memory_format=torch.contiguous_format)
+    with pytest.raises(RuntimeError, match="view"):
+        steps(net, optimizer_of(net, RECIPE), 1)
