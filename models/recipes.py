@@ -117,7 +117,7 @@ RECIPES = {
     # Whole frames alone. Pasted targets are fainter and more than real ones and leave false alarms:
     # held-out IoU was 69.1 after 25 epochs of them, 72.3 three epochs without them later.
     ("mshnet", "finetune"): Recipe(
-        "soft-iou-bce", 24, 4, 1e-3, "muon", crops=(AS_TAKEN,), until=(), final_share=0.6
+        "soft-iou-bce", 20, 4, 1e-3, "muon", crops=(AS_TAKEN,), until=(), final_share=0.6
     ),
     ("p2p", "default"): Recipe("points", 300, 16, 2e-3, warm_epochs=10),
     # Held-out loss rose from 0.052 to 0.060 on crops as close to their frames as MSHNet's. It ends
