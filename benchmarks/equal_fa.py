@@ -30,10 +30,12 @@ def pd_at_fa(
 ) -> list[dict[str, Any]]:
     """Pd of both at the reference's own rate of false alarms (`own`), then at round rates.
 
-    Each side takes the lowest threshold from which on its false alarms are at most that rate;
-    at threshold 1 nothing is found. A round rate is left out where a side never gets above it,
-    or only by finding nothing. `ci95`: of candidate - reference over `weights` (draws, frames),
-    every draw with thresholds of its own. Empty without curves or targets.
+    Each side takes, of the thresholds at which its false alarms are at most that rate, the one that
+    finds most, the lowest of equals; at threshold 1 nothing is found. (A mask that a high threshold
+    breaks in two may have more false alarms than at a low one.) A round rate is left out where a
+    side never gets above it, or only by finding nothing. `ci95`: of candidate - reference over
+    `weights` (draws, frames), every draw with thresholds of its own. Empty without curves or
+    targets.
     """
     if reference is None or candidate is None or not reference.targets.sum():
         return []
@@ -45,7 +47,7 @@ def pd_at_fa(
 
 
 def _reaches(curve: Curve, rate: float) -> bool:
-    at = int(_first_below(curve.fa_per_mpx[None], rate)[0])
+    at = _pd(curve, rate, np.ones((1, len(curve.pixels))))[1][0]
     return 0 < at < len(curve.thresholds) - 1
 
 
@@ -70,16 +72,9 @@ def _entry(
 def _pd(curve: Curve, rate: float, weights: Floats) -> tuple[Floats, Index]:
     """(draws,) Pd at the rate, NaN where a draw has no target; and the thresholds' indices."""
     targets, pixels = weights @ curve.targets, weights @ curve.pixels
-    at = _first_below(1e6 * (weights @ curve.false) / pixels[:, None], rate)
-    found = (weights @ curve.found)[np.arange(len(at)), at]
-    return np.where(targets > 0, found / np.maximum(targets, 1), np.nan), at
-
-
-def _first_below(fa_per_mpx: Floats, rate: float) -> Index:
-    """(draws, T) -> (draws,): the first threshold from which on no rate is above this one."""
-    above = fa_per_mpx > rate + SLACK
-    last = above.shape[1] - above[:, ::-1].argmax(axis=1)
-    return np.where(above.any(axis=1), last, 0)
+    few = 1e6 * (weights @ curve.false) / pixels[:, None] <= rate + SLACK
+    found = np.where(few, weights @ curve.found, -1.0)
+    return np.where(targets > 0, found.max(1) / np.maximum(targets, 1), np.nan), found.argmax(1)
 
 
 def own_entry(drift: Mapping[str, Any]) -> Mapping[str, Any] | None:

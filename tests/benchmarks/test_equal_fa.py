@@ -119,6 +119,24 @@ def test_a_candidate_that_cannot_get_so_few_false_alarms_finds_nothing() -> None
     assert own["threshold_candidate"] == 1.0
 
 
+def mask_curve(alarm_px: Sequence[int]) -> Curve:
+    """20 frames: a target found up to 0.999; an alarm of so many pixels to 0.6 and to 0.99."""
+    thresholds = np.array(THRESHOLDS)
+    found = (thresholds < 0.999).astype(np.int64)
+    false = np.select([thresholds < 0.6, thresholds < 0.99], alarm_px, 0)
+    counts = [np.stack([found + (false > 0), found, found, false], axis=1)] * 20
+    return curve_of(counts, [10_000] * 20, [1] * 20, 0.5, of_masks=True)
+
+
+def test_a_mask_that_breaks_at_high_thresholds_is_not_held_to_them() -> None:
+    (own, *_) = compare(mask_curve((4, 6)), mask_curve((4, 6)))
+    assert (own["pd_reference"], own["pd_candidate"]) == (1.0, 1.0)
+    assert own["threshold_reference"] == own["threshold_candidate"] == THRESHOLDS[0]
+    (own, *_) = compare(mask_curve((4, 6)), mask_curve((5, 6)))
+    quiet = next(threshold for threshold in THRESHOLDS if threshold >= 0.99)
+    assert (own["threshold_candidate"], own["pd_candidate"]) == (quiet, 1.0)
+
+
 def test_without_targets_or_curves_there_is_nothing_to_compare() -> None:
     some = curve(FRAMES)
     none = replace(some, targets=np.zeros_like(some.targets))
