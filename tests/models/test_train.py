@@ -102,10 +102,10 @@ def test_the_papers_recipe_runs_through_its_warm_up(
 ) -> None:
     warm_steps: list[bool] = []
 
-    def spy(*arguments: Any, name: str, warm: bool) -> torch.Tensor:
-        assert name == "sls"
+    def spy(*arguments: Any, name: str, warm: bool, final_share: float) -> torch.Tensor:
+        assert (name, final_share) == ("sls", 1 / 5)
         warm_steps.append(warm)
-        return multi_scale_loss(*arguments, name=name, warm=warm)
+        return multi_scale_loss(*arguments, name=name, warm=warm, final_share=final_share)
 
     monkeypatch.setattr(learner, "multi_scale_loss", spy)
     crops = PaperAugmentation(32, (24, 64))
