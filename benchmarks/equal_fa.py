@@ -47,7 +47,7 @@ def pd_at_fa(
 
 
 def _reaches(curve: Curve, rate: float) -> bool:
-    at = _pd(curve, rate, np.ones((1, len(curve.pixels))))[1][0]
+    at = int(_pd(curve, rate, np.ones((1, len(curve.pixels))))[1][0])
     return 0 < at < len(curve.thresholds) - 1
 
 
