@@ -230,7 +230,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Crops a step, of all processes.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     loss: Annotated[str | None, typer.Option(help="sls, soft-iou, dice, bce, ...")] = None,
-    recipe: Annotated[str, typer.Option(help="default, paper or finetune.")] = "default",
+    recipe: Annotated[
+        str, typer.Option(help="default, paper, finetune or, for mshnet, large-frames.")
+    ] = "default",
     normalise: Normalise = None,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

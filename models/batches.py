@@ -6,6 +6,7 @@ that is resumed, or split over processes, draws what an undisturbed one draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -45,6 +46,8 @@ class Augmentation:
     turn: bool = True
     """Whether crops are turned by quarters and mirrored; otherwise they are mirrored alone, left to
     right, as in a world where the sky is above."""
+    joined: float = 0.0
+    """Share of batches whose crops are laid side by side, as one frame."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,7 @@ def _mosaic(
     half = replace(how, size_px=how.size_px // 2, paste=how.paste // 4)
     others = (donors[int(k)] for k in rng.integers(len(donors), size=3))
     cuts = [_free_crop(one, half, rng, donors) for one in (source, *others)]
-    corners = [(i, j) for i in (0, half.size_px) for j in (0, half.size_px)]
-    points = [cut.points + np.array(at, np.float32) for cut, at in zip(cuts, corners, strict=True)]
-    image, mask = (
-        np.block([[parts[0], parts[1]], [parts[2], parts[3]]])
-        for parts in ([cut.image for cut in cuts], [cut.mask for cut in cuts])
-    )
-    return Crop(image, mask, np.concatenate(points), np.concatenate([cut.radii for cut in cuts]))
+    return joined(cuts)
 
 
 def _free_crop(
@@ -257,6 +254,25 @@ def _stack(images: Sequence[FloatArray]) -> Tensor:
     return torch.from_numpy(np.stack(images)[:, None])
 
 
+def joined(crops: Sequence[Crop]) -> Crop:
+    """Lay the crops of a batch, of one size, side by side: as near to a square as they fill.
+
+    A network that pools over the whole frame meets more of a world than one crop shows, at the
+    same cost, and no crop gets smaller, as in a mosaic.
+    """
+    count = len(crops)
+    rows = max(n for n in range(1, math.isqrt(count) + 1) if count % n == 0)
+    cols = count // rows
+    height, width = crops[0].image.shape
+    corners = [(height * (at // cols), width * (at % cols)) for at in range(count)]
+    points = [cut.points + np.array(at, np.float32) for cut, at in zip(crops, corners, strict=True)]
+    image, mask = (
+        np.block([parts[at : at + cols] for at in range(0, count, cols)])
+        for parts in ([cut.image for cut in crops], [cut.mask for cut in crops])
+    )
+    return Crop(image, mask, np.concatenate(points), np.concatenate([cut.radii for cut in crops]))
+
+
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Return the order in which an epoch visits `count` frames."""
     return np.random.default_rng((seed, epoch)).permutation(count)
@@ -277,7 +293,7 @@ def epoch_crops(
     order = epoch_order(len(frames), seed, epoch)
     for step in range(first_step, steps_per_epoch(len(frames), batch_size)):
         positions = range(step * batch_size + rank, (step + 1) * batch_size, world_size)
-        yield [
+        crops = [
             # A set smaller than a batch is gone round more than once.
             crop(
                 frames[order[at % len(order)]],
@@ -287,6 +303,14 @@ def epoch_crops(
             )
             for at in positions
         ]
+        yield [joined(crops)] if _joins(how, seed, epoch, step) else crops
+
+
+def _joins(how: Augmentation | PaperAugmentation, seed: int, epoch: int, step: int) -> bool:
+    """Say whether a batch is one frame; no crop draws from this generator."""
+    if isinstance(how, PaperAugmentation) or not how.joined:
+        return False
+    return bool(np.random.default_rng((seed, epoch, step, 1)).random() < how.joined)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

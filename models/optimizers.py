@@ -86,4 +86,6 @@ class KernelMuon(Optimizer):
 
 
 def _is_kernel(parameter: Tensor) -> bool:
-    return parameter.ndim == 4 and min(parameter.shape[0], parameter[0].numel()) >= SMALLEST_SIDE
+    if parameter.ndim != 4 or parameter.shape[1] == 1:  # a depthwise one mixes no channels
+        return False
+    return min(parameter.shape[0], parameter[0].numel()) >= SMALLEST_SIDE

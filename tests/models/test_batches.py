@@ -368,3 +368,29 @@ def test_pasting_and_mosaics_go_by_the_place_in_the_epoch_alone() -> None:
     for step, crops in enumerate(whole):
         for at, cut in enumerate(crops):
             assert same(cut, parts_of[at % 2][step][at // 2])
+
+
+@pytest.mark.parametrize(("count", "grid"), [(1, (1, 1)), (2, (1, 2)), (3, (1, 3)), (8, (2, 4))])
+def test_a_joined_batch_is_its_crops_side_by_side(count: int, grid: tuple[int, int]) -> None:
+    how = replace(PLAIN, joined=1.0)
+    (alone,) = itertools.islice(drawn(PLAIN, batch_size=count), 1)
+    ((one,),) = itertools.islice(drawn(how, batch_size=count), 1)
+    assert one.image.shape == one.mask.shape == (32 * grid[0], 32 * grid[1])
+    for at, cut in enumerate(alone):
+        top, left = 32 * (at // grid[1]), 32 * (at % grid[1])
+        part = slice(top, top + 32), slice(left, left + 32)
+        assert np.array_equal(one.image[part], cut.image)
+        assert np.array_equal(one.mask[part], cut.mask)
+    assert len(one.points) == len(one.radii) == sum(len(cut.points) for cut in alone) > 0
+    for row, col in np.rint(one.points).astype(int):
+        assert one.mask[row, col] == 1
+
+
+def test_a_share_of_the_batches_is_joined_alike_in_every_process() -> None:
+    how = replace(PLAIN, joined=0.4)
+    sizes = [
+        [len(b) for epoch in range(60) for b in drawn(how, epoch=epoch, rank=r, world_size=2)]
+        for r in range(2)
+    ]
+    assert sizes[0] == sizes[1]
+    assert 0.3 < np.mean(np.array(sizes[0]) == 1) < 0.5

@@ -46,10 +46,19 @@ def test_fine_tuning_goes_on_gently(model: str) -> None:
     assert resamples == noisy == last.turn == (model == "p2p")
 
 
+def test_large_frames_are_whole_frames_side_by_side_in_part() -> None:
+    finetune, recipe = recipe_of("mshnet", "finetune"), recipe_of("mshnet", "large-frames")
+    last = finetune.crops_in(0)
+    assert isinstance(last, Augmentation) and last.joined == 0
+    assert recipe.crops == (replace(last, joined=0.4),)
+    assert recipe.lr < finetune.lr and recipe.loss == finetune.loss
+    assert refusal("p2p", "large-frames").endswith("choose default or finetune")
+
+
 @pytest.mark.parametrize(
     "given", [{"epochs": 3}, {"batch_size": 2}, {"lr": 0.5}, {"loss": "dice"}, {}]
 )
-@pytest.mark.parametrize("name", ["default", "paper", "finetune"])
+@pytest.mark.parametrize("name", ["default", "paper", "finetune", "large-frames"])
 def test_given_figures_take_the_place_of_the_recipes(name: str, given) -> None:
     assert recipe_of("mshnet", name, **given) == replace(RECIPES["mshnet", name], **given)
 
@@ -63,7 +72,9 @@ def test_mshnet_takes_every_mask_loss_and_p2p_none(loss: str) -> None:
 def test_wrong_names_list_the_right_ones() -> None:
     assert refusal("yolo") == "yolo: no model has this name; choose one of mshnet, p2p"
     message = refusal("mshnet", "fast")
-    assert message == "--recipe: mshnet has no recipe 'fast'; choose default, paper or finetune"
+    assert message == (
+        "--recipe: mshnet has no recipe 'fast'; choose default, paper, finetune or large-frames"
+    )
     assert refusal("p2p", "paper").endswith("choose default or finetune")
     assert all(name in refusal("mshnet", loss="tversky") for name in MASK_LOSSES)
     assert refusal("mshnet", loss="points").startswith("--loss: mshnet")

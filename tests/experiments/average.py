@@ -1,0 +1,61 @@
+"""The average of weights of one network, judged on held-out frames.
+
+python tests/experiments/average.py ONE TWO ... --data NUDT-SIRST [--data ...] --out FILE
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from irstd_edge.benchmarks.operating_point import held_out_scores
+from irstd_edge.edge.dataset import open_dataset
+from irstd_edge.edge.runners import torch_runner
+from irstd_edge.edge.types import Sample
+from irstd_edge.models.weights import (
+    find_weights,
+    load_model,
+    model_from_state,
+    save_weights,
+    spec_of_card,
+)
+
+OF_ONE_RUN = ("epoch", "loss", "lr")
+"""Parts of a card that an average has not."""
+
+
+def mean_of(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of each tensor; counters are those of the first."""
+    return {
+        key: torch.stack([state[key] for state in states]).mean(0)
+        if value.is_floating_point()
+        else value
+        for key, value in states[0].items()
+    }
+
+
+def main() -> None:
+    """Write FILE, with the card of ONE and its own scores, and print these."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("weights", nargs="+", type=find_weights)
+    parser.add_argument("--data", type=Path, action="append", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    loaded = [load_model(path) for path in options.weights]
+    _, model, card = loaded[0]
+    net = model_from_state(model, mean_of([n.state_dict() for n, _, _ in loaded]), options.out)
+    roots = [open_dataset(root, "val").samples() for root in options.data]
+    samples = [sample for found in roots for sample in found if isinstance(sample, Sample)]
+    with torch_runner(net.eval().deploy(), spec_of_card(model, card)) as run:
+        scores = held_out_scores(run.predict, samples)
+    card = {key: value for key, value in card.items() if key not in OF_ONE_RUN} | {
+        "scores": scores,
+        "threshold": scores["threshold"],
+        "operating_points": scores["operating_points"],
+    }
+    save_weights(options.out, model, net, card)
+    print({key: value for key, value in scores.items() if key != "operating_points"})
+
+
+if __name__ == "__main__":
+    main()
