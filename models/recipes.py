@@ -119,8 +119,8 @@ RECIPES = {
     ("mshnet", "finetune"): Recipe(
         "soft-iou-bce", 20, 4, 1e-3, "muon", crops=(AS_TAKEN,), until=(), final_share=0.6
     ),
-    # Frames of twice to four times the size, in part. What it gives whole frames of 256x256 is less
-    # than what it starts from; the average of the weights before and after has the best of both.
+    # In part the frames of a batch as one. On single frames it ends below where it started, on
+    # large ones far above; the average of the weights before and after keeps most of both.
     ("mshnet", "large-frames"): Recipe(
         "soft-iou-bce",
         6,

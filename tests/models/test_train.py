@@ -115,6 +115,22 @@ def test_the_papers_recipe_runs_through_its_warm_up(
     assert {line["lr"] for line in metrics(tmp_path)} == {0.05}
 
 
+def test_large_frames_are_learnt_as_one(
+    run, samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[torch.Size] = []
+
+    def spy(outputs: Any, masks: torch.Tensor, **options: Any) -> torch.Tensor:
+        shapes.append(masks.shape)
+        return multi_scale_loss(outputs, masks, **options)
+
+    monkeypatch.setattr(learner, "multi_scale_loss", spy)
+    recipe = recipe_of("mshnet", "large-frames", epochs=4)
+    crops = tuple(replace(how, size_px=32) for how in recipe.crops)
+    run("mshnet", 5 * samples, tmp_path, replace(recipe, crops=crops))
+    assert set(shapes) == {(8, 1, 32, 32), (1, 1, 64, 128)}
+
+
 # ------------------------------------------------------------------- which epoch is kept
 
 
