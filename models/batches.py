@@ -257,8 +257,8 @@ def _stack(images: Sequence[FloatArray]) -> Tensor:
 def joined(crops: Sequence[Crop]) -> Crop:
     """Lay the crops of a batch, of one size, side by side: as near to a square as they fill.
 
-    A network that pools over the whole frame meets more of a world than one crop shows, at the
-    same cost, and no crop gets smaller, as in a mosaic.
+    A network that pools over the whole frame meets more of a world than one crop shows, of as many
+    pixels, and no crop gets smaller, as in a mosaic.
     """
     count = len(crops)
     rows = max(n for n in range(1, math.isqrt(count) + 1) if count % n == 0)
