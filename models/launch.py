@@ -34,7 +34,7 @@ def launch(device: str, *, partial: bool = False) -> Fabric:
         devices=_environment("LOCAL_WORLD_SIZE"),
         num_nodes=_environment("GROUP_WORLD_SIZE"),
         strategy=ddp if _environment("WORLD_SIZE") > 1 else "auto",
-        precision="bf16-mixed" if _multiplies_bfloat16(device) else "32-true",
+        precision="bf16-mixed" if multiplies_bfloat16(device) else "32-true",
     )
     fabric.launch()
     return fabric
@@ -64,7 +64,7 @@ def _keep_freed_memory() -> None:
     mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def _multiplies_bfloat16(device: str) -> bool:
+def multiplies_bfloat16(device: str) -> bool:
     """Say whether bfloat16 pays: where the processor lacks it, it is emulated, and slow."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
