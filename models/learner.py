@@ -39,6 +39,8 @@ class Learner:
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = {key: value.clone() for key, value in net.state_dict().items()}
         self.average = {key: fabric.to_device(value) for key, value in average.items()}
+        kept = self.average if recipe.start_share else {}
+        self.start = {key: value.clone() for key, value in kept.items()}
         self.net, self.optimizer = fabric.setup(net, optimizer_of(net, recipe))
         if isinstance(net, MSHNet):
             self.net.mark_forward_method("forward_all")
@@ -53,9 +55,22 @@ class Learner:
         return module
 
     def go_on_from(self, state: State) -> None:
-        """Take the average and the optimizer of a run that was left; its network was given."""
+        """Take what a run that was left kept, apart from its network, which was given."""
         self.average = {key: self.fabric.to_device(v) for key, v in state.average.items()}
+        if state.start.keys() != self.start.keys():
+            raise ValueError("start")
+        self.start = {key: self.fabric.to_device(v) for key, v in state.start.items()}
         self.optimizer.load_state_dict(state.optimizer)
+
+    def kept(self) -> dict[str, Tensor]:
+        """Return the averaged weights, mixed with those of the start as the recipe says."""
+        share = self.recipe.start_share
+        return {
+            key: value.lerp(self.start[key], share)
+            if share and value.is_floating_point()
+            else value
+            for key, value in self.average.items()
+        }
 
     def learn(self, frames: Sequence[Labelled], epoch: int) -> float:
         """Go through one epoch, counted from 0, and return its loss. Raises IrstdError."""

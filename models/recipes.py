@@ -50,10 +50,19 @@ class Recipe:
     """Of adamw and muon, on weights of two dimensions and more."""
     final_share: float = 0.2
     """Of MSHNet's final head in the loss; its four scales share the rest equally."""
+    start_share: float = 0.0
+    """Of the weights a run started from in those that are kept, so that what is learnt anew does
+    not take the place of what was known: Wortsman et al., "Robust fine-tuning of zero-shot
+    models", CVPR 2022, section 3. The run itself goes on from its own."""
 
     def crops_in(self, epoch: int) -> Augmentation | PaperAugmentation:
         """Return the augmentation of an epoch, counted from 0."""
         return self.crops[sum(epoch >= int(self.epochs * share) for share in self.until)]
+
+    @property
+    def joins(self) -> bool:
+        """Whether some batches are laid side by side as one frame."""
+        return any(isinstance(how, Augmentation) and how.joined > 0 for how in self.crops)
 
     @property
     def warm(self) -> int:
@@ -132,7 +141,12 @@ RECIPES = {
     # In part the frames of a batch as one. On single frames it ends below where it started, on
     # large ones far above; the average of the weights before and after keeps most of both.
     ("mshnet", "large-frames"): replace(
-        FINETUNE, epochs=6, batch_size=8, lr=5e-4, crops=(replace(AS_TAKEN, joined=0.4),)
+        FINETUNE,
+        epochs=6,
+        batch_size=8,
+        lr=5e-4,
+        crops=(replace(AS_TAKEN, joined=0.4),),
+        start_share=0.5,
     ),
     ("p2p", "default"): Recipe("points", 300, 16, 2e-3, warm_epochs=10),
     # Held-out loss rose from 0.052 to 0.060 on crops as close to their frames as MSHNet's. It ends

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class State:
     optimizer: dict[str, Any]
     fine_tunes: bool = False
     """Whether the run started from given weights."""
+    start: dict[str, Tensor] = field(default_factory=dict)
+    """These, where the recipe keeps a share of them."""
 
 
 def identity_of(spec: ModelSpec, samples: Sequence[Sample], recipe: Recipe, seed: int) -> str:
@@ -50,7 +52,7 @@ def identity_of(spec: ModelSpec, samples: Sequence[Sample], recipe: Recipe, seed
 def _check(state: State) -> None:
     """Raise TypeError where a field of the file is not what it should be."""
     kinds: dict[str, Any] = {"epoch": int, "best": float | int, "lines": list, "fine_tunes": bool}
-    kinds |= {"net": dict, "average": dict, "optimizer": dict}
+    kinds |= {"net": dict, "average": dict, "optimizer": dict, "start": dict}
     for name, kind in kinds.items():
         if not isinstance(getattr(state, name), kind):
             raise TypeError(name)

@@ -78,8 +78,10 @@ def train(
     not finite.
     """
     _check(model, samples, out, seed, resume)
+    if recipe.start_share and weights is None and not resume:
+        raise IrstdError(f"--weights: this recipe goes on from weights; add --weights {model}")
     fabric = launch(device, partial=recipe.loss == "sls" and recipe.warm > 0)
-    _check_batch(model, recipe.batch_size, fabric.world_size)
+    _check_batch(model, recipe, fabric.world_size)
     spec = spec_to_train(model, weights, normalisation)
     identity = identity_of(spec, samples, recipe, seed)
     with sole_writer(out) if fabric.is_global_zero else nullcontext():
@@ -116,17 +118,20 @@ def _check_out(out: Path, resume: bool) -> None:
         raise IrstdError(f"{out}: holds a run; add --resume to go on with it, or choose another")
 
 
-def _check_batch(model: str, batch_size: int, processes: int) -> None:
+def _check_batch(model: str, recipe: Recipe, processes: int) -> None:
+    batch_size = recipe.batch_size
     if batch_size % processes:
         raise IrstdError(
             f"--batch-size: {batch_size} crops cannot be shared evenly by {processes} processes; "
             f"give a multiple of {processes}"
         )
-    if model == "p2p" and batch_size == processes:
-        raise IrstdError(
-            "--batch-size: p2p normalises over the crops of each process, and one is too few; "
-            f"give at least {2 * processes}"
-        )
+    why = ""
+    if model == "p2p":
+        why = "p2p normalises over the crops of each process"
+    elif recipe.joins:
+        why = "this recipe lays the crops of each process side by side"
+    if why and batch_size == processes:
+        raise IrstdError(f"--batch-size: {why}, and one is too few; give at least {2 * processes}")
 
 
 def _learner(
@@ -168,17 +173,17 @@ class _Run:
         self.best = state.best if state else -math.inf
         self.lines = list(state.lines) if state else []
 
-    def averaged(self) -> MSHNet | P2P:
-        """Return a network of the averaged weights, in the state in which it is deployed."""
-        state = {key: value.cpu() for key, value in self.learner.average.items()}
+    def kept(self) -> MSHNet | P2P:
+        """Return a network of the weights to keep, in the state in which it is deployed."""
+        state = {key: value.cpu() for key, value in self.learner.kept().items()}
         return model_from_state(self.spec.name, state, self.out / WEIGHTS).eval()
 
     def scores(self, validate: Validate) -> Scores:
-        """Return the scores of the averaged weights."""
+        """Return the scores of the weights to keep."""
         # A ratio that is not a number is an undefined one: JSON has null for it.
         return {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in validate(self.averaged()).items()
+            for key, value in validate(self.kept()).items()
         }
 
     def keep(self, done: Epoch) -> None:
@@ -190,7 +195,7 @@ class _Run:
         score = done.scores.get("score")
         if score is None and self.best == -math.inf or score is not None and score >= self.best:
             self.best = self.best if score is None else score
-            save_weights(self.out / WEIGHTS, self.spec.name, self.averaged(), self._card(done))
+            save_weights(self.out / WEIGHTS, self.spec.name, self.kept(), self._card(done))
         self.epoch = done.epoch + 1
         self.lines.append(json.dumps(asdict(done), allow_nan=False))
         write_atomic(self.out / "metrics.jsonl", "\n".join(self.lines) + "\n")
@@ -215,4 +220,5 @@ class _Run:
             average=self.learner.average,
             optimizer=self.learner.optimizer.state_dict(),
             fine_tunes=self.learner.fine_tunes,
+            start=self.learner.start,
         )

@@ -52,6 +52,8 @@ def test_large_frames_are_whole_frames_side_by_side_in_part() -> None:
     assert isinstance(last, Augmentation) and last.joined == 0
     assert recipe.crops == (replace(last, joined=0.4),)
     assert recipe.lr < finetune.lr and recipe.loss == finetune.loss
+    assert recipe.joins and recipe.start_share == 0.5, "half of what it started from"
+    assert not any(other.joins or other.start_share for other in (finetune, recipe_of("mshnet")))
     assert refusal("p2p", "large-frames").endswith("choose default or finetune")
 
 

@@ -18,6 +18,7 @@ from irstd_edge.models.p2p import P2P
 from irstd_edge.models.recipes import recipe_of
 from irstd_edge.models.train import Epoch, train
 from irstd_edge.models.weights import (
+    find_weights,
     load_model,
     load_state,
     read_card,
@@ -91,6 +92,33 @@ def test_the_averaged_weights_are_kept(tiny, run, samples, tmp_path: Path) -> No
     assert not all(torch.equal(kept[key], state["net"][key]) for key in kept)
 
 
+def test_a_share_of_the_start_is_kept(tiny, run, samples, tmp_path: Path) -> None:
+    run("p2p", samples, tmp_path / "before")
+    start = tmp_path / "before" / "model.safetensors"
+    recipe = tiny("p2p", average_share=0.0, start_share=0.25, epochs=2)
+
+    def interrupt(done: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("p2p", samples, tmp_path / "run", recipe, weights=start, progress=interrupt)
+    path = run("p2p", samples, tmp_path / "run", recipe, weights=start, resume=True)
+    last, kept = torch.load(tmp_path / "run" / "last.ckpt")["net"], load_state(path, "p2p")
+    for key, old in load_state(start, "p2p").items():
+        mixed = 0.25 * old + 0.75 * last[key] if old.is_floating_point() else last[key]
+        torch.testing.assert_close(kept[key], mixed)
+    plain = replace(recipe, start_share=0.0)
+    run("p2p", samples, tmp_path / "plain", plain, weights=start)
+    other = torch.load(tmp_path / "plain" / "last.ckpt")["net"]
+    assert all(torch.equal(last[key], other[key]) for key in other), "the run goes its own way"
+
+
+def test_a_share_of_the_start_needs_a_start(tiny, run, samples, tmp_path: Path) -> None:
+    with pytest.raises(IrstdError, match="^--weights: .* add --weights p2p$"):
+        run("p2p", samples, tmp_path / "run", tiny("p2p", start_share=0.25))
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_averaging_the_last_weights_are_kept(tiny, run, samples, tmp_path: Path) -> None:
     run("p2p", samples, tmp_path, tiny("p2p", average_share=0.0))
     state = torch.load(tmp_path / "last.ckpt")
@@ -127,8 +155,12 @@ def test_large_frames_are_learnt_as_one(
     monkeypatch.setattr(learner, "multi_scale_loss", spy)
     recipe = recipe_of("mshnet", "large-frames", epochs=4)
     crops = tuple(replace(how, size_px=32) for how in recipe.crops)
-    run("mshnet", 5 * samples, tmp_path, replace(recipe, crops=crops))
+    recipe = replace(recipe, crops=crops)
+    run("mshnet", 5 * samples, tmp_path / "run", recipe, weights=find_weights("mshnet"))
     assert set(shapes) == {(8, 1, 32, 32), (1, 1, 64, 128)}
+    alone = replace(recipe, batch_size=1)
+    with pytest.raises(IrstdError, match="^--batch-size: .* side by side, .* at least 2$"):
+        run("mshnet", samples, tmp_path / "alone", alone, weights=find_weights("mshnet"))
 
 
 # ------------------------------------------------------------------- which epoch is kept
