@@ -12,7 +12,8 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
@@ -38,6 +39,9 @@ app = typer.Typer(
 )
 
 talk = Console(stderr=True, highlight=False)
+
+PIPE_CLOSED = 141
+"""Exit code where who reads stdout has gone: 128 and SIGPIPE, as of any filter."""
 
 RUNTIME_HELP = "onnxruntime, openvino, tensorrt, torch-tensorrt; torch for W."
 
@@ -102,7 +106,9 @@ def main() -> None:
         if debug:
             raise
         _fail(error)
-    except SystemExit:
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer ends with 1, as a failed gate does
+            sys.exit(PIPE_CLOSED)
         _flush()
         raise
 
@@ -120,6 +126,8 @@ def _flush() -> None:
     except OSError as error:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            sys.exit(PIPE_CLOSED)
         _fail(error)
 
 
@@ -143,6 +151,17 @@ def _one_line(error: Exception) -> str:
 def _say(text: str) -> None:
     """Talk that holds names of files and frames."""
     talk.print(printable(text), markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _training(what: str, instead: str = "") -> Iterator[None]:
+    """Say what a device's install lacks of what `what` needs, and what else would do."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MachineError(
+            f"{what}: needs {error.name}: pip install 'irstd-edge[train]'{instead}"
+        ) from error
 
 
 @contextmanager
@@ -239,10 +258,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN/last.ckpt.")] = False,
 ) -> None:
     """Train a detector; the best epoch on the held-out tenth is kept."""
-    from irstd_edge.models.recipes import recipe_of
-    from irstd_edge.models.train import Epoch
-    from irstd_edge.models.train import train as train_model
-    from irstd_edge.models.weights import find_weights, spec_to_train
+    with _training("train"):
+        from irstd_edge.models.recipes import recipe_of
+        from irstd_edge.models.train import Epoch
+        from irstd_edge.models.train import train as train_model
+        from irstd_edge.models.weights import find_weights, spec_to_train
 
     chosen = recipe_of(model, recipe, epochs=epochs, batch_size=batch_size, lr=lr, loss=loss)
     start = None if weights is None else find_weights(weights)
@@ -310,8 +330,9 @@ def import_weights(
     out: Annotated[Path, typer.Option(metavar="W.safetensors", help="File to write.")],
 ) -> None:
     """Turn weights saved by torch into safetensors, without running what they may hold."""
-    from irstd_edge.models.weights import import_weights as read_weights
-    from irstd_edge.models.weights import save_weights
+    with _training("import-weights"):
+        from irstd_edge.models.weights import import_weights as read_weights
+        from irstd_edge.models.weights import save_weights
 
     net, card = read_weights(file, model)
     save_weights(out, model, net, card)
@@ -353,12 +374,8 @@ def _weights_runner(source: str, normalise: str | None) -> Runner:
     from irstd_edge.edge.normalisation import with_normalisation
     from irstd_edge.edge.runners import torch_runner
 
-    try:
+    with _training(source, ", or give a bundle"):
         from irstd_edge.models.weights import load_model, spec_of_card
-    except ModuleNotFoundError as error:
-        raise MachineError(
-            f"{source}: weights need {error.name}: pip install 'irstd-edge[train]' or give a bundle"
-        ) from error
     net, model, card = load_model(source)
     spec = with_normalisation(spec_of_card(model, card), normalise)
     return torch_runner(net.deploy(), spec)
@@ -397,13 +414,16 @@ def evaluate(
     from irstd_edge.benchmarks.table import print_accuracy, print_faults
     from irstd_edge.edge.dataset import open_dataset
 
-    if picture is not None and not faults:
-        raise IrstdError("--picture: shows sensor faults; add --faults")
+    if picture is not None:
+        if not faults:
+            raise IrstdError("--picture: shows sensor faults; add --faults")
+        _writable(str(picture))
     chosen = open_dataset(data, split)
     spoilt: dict[str, Any] = {}
     with (
         _progress() as move,
         _runner(source, runtime, variant, public_key, normalise) as run,
+        _fp32_beside(run, source if faults else None) as fp32,
         _checking(tile) as check,
     ):
         threshold = _threshold(run, threshold, max_fa)
@@ -423,7 +443,7 @@ def evaluate(
                 _predict_by, tile=tile, halo=halo, batch=tile_batch, threshold=threshold
             )
             reread = partial(chosen.samples, strict, protocol)
-            spoilt = {"faults": _faults(run, source, reread, look_of, protocol, picture, move)}
+            spoilt = {"faults": _faults(run, fp32, reread, look_of, protocol, picture, move)}
     found = {
         "model": run.spec.name,
         "variant": run.variant,
@@ -439,29 +459,36 @@ def evaluate(
     _emit(found, json_to)
 
 
+@contextmanager
+def _fp32_beside(run: Runner, bundle: str | None) -> Iterator[Runner | None]:
+    """Yield the bundle's FP32 on the same runtime; None for weights, for FP32, and for None."""
+    from irstd_edge.edge.runners import open_runner
+
+    if bundle is None or run.runtime == "torch" or run.variant == "fp32":
+        yield None
+        return
+    with open_runner(Path(bundle), "fp32", run.runtime) as fp32:
+        yield fp32
+
+
 def _faults(
     run: Runner,
-    source: str,
+    fp32: Runner | None,
     samples: Callable[[], Iterator[Any]],
     look_of: Callable[[Runner], Callable[[Frame], Prediction]],
     protocol: str,
     picture: Path | None,
     move: Any,
 ) -> list[dict[str, Any]]:
-    """Judge a runner under every sensor fault, a bundle's beside its fp32; draw the picture."""
+    """Judge a runner under every sensor fault, beside `fp32` if there is one; draw the picture."""
     import cv2
 
     from irstd_edge.benchmarks.fault_eval import Detector, example_of, faults_of, sheet_of
     from irstd_edge.edge.files import write_atomic
-    from irstd_edge.edge.runners import open_runner
 
-    with ExitStack() as stack:
-        reference = None
-        if run.runtime != "torch" and run.variant != "fp32":
-            fp32 = stack.enter_context(open_runner(Path(source), "fp32", run.runtime))
-            reference = ("fp32", look_of(fp32))
-        detector = Detector(run.variant, look_of(run), run.runtime, reference)
-        records = faults_of(samples, detector, protocol, move)
+    reference = None if fp32 is None else ("fp32", look_of(fp32))
+    detector = Detector(run.variant, look_of(run), run.runtime, reference)
+    records = faults_of(samples, detector, protocol, move)
     example = None if picture is None else example_of(samples(), look_of(run))
     if picture is not None and example is not None:
         sheet = sheet_of(example, look_of(run))
@@ -471,6 +498,8 @@ def _faults(
 
 def _threshold(run: Runner, given: float | None, max_fa: float | None) -> float:
     """The threshold asked for in either way, else the model's own."""
+    if given is not None and not 0 < given < 1:
+        raise IrstdError(f"--threshold: {given:g} is not between 0 and 1; give a probability")
     if max_fa is None:
         return run.spec.decode.threshold if given is None else given
     if given is not None:
@@ -540,8 +569,9 @@ def predict(
     from irstd_edge.edge.ahead import read_ahead
     from irstd_edge.edge.tiles import detect_tiled
 
-    if draw and out is None:
-        raise IrstdError("--overlay: has nowhere to write; add --out DIR")
+    if draw != (out is not None):
+        missing = "has nowhere to write; add --out DIR" if draw else "add --overlay to fill it"
+        raise IrstdError(f"{'--overlay' if draw else '--out'}: {missing}")
     come = _frames_to_come(paths, raw, bits)
     with (
         _progress() as move,
@@ -592,6 +622,7 @@ def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Co
     layout = None if raw is None else raw_format(raw)
     if Path("-") not in paths:
         files = frames_in(paths, extensions(layout))
+        _refuse_twins(files)
         frames = ((n, f) for n, file in enumerate(files, 1) for f in frames_of(file, bits, layout))
         return _Come(frames, len(files), lambda: None)
     if len(paths) > 1:
@@ -602,6 +633,18 @@ def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Co
         raise IrstdError("-: this process has no stdin; give files, or start it with a pipe")
     stream = RawStream(sys.stdin.fileno(), layout, bits)
     return _Come(enumerate(stream, 1), None, stream.leave)
+
+
+def _refuse_twins(files: list[Path]) -> None:
+    """Frames are named by their file's stem, in lines and pictures alike."""
+    known: dict[str, Path] = {}
+    for file in files:
+        twin = known.setdefault(file.stem, file)
+        if twin is not file:
+            raise IrstdError(
+                f"{file}: its frame would be called {file.stem}, as that of {twin}; give them in "
+                "calls of their own"
+            )
 
 
 @contextmanager
@@ -714,12 +757,8 @@ def quantize(
 
 
 def _quantize(weights: str, data: Path, out: Path, **options: Any) -> Bundle:
-    try:
+    with _training("quantize"):
         from irstd_edge.calibration.to_bundle import quantize_to_bundle
-    except ModuleNotFoundError as error:
-        raise MachineError(
-            f"quantize: needs {error.name}: pip install 'irstd-edge[train]'"
-        ) from error
     with _progress() as move:
         return quantize_to_bundle(weights, data, out, progress=move, **options)
 
@@ -735,12 +774,8 @@ def sensitivity(
     from irstd_edge.benchmarks.table import print_layers
     from irstd_edge.edge.bundle import open_bundle
 
-    try:
+    with _training("sensitivity"):
         from irstd_edge.calibration.sensitivity_file import sensitivity_to_file
-    except ModuleNotFoundError as error:
-        raise MachineError(
-            f"sensitivity: needs {error.name}: pip install 'irstd-edge[train]'"
-        ) from error
     with _progress() as move:
         layers = [e.record() for e in sensitivity_to_file(open_bundle(bundle), data, out, move)]
     print_layers(layers, _results(json_to))
@@ -1050,8 +1085,10 @@ def _shipped_bundles() -> list[Bundle]:
     from irstd_edge.benchmarks.scenes import write_dataset
     from irstd_edge.edge.bundle import open_bundle
     from irstd_edge.edge.files import sha256_of
-    from irstd_edge.models import MODELS
-    from irstd_edge.models.weights import find_weights
+
+    with _training("bench", ", or give bundles"):
+        from irstd_edge.models import MODELS
+        from irstd_edge.models.weights import find_weights
 
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     bundles = []
@@ -1203,6 +1240,8 @@ def demo(
     from irstd_edge.edge.files import write_atomic
     from irstd_edge.edge.json_files import write_json
 
+    with _training("demo"):
+        import_module("irstd_edge.calibration.to_bundle")
     scenes = out / "scenes"
     if not scenes.exists():
         talk.print("1/5 synthetic infrared scenes")

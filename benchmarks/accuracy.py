@@ -108,7 +108,8 @@ class Evaluation:
             return None
         pixels = [image.shape[0] * image.shape[1] for image in self.images]
         targets = [len(image.targets) for image in self.images]
-        return curve_of(counts, pixels, targets, self.threshold, self.mask is not None)
+        points = [image.points_3px.truth for image in self.images]
+        return curve_of(counts, pixels, targets, points, self.threshold, self.mask is not None)
 
     @property
     def mask(self) -> MaskCounts | None:

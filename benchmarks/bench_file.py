@@ -106,11 +106,15 @@ class Drift:
 
 @dataclass(frozen=True)
 class Result:
-    """One model of a bench."""
+    """One bundle of a bench."""
 
     model: str
     variants: tuple[Variant, ...]
     drifts: tuple[Drift, ...]
+    input: tuple[float, ...]
+    """Shape of the tensor that was timed."""
+    place: int | None = None
+    """Among the bundles of its model, from 1; None where it is the only one."""
 
     @property
     def measured(self) -> tuple[Variant, ...]:
@@ -140,10 +144,10 @@ class Bench:
         """Only where both name it."""
         return self.fingerprint is not None and self.fingerprint == other.fingerprint
 
-    def counterpart(self, other: Bench, result: Result) -> Result | None:
+    def counterpart(self, result: Result) -> Result | None:
         """The result of the same model here; where a bench has several, the one in its place."""
-        rank = [each for each in other.results if each.model == result.model].index(result)
         mine = [each for each in self.results if each.model == result.model]
+        rank = (result.place or 1) - 1
         return mine[rank] if rank < len(mine) else None
 
 
@@ -152,15 +156,25 @@ def bench_from_json(value: object, what: str = "BENCH.json") -> Bench:
     root = check_bench(value, what)
     return Bench(
         fingerprint=root["machine"]["fingerprint"],
-        results=tuple(_result(item) for item in root["results"]),
+        results=tuple(
+            _result(item, _place(root["results"], at)) for at, item in enumerate(root["results"])
+        ),
     )
 
 
-def _result(item: Mapping[str, Any]) -> Result:
+def _place(items: Sequence[Mapping[str, Any]], at: int) -> int | None:
+    models = [item["model"] for item in items]
+    many = models.count(models[at]) > 1
+    return models[: at + 1].count(models[at]) if many else None
+
+
+def _result(item: Mapping[str, Any], place: int | None) -> Result:
     return Result(
         model=item["model"],
         variants=tuple(_variant(each) for each in item["variants"]),
         drifts=tuple(_drift(each) for each in item["drift"]),
+        input=tuple(item["cost"]["input"]),
+        place=place,
     )
 
 

@@ -85,7 +85,9 @@ class Curve:
     pixels: npt.NDArray[np.int64]
     """(frames,)"""
     targets: npt.NDArray[np.int64]
-    """(frames,)"""
+    """(frames,) by the rule of Pd."""
+    points: npt.NDArray[np.int64]
+    """(frames,) true points; labels of both kinds need not hold as many blobs."""
     of_masks: bool
     """Pd and Fa by blobs and pixels; else by points."""
 
@@ -109,11 +111,13 @@ class Curve:
     def to_json(self) -> dict[str, Sequence[float | None]]:
         """Lists of one length, lowest threshold first; null where a ratio has no denominator."""
         predicted, hits = self.frames[:, :, PREDICTED].sum(axis=0), self.frames[:, :, HITS].sum(0)
-        targets = np.full(len(self.thresholds), self.targets.sum())
+        targets, points = (
+            np.full(len(self.thresholds), each.sum()) for each in (self.targets, self.points)
+        )
         return {
             "threshold": [float(threshold) for threshold in self.thresholds],
             "precision_3px": _ratios(hits, predicted),
-            "recall_3px": _ratios(hits, targets),
+            "recall_3px": _ratios(hits, points),
             "pd": _ratios(self.found.sum(axis=0), targets),
             "fa_per_mpx": [round(float(value), 6) for value in self.fa_per_mpx],
         }
@@ -123,12 +127,13 @@ def curve_of(
     frames: Sequence[Counts],
     pixels: Sequence[int],
     targets: Sequence[int],
+    points: Sequence[int],
     own: float,
     of_masks: bool,
 ) -> Curve:
     """The curve of a data set from the counts of its frames, in their order."""
-    sizes, truths = (np.array(each, np.int64) for each in (pixels, targets))
-    return Curve(thresholds_with(own), own, np.stack(frames), sizes, truths, of_masks)
+    of_frames = (np.array(each, np.int64) for each in (pixels, targets, points))
+    return Curve(thresholds_with(own), own, np.stack(frames), *of_frames, of_masks)
 
 
 def _ratios(numerators: Counts, denominators: Counts) -> list[float | None]:

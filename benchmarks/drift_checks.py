@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from irstd_edge.benchmarks.bench_file import Drift, Result, Variant
 from irstd_edge.benchmarks.figures import flip_figures, is_within, metric_figures
 from irstd_edge.benchmarks.limits import Limits
-from irstd_edge.benchmarks.subject import Subject
+from irstd_edge.benchmarks.subject import Subject, subject_of
 from irstd_edge.benchmarks.verdict import Check
 
 
@@ -23,7 +23,7 @@ def drift_checks(result: Result, limits: Limits) -> Iterator[Check]:
         before, after = (side.accuracy if side else None for side in (reference, candidate))
         flips = (entry.targets_lost, entry.targets_gained)
         targets = after.targets if after else len(entry.targets)
-        subject = Subject("drift", result.model, entry.candidate, entry.runtime)
+        subject = subject_of("drift", result, entry.candidate, entry.runtime)
         figures = flip_figures(before, after, targets, flips)
         figures |= metric_figures(before, after, entry.changes)
         yield from subject.changes(figures, limits.drift)
@@ -32,7 +32,7 @@ def drift_checks(result: Result, limits: Limits) -> Iterator[Check]:
     references = {entry.reference for entry in result.drifts}
     for variant in result.measured:
         if variant.name not in references and (variant.name, variant.runtime) not in judged:
-            subject = Subject("drift", result.model, variant.name, variant.runtime)
+            subject = subject_of("drift", result, variant.name, variant.runtime)
             yield subject.skip("entry", "the bench has no drift entry of it; bench with --data")
 
 

@@ -82,19 +82,24 @@ def own_entry(drift: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((entry for entry in drift.get("pd_at_fa") or () if entry["own"]), None)
 
 
+def false_alarm_unit(drift: Mapping[str, Any]) -> str:
+    """Of a drift entry: those of a mask are counted in pixels."""
+    return "per Mpx" if drift["iou"] is None else "px per Mpx"
+
+
 def equal_fa_words(drift: Mapping[str, Any]) -> str | None:
     """One sentence on a drift entry of bench.json; None where it has no comparison."""
     entry = own_entry(drift)
     if entry is None:
         return None
-    unit = "per Mpx" if drift["iou"] is None else "px per Mpx"
     sides = [
         f"{drift[side]} finds {percent(entry[f'pd_{side}'])} % "
         f"(threshold {_threshold(entry[f'threshold_{side}'])})"
         for side in ("reference", "candidate")
     ]
-    rate = f"At the false alarms of {drift['reference']}, {entry['fa_per_mpx']:.2f} {unit}"
-    return f"{rate}: {', '.join(sides)}: {_meaning(drift['pd'], entry)}."
+    rate = f"{entry['fa_per_mpx']:.2f} {false_alarm_unit(drift)}"
+    said = f"{', '.join(sides)}: {_meaning(drift['pd'], entry)}"
+    return f"At the false alarms of {drift['reference']}, {rate}: {said}."
 
 
 def _meaning(change_at_own: float | None, entry: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from irstd_edge.benchmarks.figures import (
 )
 from irstd_edge.benchmarks.limits import LOWER_IS_BETTER, Limits
 from irstd_edge.benchmarks.limits import load_limits as load_limits
-from irstd_edge.benchmarks.subject import Subject
+from irstd_edge.benchmarks.subject import Subject, subject_of
 from irstd_edge.benchmarks.verdict import Check, Verdict
 
 
@@ -61,7 +61,7 @@ def _floor_checks(result: Result, limits: Mapping[str, float]) -> Iterator[Check
     for variant in result.measured:
         if (variant.name, variant.runtime) in references:
             continue
-        subject = Subject("floor", result.model, variant.name, variant.runtime)
+        subject = subject_of("floor", result, variant.name, variant.runtime)
         for name, limit in limits.items():
             if not _is_inapplicable(variant, name):
                 yield _floor_check(subject, variant, name, limit)
@@ -87,30 +87,44 @@ def _floor_check(subject: Subject, variant: Variant, name: str, limit: float) ->
 def _baseline_checks(
     result: Result, new: Bench, old: Bench, limits: Mapping[str, float]
 ) -> Iterator[Check]:
-    earlier = old.counterpart(new, result)
+    earlier = old.counterpart(result)
+    sizes = (earlier.input if earlier else (), result.input)
     for variant in result.measured:
-        subject = Subject("baseline", result.model, variant.name, variant.runtime)
+        subject = subject_of("baseline", result, variant.name, variant.runtime)
         known = earlier.like(variant) if earlier else None
         if earlier is None or known is None:
             yield subject.skip("entry", "the baseline has not measured it")
             continue
-        yield _speed_check(subject, known, variant, limits["fps_ratio"], new.same_machine(old))
+        incomparable = _incomparable(sizes, (known, variant), new.same_machine(old))
+        yield _speed_check(subject, known, variant, limits["fps_ratio"], incomparable)
         states = tuple(states_of(each, variant.name, variant.runtime) for each in (earlier, result))
         yield from _accuracy_checks(subject, known, variant, states, limits)
     for variant in earlier.measured if earlier else ():
         if result.like(variant) is None:
-            subject = Subject("baseline", result.model, variant.name, variant.runtime)
+            subject = subject_of("baseline", result, variant.name, variant.runtime)
             yield subject.skip("entry", "it is in the baseline but was not measured now")
 
 
-def _speed_check(
-    subject: Subject, old: Variant, new: Variant, limit: float, same_machine: bool
-) -> Check:
+def _incomparable(
+    sizes: tuple[tuple[float, ...], ...], sides: tuple[Variant, Variant], same_machine: bool
+) -> str | None:
+    """Why the speeds of two benches say nothing of each other."""
+    was, now = ("x".join(f"{side:g}" for side in size[-2:]) for size in sizes)
+    old, new = sides
     if not same_machine:
-        return subject.skip("fps_ratio", "the baseline is from another machine")
+        return "the baseline is from another machine"
+    if sizes[0] != sizes[1]:
+        return f"the baseline was timed at {was}, this at {now}"
     if old.batch != new.batch:
-        why = f"the baseline was timed in batches of {old.batch}, this in batches of {new.batch}"
-        return subject.skip("fps_ratio", why)
+        return f"the baseline was timed in batches of {old.batch}, this in batches of {new.batch}"
+    return None
+
+
+def _speed_check(
+    subject: Subject, old: Variant, new: Variant, limit: float, incomparable: str | None
+) -> Check:
+    if incomparable:
+        return subject.skip("fps_ratio", incomparable)
     if not old.fps or new.fps is None:
         return subject.skip("fps_ratio", "the speed was not measured on both sides")
     ratio = new.fps / old.fps
@@ -152,13 +166,13 @@ def _finds_nothing(result: Result) -> Iterator[Check]:
         why = "the data has no targets; bench on labelled frames"
         if accuracy.targets:
             why = f"finds none of {accuracy.targets} targets; give a detector that was trained"
-        subject = Subject("gate", result.model, variant.name, variant.runtime)
+        subject = subject_of("gate", result, variant.name, variant.runtime)
         yield subject.check("empty", False, why)
 
 
 def _nothing_checked(result: Result) -> Check:
     why = "nothing to judge: no drift entry, no floor, no comparable baseline of a measured variant"
-    return Subject("gate", result.model).check("empty", False, f"{why}; bench with --data")
+    return subject_of("gate", result).check("empty", False, f"{why}; bench with --data")
 
 
 def _general_checks(new: Bench, old: Bench | None, limits: Limits) -> Iterator[Check]:
@@ -171,5 +185,5 @@ def _general_checks(new: Bench, old: Bench | None, limits: Limits) -> Iterator[C
     models = {result.model for result in new.results}
     for result in old.results if old else ():
         if result.model not in models:
-            gone = Subject("baseline", result.model)
+            gone = subject_of("baseline", result)
             yield gone.skip("entry", "the model is in the baseline but not in the bench")

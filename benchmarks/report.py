@@ -12,6 +12,7 @@ from irstd_edge.benchmarks.report_model import model_section
 from irstd_edge.benchmarks.report_page import Html, element, joined, page, table
 from irstd_edge.benchmarks.report_pictures import Picture, pictures_section
 from irstd_edge.benchmarks.schema import check_bench
+from irstd_edge.benchmarks.verdict import named
 from irstd_edge.edge.files import write_atomic
 from irstd_edge.edge.types import IrstdError
 
@@ -134,7 +135,7 @@ def _check_row(check: Mapping[str, Any]) -> list[str]:
         str(check["name"]),
         element("span", state, class_=f"pill {state}"),
         element("span", str(check["why"]), class_="why"),
-        str(check.get("model") or ""),
+        named(str(check.get("model") or ""), check.get("place")) or "",
         variant,
     ]
 

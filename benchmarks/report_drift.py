@@ -7,7 +7,7 @@ from typing import Any
 
 from irstd_edge.benchmarks.buckets import AREA_EDGES_PX, SCR_EDGES, range_name, ranges_of
 from irstd_edge.benchmarks.comparison import fixed, signed
-from irstd_edge.benchmarks.equal_fa import equal_fa_words
+from irstd_edge.benchmarks.equal_fa import equal_fa_words, false_alarm_unit
 from irstd_edge.benchmarks.report_charts import score_chart
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
 from irstd_edge.benchmarks.report_svg import swatch
@@ -38,7 +38,8 @@ def _drift_words(drift: Mapping[str, Any]) -> str:
         if drift[key] is not None
     ]
     if drift["fa_per_mpx"] is not None:
-        parts.append(f"false alarms {signed(drift['fa_per_mpx'], 2)} px per Mpx")
+        unit = false_alarm_unit(drift)
+        parts.append(f"false alarms {signed(drift['fa_per_mpx'], 2)} {unit}")
     lost, gained = drift["targets_lost"], drift["targets_gained"]
     parts.append(f"{lost} lost and {gained} gained of {len(drift['targets'])} targets")
     if drift["p_value"] is not None:

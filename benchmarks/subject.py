@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from irstd_edge.benchmarks.bench_file import Result
 from irstd_edge.benchmarks.figures import Figure, is_within, worst
 from irstd_edge.benchmarks.limits import LOWER_IS_BETTER
 from irstd_edge.benchmarks.verdict import Check
@@ -18,11 +19,14 @@ class Subject:
     model: str | None = None
     variant: str | None = None
     runtime: str | None = None
+    place: int | None = None
+    """Of its bundle among several of the model."""
 
     def check(self, name: str, passed: bool, why: str, **values: float | None) -> Check:
         """One check, named as in gate.toml."""
         title = f"{self.section}.{name}"
-        return Check(title, self.model, self.variant, self.runtime, passed, why, **values)
+        who = (self.model, self.variant, self.runtime)
+        return Check(title, *who, passed, why, place=self.place, **values)
 
     def skip(self, name: str, why: str) -> Check:
         """A check that could not be made."""
@@ -43,3 +47,10 @@ class Subject:
         shown = "" if None in sides else "{:.4g} -> {:.4g}: ".format(*sides)
         why = f"{shown}{change:+.4g}, {bound} allowed {limit:+.4g}"
         return self.check(name, is_within(change, limit, name), why, **values)
+
+
+def subject_of(
+    section: str, result: Result, variant: str | None = None, runtime: str | None = None
+) -> Subject:
+    """A bundle of a bench, or one of its variants."""
+    return Subject(section, result.model, variant, runtime, result.place)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from irstd_edge.benchmarks.bench_file import Drift, Result, TargetRow, Variant, bench_from_json
 from irstd_edge.benchmarks.speed import SpeedUp, speed_up_of
-from irstd_edge.benchmarks.verdict import Check, Verdict
+from irstd_edge.benchmarks.verdict import Check, Verdict, named
 
 SAME_SPEED = 0.05
 """A gain that may be smaller than this is none: not worth the risk of rounding."""
@@ -34,12 +34,17 @@ def _summary(result: Result, verdict: Verdict) -> str:
     candidate, entry = max(pairs, key=lambda pair: pair[0].fps or 0.0)
     rival = _fastest_rival(result, candidate, verdict)
     up, name = _speed_up(rival, candidate), _name(rival, candidate)
-    failed = [c for c in verdict.checks if not c.passed and c.model in (None, result.model)]
+    failed = [c for c in verdict.checks if not c.passed and _is_about(c, result)]
     own = [c for c in failed if c.variant is None or _is_of(c, candidate)]
     own.sort(key=lambda c: not _is_of(c, candidate))
     speed, advice = _speed_words(up, name), _advice(up, name, own)
     others = "" if own else _others_words(failed)
     return f"{_who(result, candidate)} {_targets_words(entry)}, {speed}: {advice}{others}"
+
+
+def _is_about(check: Check, result: Result) -> bool:
+    """Of this bundle, of its model, or of the bench as a whole."""
+    return check.model in (None, result.model) and check.place in (None, result.place)
 
 
 def _is_of(check: Check, variant: Variant) -> bool:
@@ -59,7 +64,7 @@ def _unjudged(result: Result, verdict: Verdict) -> str:
     """Speed alone, where it was measured."""
     cheaper = [v for v in result.measured if _is_integer(v) and v.fps]
     if not cheaper:
-        return f"{result.model}: no drift was measured; bench with --data"
+        return f"{named(result.model, result.place)}: no drift was measured; bench with --data"
     candidate = max(cheaper, key=lambda variant: variant.fps or 0.0)
     rival = _fastest_rival(result, candidate, verdict)
     speed = _speed_words(_speed_up(rival, candidate), _name(rival, candidate))
@@ -67,7 +72,8 @@ def _unjudged(result: Result, verdict: Verdict) -> str:
 
 
 def _who(result: Result, candidate: Variant) -> str:
-    return f"{result.model}: {candidate.name.upper()} on {candidate.runtime}"
+    who = named(result.model, result.place)
+    return f"{who}: {candidate.name.upper()} on {candidate.runtime}"
 
 
 def _is_integer(variant: Variant) -> bool:
@@ -79,7 +85,7 @@ def _fastest_rival(result: Result, candidate: Variant, verdict: Verdict) -> Vari
     failed = {
         (check.variant, check.runtime)
         for check in verdict.checks
-        if not check.passed and check.model == result.model
+        if not check.passed and check.model and _is_about(check, result)
     }
     rivals = [
         variant

@@ -272,6 +272,6 @@ def print_verdict(verdict: Verdict, sentences: Sequence[str], console: Console) 
         console.print(Text(sentence))
     for check in verdict.checks:
         if check.state != "passed":
-            parts = (check.state, check.name, check.model, check.variant, check.runtime)
+            parts = (check.state, check.name, check.who, check.variant, check.runtime)
             why = check.why if not check.passed else check.why.removeprefix("skipped: ")
             console.print(Text(f"{' '.join(part for part in parts if part)}: {why}"))

@@ -26,6 +26,13 @@ class Check:
     reference: float | None = None
     candidate: float | None = None
     limit: float | None = None
+    place: int | None = None
+    """Of the model's bundle among those of the bench, from 1; None where it is the only one."""
+
+    @property
+    def who(self) -> str | None:
+        """The model, and which of several bundles."""
+        return named(self.model, self.place)
 
     @property
     def skipped(self) -> bool:
@@ -36,6 +43,11 @@ class Check:
     def state(self) -> str:
         """passed, skipped or FAILED."""
         return "FAILED" if not self.passed else "skipped" if self.skipped else "passed"
+
+
+def named(model: str | None, place: int | None) -> str | None:
+    """A model in words: `p2p`, or `p2p #2` for the second of its bundles."""
+    return model if place is None else f"{model} #{place}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
             {
                 "name": check.name,
                 "model": check.model,
+                "place": check.place,
                 "variant": check.variant,
                 "runtime": check.runtime,
                 "reference": check.reference,
@@ -79,7 +92,7 @@ def verdict_as_markdown(verdict: Verdict, sentences: Sequence[str] = ()) -> str:
     lines += [line for sentence in sentences for line in (sentence, "")]
     lines += ["| state | model | variant | check | why |", "|---|---|---|---|---|"]
     for check in sorted(verdict.checks, key=lambda check: check.passed):
-        where = (check.model, _variant_of(check), check.name, check.why)
+        where = (check.who, _variant_of(check), check.name, check.why)
         cells = [_as_text(cell or "") for cell in where]
         lines.append(f"| {check.state} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -101,7 +114,7 @@ def verdict_as_junit(verdict: Verdict) -> str:
         skipped=str(sum(check.state == "skipped" for check in verdict.checks)),
     )
     for check in verdict.checks:
-        place = " ".join(filter(None, (check.model, _variant_of(check)))) or "gate"
+        place = " ".join(filter(None, (check.who, _variant_of(check)))) or "gate"
         case = ET.SubElement(suite, "testcase", classname=place, name=check.name)
         if check.state == "passed":
             continue

@@ -24,17 +24,25 @@ class FakeQuantize(nn.Module):
     zero_point: Tensor
 
     def __init__(
-        self, limit: Tensor, axis: int | None = None, *, never_negative: bool = False
+        self,
+        limit: Tensor,
+        axis: int | None = None,
+        *,
+        levels: int = LEVELS,
+        never_negative: bool = False,
     ) -> None:
-        """`limit`: what 127 stands for; a scalar, or (C,) along `axis` of the tensor.
+        """`limit`: what `levels` stands for; a scalar, or (C,) along `axis` of the tensor.
 
+        `levels`: of a tensor with an axis, the highest step that is ever taken, also once training
+        has moved what is rounded.
         `never_negative`: whether a runtime with unsigned 8 bit may round to 0..255 half scales.
         """
         super().__init__()
         self.axis = axis
+        self.levels = levels
         self.never_negative = never_negative
         self.by_half_steps = False
-        scale = (limit.detach().float() / LEVELS).clamp_min(MIN_SCALE)
+        scale = (limit.detach().float() / levels).clamp_min(MIN_SCALE)
         self.register_buffer("scale", scale)
         self.register_buffer("zero_point", torch.zeros_like(scale, dtype=torch.int32))
 
@@ -50,7 +58,8 @@ class FakeQuantize(nn.Module):
             )
         # Weights keep to the symmetric range: -128 has no mirror image, and overflows where
         # pairs of products are added up in 16 bit.
-        limit = (LEVELS * self.scale).reshape([-1 if i == self.axis else 1 for i in range(x.ndim)])
+        shape = [-1 if i == self.axis else 1 for i in range(x.ndim)]
+        limit = (self.levels * self.scale).reshape(shape)
         return torch.fake_quantize_per_channel_affine(
             x.clamp(-limit, limit), self.scale, self.zero_point, self.axis, -LEVELS - 1, LEVELS
         )

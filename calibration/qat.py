@@ -1,10 +1,11 @@
 """Quantization-aware training: the weights learn to live with their rounding.
 
-A short one, on whole frames, towards what the float network says of the same frame, near targets
-as much as far from them; labels only say where targets are. Steps take turns between the two
-roundings that the graphs get: signed steps, as on TensorRT, and half steps of what is never
-negative, as on a CPU. The ranges stay as calibrated, so that a few steps on mild frames cannot cut
-off the brightest targets.
+A short one, on frames hardly changed (crops of 256x256, at which the networks were trained;
+smaller frames are filled up at their borders), towards what the float network says of the same
+frame, near targets as much as far from them; labels only say where targets are. Steps take turns
+between the two roundings that the graphs get: signed steps, as on TensorRT, and half steps of what
+is never negative, as on a CPU. The ranges stay as calibrated, so that a few steps on mild frames
+cannot cut off the brightest targets.
 """
 
 from __future__ import annotations
@@ -79,7 +80,6 @@ def train_quantized(
     optimizer = torch.optim.AdamW(student.parameters(), recipe.lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
     torch.manual_seed(seed)
-    # Whole frames, hardly changed: both networks pool over all they see.
     batches = partial(epoch_crops, frames, CLOSE, batch_size=recipe.batch_size, seed=seed)
     done = 0
     for epoch in range(recipe.epochs):

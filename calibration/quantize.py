@@ -159,5 +159,5 @@ def _fake_quantize(quantizer: SymmetricQuantizer, weight_levels: int) -> FakeQua
     if not quantizer.per_channel:
         return FakeQuantize(limit.reshape(()), never_negative=not quantizer.signed)
     axis = max(range(limit.ndim), key=lambda index: limit.shape[index])
-    # Weights alone have a scale per channel; the wider range leaves the outer steps unused.
-    return FakeQuantize(limit.reshape(-1) * (LEVELS / weight_levels), axis)
+    # Weights alone have a scale per channel.
+    return FakeQuantize(limit.reshape(-1), axis, levels=weight_levels)

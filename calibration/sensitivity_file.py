@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from irstd_edge.benchmarks.schema import SENSITIVITY
 from irstd_edge.calibration.sensitivity import LayerError, layer_error_of, sensitivity
-from irstd_edge.calibration.subset import Progress
+from irstd_edge.calibration.subset import Progress, fingerprint
 from irstd_edge.edge.bundle import VARIANTS, Bundle
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.files import read_bytes
@@ -21,16 +23,17 @@ def sensitivity_to_file(
 ) -> tuple[LayerError, ...]:
     """Measure every layer on the held-out frames of `data`, and write `out` after each.
 
-    Where `out` holds a part of the same bundle's layers, they are not measured again. Raises
-    IrstdError where it holds anything else, or no frame is held out.
+    Where `out` holds a part of the same bundle's layers on the same frames, they are not measured
+    again. Raises IrstdError where it holds anything else, or no frame is held out.
     """
-    known = {error.layer: error for error in _known(out, bundle)}
     samples = [s for s in open_dataset(data, "val").samples() if isinstance(s, Sample)]
+    subject = {"schema": SENSITIVITY, "bundle": bundle.sha256, "frames": _digest(samples)}
+    known = {error.layer: error for error in _known(out, subject)}
     done = list(known.values())
 
     def keep(error: LayerError) -> None:
         done.append(error)
-        write_json(out, _record(bundle, done))
+        write_json(out, _record(subject, done))
 
     errors = sensitivity(
         _graph(bundle, "fp32"),
@@ -41,8 +44,19 @@ def sensitivity_to_file(
         keep=keep,
         progress=progress,
     )
-    write_json(out, _record(bundle, errors))
+    write_json(out, _record(subject, errors))
     return errors
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    """Of the frames and of what is true of them."""
+    digest = sha256()
+    for sample in samples:
+        name, counts = fingerprint(sample.frame)
+        mask = b"" if sample.mask is None else sample.mask.tobytes()
+        for part in (name.encode(), counts.encode(), sample.points.tobytes(), mask):
+            digest.update(sha256(part).digest())
+    return digest.hexdigest()
 
 
 def _graph(bundle: Bundle, variant: str) -> bytes:
@@ -51,19 +65,19 @@ def _graph(bundle: Bundle, variant: str) -> bytes:
     return read_bytes(path)
 
 
-def _record(bundle: Bundle, errors: Any) -> dict[str, Any]:
-    layers = [error.record() for error in errors]
-    return {"schema": SENSITIVITY, "bundle": bundle.sha256, "layers": layers}
+def _record(subject: Mapping[str, str], errors: Any) -> dict[str, Any]:
+    return {**subject, "layers": [error.record() for error in errors]}
 
 
-def _known(path: Path, bundle: Bundle) -> list[LayerError]:
+def _known(path: Path, subject: Mapping[str, str]) -> list[LayerError]:
     if not path.exists():
         return []
     value = read_json(path, "what each layer costs")
     if not isinstance(value, dict) or value.get("schema") != SENSITIVITY:
         raise IrstdError(f"{path}: holds something else: choose another --out")
-    if value.get("bundle") != bundle.sha256:
-        raise IrstdError(f"{path}: is of another bundle: choose another --out")
+    for what, words in (("bundle", "another bundle"), ("frames", "other frames")):
+        if value.get(what) != subject[what]:
+            raise IrstdError(f"{path}: is of {words}: choose another --out")
     try:
         return [layer_error_of(record) for record in value["layers"]]
     except (IrstdError, KeyError, TypeError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import tempfile
 from collections.abc import Sequence
@@ -104,7 +105,7 @@ def quantize_to_bundle(
     bundle freezes; None for that of the weights.
     Raises IrstdError where no layers hold the drop, and writes nothing then.
     """
-    _check(method, out)
+    _check(method, epochs, max_drop, out)
     how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
     case = _case(weights, data, frames, seed, normalise, progress)
     recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
@@ -141,9 +142,13 @@ def quantize_to_bundle(
     return write_bundle(out, manifest, {**graphs, **golden})
 
 
-def _check(method: str, out: Path) -> None:
+def _check(method: str, epochs: int | None, max_drop: float | None, out: Path) -> None:
     if method not in METHODS:
         raise IrstdError(f"--method: {method!r} is not one of {', '.join(METHODS)}")
+    if method == "ptq" and epochs is not None:
+        raise IrstdError("--epochs: ptq trains nothing; leave it out, or take --method qat")
+    if max_drop is not None and not 0 <= max_drop < math.inf:
+        raise IrstdError(f"--max-drop: {max_drop:g} is no drop; give points of F1, 0 or more")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
         # write_bundle refuses it too, but only after minutes of work.
         raise IrstdError(f"{out}: the folder is not empty: remove it or choose another name")

@@ -51,11 +51,19 @@ def read_pages(path: Path, bit_depth: int | None = None) -> Iterator[Frame]:
 
 
 def read_mask(path: Path) -> BoolArray:
-    """Read a mask (H, W): true above half of full scale (127 of 255). Raises IrstdError."""
+    """Read a mask (H, W): true above half of full scale (127 of 255). Raises IrstdError.
+
+    One that holds something, and nothing above that half, is numbered or of another range: taken
+    as it is, every target of it would be lost without a word.
+    """
     counts = one_channel(path, _first(path))
-    if counts.max() == 1:
-        raise IrstdError(f"{path}: holds 0 and 1 where a mask holds 0 and 255: multiply it by 255")
-    return np.asarray(counts > np.iinfo(counts.dtype).max // 2)
+    full, most = np.iinfo(counts.dtype).max, int(counts.max())
+    if 0 < most <= full // 2:
+        raise IrstdError(
+            f"{path}: holds 0 to {most} where a mask of {counts.dtype.itemsize * 8} bits holds 0 "
+            f"and {full}: write {full} for every pixel of a target"
+        )
+    return np.asarray(counts > full // 2)
 
 
 def png_of(counts: CountArray | BoolArray) -> bytes:

@@ -42,6 +42,9 @@ from irstd_edge.edge.types import (
 if TYPE_CHECKING:
     import torch
 
+OUT_OF_MEMORY = "allocate memory"
+"""In what torch says on a CPU; its class is that of many other faults."""
+
 
 class Runner:
     """A network ready to run. Close it, or use it as a `with` block, to free what it holds."""
@@ -221,8 +224,15 @@ def torch_runner(module: torch.nn.Module, spec: ModelSpec, variant: str = "fp32"
     device = torch.device("cpu") if weight is None else weight.device
 
     def infer(batch: FloatArray) -> list[FloatArray]:
-        with torch.inference_mode():
-            outputs = module(torch.from_numpy(batch).to(device))
+        try:
+            with torch.inference_mode():
+                outputs = module(torch.from_numpy(batch).to(device))
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and OUT_OF_MEMORY not in str(error):
+                raise
+            raise MemoryError(
+                f"{spec.name} on frames of {'x'.join(map(str, batch.shape[2:]))}"
+            ) from error
         parts = outputs if isinstance(outputs, tuple | list) else (outputs,)
         return [part.float().cpu().numpy() for part in parts]
 

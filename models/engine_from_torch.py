@@ -21,10 +21,13 @@ from irstd_edge.edge.engine_plan import EnginePlan
 from irstd_edge.edge.gpu import this_gpu
 from irstd_edge.edge.runtimes import INPUT
 from irstd_edge.edge.types import IrstdError, MachineError, ModelSpec
-from irstd_edge.models import create_model
+from irstd_edge.models.mshnet import MSHNet
+from irstd_edge.models.weights import network_of
 
 NAME = "torch-tensorrt"
 MODULES = ("torch_tensorrt", "tensorrt")
+PARAMETERS = (".weight", ".bias", ".gain")
+"""How the names of a network's parameters end, in a graph too."""
 
 
 class Framed(nn.Module):
@@ -108,11 +111,16 @@ def module_of(graph: Path, spec: ModelSpec) -> Framed:
         item.name: torch.from_numpy(numpy_helper.to_array(item).copy())
         for item in onnx.load(graph, load_external_data=False).graph.initializer
     }
-    net = create_model(spec.name).eval().deploy()
+    net = network_of(spec.name, stored).eval().deploy()
+    if isinstance(net, MSHNet) and any(name.endswith(".gain") for name in stored):
+        net.free_scales()  # gives it the gains that an equalised graph has
     wanted = net.state_dict()
     wrong = [n for n, t in wanted.items() if n not in stored or stored[n].shape != t.shape]
     if wrong:
         raise IrstdError(f"{graph}: is no graph of {spec.name}: it lacks {wrong[0]}: quantize it")
+    more = [n for n in stored if n.endswith(PARAMETERS) and n not in wanted]
+    if more:
+        raise IrstdError(f"{graph}: is no graph of {spec.name}: it has {more[0]}: quantize it")
     net.load_state_dict({name: stored[name] for name in wanted})
     return Framed(net).eval()
 

@@ -115,11 +115,17 @@ class Learner:
         if isinstance(self.inner, P2P):
             frames, points = self.fabric.to_device(point_batch(crops))
             heatmap, geometry = self.net(_channels_last(frames))
-            return point_loss(heatmap, geometry, points)
+            return point_loss(heatmap, geometry, points, self._mean_count)
         frames, masks = self.fabric.to_device(mask_batch(crops))
         outputs = self.net.forward_all(_channels_last(normalise(frames)))
         name, share = self.recipe.loss, self.recipe.final_share
         return multi_scale_loss(outputs, masks, name=name, warm=warm, final_share=share)
+
+    @torch.no_grad()
+    def _mean_count(self, count: Tensor) -> Tensor:
+        mean = self.fabric.all_reduce(count)
+        assert isinstance(mean, Tensor)
+        return mean
 
     @torch.no_grad()
     def _move_average(self, decay: float) -> None:

@@ -126,7 +126,14 @@ def multi_scale_loss(
     return final_share * final + (1 - final_share) * torch.stack(scales).mean()
 
 
-def focal_heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
+def of_one_process(count: Tensor) -> Tensor:
+    """Return a count of a batch that no other process has a part of."""
+    return count
+
+
+def focal_heatmap_loss(
+    logits: Tensor, target: Tensor, mean_count: Callable[[Tensor], Tensor] = of_one_process
+) -> Tensor:
     """Return the penalty-reduced focal loss of (N, 1, h, w), per target of the batch.
 
     Zhou et al., "Objects as Points", 2019, equation 1, with alpha 2 and beta 4.
@@ -137,16 +144,28 @@ def focal_heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
     positive = (target == 1).float()
     hit = (1 - p) ** 2 * F.logsigmoid(logits) * positive
     miss = (1 - target) ** 4 * p**2 * F.logsigmoid(-logits) * (1 - positive)
-    return -(hit + miss).sum() / positive.sum().clamp_min(1)
+    return -(hit + miss).sum() / _at_least_one(mean_count(positive.sum()))
 
 
-def point_loss(heatmap: Tensor, geometry: Tensor, target: Tensor) -> Tensor:
+def _at_least_one(count: Tensor) -> Tensor:
+    """Return a count to divide by; between processes a mean of less than one is no zero."""
+    return torch.where(count > 0, count, torch.ones_like(count))
+
+
+def point_loss(
+    heatmap: Tensor,
+    geometry: Tensor,
+    target: Tensor,
+    mean_count: Callable[[Tensor], Tensor] = of_one_process,
+) -> Tensor:
     """Return the loss of p2p: heatmap, offsets and log sigma.
 
-    `target` is (N, 5, h, w): heatmap, dx, dy, log sigma, and 1 where those three apply.
+    `target` is (N, 5, h, w): heatmap, dx, dy, log sigma, and 1 where those three apply. Sums are
+    divided by counts of the whole batch: `mean_count` gives the mean of a count over the processes
+    that share it, and their gradients' mean is then that of one process.
     """
     where = target[:, 4:]
-    count = where.sum().clamp_min(1)
+    count = _at_least_one(mean_count(where.sum()))
     error = F.smooth_l1_loss(geometry.float(), target[:, 1:4], beta=0.25, reduction="none") * where
     place, scale = error[:, :2].sum() / count, error[:, 2:].sum() / count
-    return focal_heatmap_loss(heatmap, target[:, :1]) + place + 0.2 * scale
+    return focal_heatmap_loss(heatmap, target[:, :1], mean_count) + place + 0.2 * scale

@@ -37,6 +37,8 @@ class State:
     """Whether the run started from given weights."""
     start: dict[str, Tensor] = field(default_factory=dict)
     """These, where the recipe keeps a share of them."""
+    parent: str | None = None
+    """Their file's sha256; None for a run from scratch."""
 
 
 def identity_of(spec: ModelSpec, samples: Sequence[Sample], recipe: Recipe, seed: int) -> str:
@@ -53,6 +55,7 @@ def _check(state: State) -> None:
     """Raise TypeError where a field of the file is not what it should be."""
     kinds: dict[str, Any] = {"epoch": int, "best": float | int, "lines": list, "fine_tunes": bool}
     kinds |= {"net": dict, "average": dict, "optimizer": dict, "start": dict}
+    kinds |= {"parent": str | None}
     for name, kind in kinds.items():
         if not isinstance(getattr(state, name), kind):
             raise TypeError(name)

@@ -19,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from irstd_edge.edge.files import sole_writer, write_atomic
+from irstd_edge.edge.files import sha256_of, sole_writer, write_atomic
 from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
 from irstd_edge.models import create_model, spec_of
 from irstd_edge.models.batches import Labelled, labelled, steps_per_epoch
@@ -78,6 +78,7 @@ def train(
     not finite.
     """
     _check(model, samples, out, seed, resume)
+    _check_labels(samples, recipe)
     if recipe.start_share and weights is None and not resume:
         raise IrstdError(f"--weights: this recipe goes on from weights; add --weights {model}")
     fabric = launch(device, partial=recipe.loss == "sls" and recipe.warm > 0)
@@ -87,9 +88,10 @@ def train(
     with sole_writer(out) if fabric.is_global_zero else nullcontext():
         _check_out(out, resume)
         state = read_state(out / CHECKPOINT, identity, fabric.device) if resume else None
+        parent = _parent(weights, state)
         learner = _learner(model, recipe, seed, fabric, weights, state)
         frames = [labelled(sample, spec.input) for sample in samples]
-        run = _Run(spec, out, identity, learner, state)
+        run = _Run(spec, out, identity, learner, state, parent)
         every = validate_every or max(5, recipe.epochs // 12)
         for epoch in range(run.epoch, recipe.epochs):
             loss, frames_per_s = _timed(learner, frames, epoch)
@@ -113,6 +115,16 @@ def _check(model: str, samples: Sequence[Sample], out: Path, seed: int, resume: 
     _check_out(out, resume)
 
 
+def _check_labels(samples: Sequence[Sample], recipe: Recipe) -> None:
+    """Without a mask every target would be taught as background."""
+    bare = [sample.frame.name for sample in samples if sample.mask is None]
+    if bare and recipe.loss != "points":
+        raise IrstdError(
+            f"--data: {bare[0]} has no mask, and this network learns from masks; give masks, or "
+            "train p2p, which learns from points"
+        )
+
+
 def _check_out(out: Path, resume: bool) -> None:
     if not resume and (out / CHECKPOINT).exists():
         raise IrstdError(f"{out}: holds a run; add --resume to go on with it, or choose another")
@@ -132,6 +144,19 @@ def _check_batch(model: str, recipe: Recipe, processes: int) -> None:
         why = "this recipe lays the crops of each process side by side"
     if why and batch_size == processes:
         raise IrstdError(f"--batch-size: {why}, and one is too few; give at least {2 * processes}")
+
+
+def _parent(weights: Path | None, state: State | None) -> str | None:
+    """Return the sha256 of the weights that the run started from. Raises IrstdError for others."""
+    given = None if weights is None else sha256_of(weights)
+    if state is None:
+        return given
+    if given not in (None, state.parent):
+        raise IrstdError(
+            "--weights: this run did not start from them, and goes on from its own; leave "
+            "--weights out, or start anew in another --out"
+        )
+    return state.parent
 
 
 def _learner(
@@ -166,9 +191,16 @@ class _Run:
     """What a run has to show so far, and the files that hold it."""
 
     def __init__(
-        self, spec: ModelSpec, out: Path, identity: str, learner: Learner, state: State | None
+        self,
+        spec: ModelSpec,
+        out: Path,
+        identity: str,
+        learner: Learner,
+        state: State | None,
+        parent: str | None,
     ) -> None:
         self.spec, self.out, self.identity, self.learner = spec, out, identity, learner
+        self.parent = parent
         self.epoch = state.epoch if state else 0
         self.best = state.best if state else -math.inf
         self.lines = list(state.lines) if state else []
@@ -221,4 +253,5 @@ class _Run:
             optimizer=self.learner.optimizer.state_dict(),
             fine_tunes=self.learner.fine_tunes,
             start=self.learner.start,
+            parent=self.parent,
         )

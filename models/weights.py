@@ -115,13 +115,19 @@ def spec_to_train(model: str, weights: Path | None, normalisation: str | None) -
     return with_normalisation(of_start, normalisation)
 
 
-def model_from_state(model: str, state: Mapping[str, Tensor], path: Path) -> MSHNet | P2P:
-    """Return the network that these weights fit. Raises IrstdError naming what does not fit."""
+def network_of(model: str, state: Mapping[str, Tensor]) -> MSHNet | P2P:
+    """Return a fresh network of the layers that these weights are for."""
     net: MSHNet | P2P = create_model(model)
     head = state.get("output_0.weight")
     if model == "mshnet" and head is not None and head.shape[2:] == (3, 3):
         # A variant with 3x3 heads exists; the file says which it is.
         net = MSHNet(head_size=3)
+    return net
+
+
+def model_from_state(model: str, state: Mapping[str, Tensor], path: Path) -> MSHNet | P2P:
+    """Return the network that these weights fit. Raises IrstdError naming what does not fit."""
+    net = network_of(model, state)
     try:
         net.load_state_dict(dict(state))
     except RuntimeError as error:

@@ -87,6 +87,67 @@ def test_eval_under_sensor_faults_and_their_picture(scenes: Path, tmp_path: Path
     refused(
         irstd_edge("eval", "p2p", "--data", scenes, "--picture", "x.png"), "--picture", "faults"
     )
+    (tmp_path / "file").touch()
+    options = ("--data", scenes, "--faults", "--picture", tmp_path / "file" / "x.png")
+    refused(irstd_edge("eval", "p2p", *options), "x.png: cannot be written")
+
+
+@pytest.mark.parametrize("threshold", ["0", "1", "1.5", "nan"])
+def test_a_threshold_is_a_probability(scenes: Path, threshold: str) -> None:
+    options = ("--threshold", threshold, "--json", "-")
+    for run in (
+        irstd_edge("eval", "p2p", "--data", scenes, *options),
+        irstd_edge("predict", "p2p", scenes / "images", *options),
+    ):
+        refused(run, f"--threshold: {threshold} is not between 0 and 1")
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+from irstd_edge.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "p2p", "--data", "DATA", "--out", "run"), "train: needs torch: pip install"),
+        (
+            ("import-weights", "x.tar", "--model", "p2p", "--out", "w"),
+            "import-weights: needs torch",
+        ),
+        (("bench",), "bench: needs torch: pip install 'irstd-edge[train]', or give bundles"),
+        (("eval", "p2p", "--data", "DATA"), "p2p: needs torch: pip install"),
+        (("demo",), "demo: needs torch"),
+    ],
+)
+def test_a_device_without_torch_says_what_is_missing(
+    scenes: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    given = [str(scenes) if each == "DATA" else each for each in arguments]
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *given],
+        cwd=tmp_path,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (run.returncode, run.stdout) == (3, ""), run.stderr
+    assert words in run.stderr and "fault of ours" not in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_that_closes_is_no_failed_gate() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "irstd_edge.cli", "doctor", "--json", "-"]
+    run = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(write)
+    assert run.returncode == 141
+    assert "Traceback" not in run.stderr and "fault" not in run.stderr
 
 
 def test_counts_are_stretched_by_the_policy_that_was_chosen(
@@ -121,6 +182,19 @@ def test_predict_gives_a_line_a_frame_and_overlays(scenes: Path, tmp_path: Path)
         assert set(detection) == {"row", "col", "score", "area_px"}
         assert 0 <= detection["row"] < 64 and 0 <= detection["col"] < 96
     assert sorted(path.stem for path in out.iterdir()) == names
+
+
+def test_frames_of_one_name_are_not_mixed_up(scenes: Path, tmp_path: Path) -> None:
+    images = sorted((scenes / "images").iterdir())
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0001.png").write_bytes(images[0].read_bytes())
+    out = tmp_path / "found"
+    run = irstd_edge("predict", "p2p", tmp_path / "a", tmp_path / "b", "--overlay", "--out", out)
+    refused(run, str(tmp_path / "b" / "0001.png"), "called 0001", str(tmp_path / "a"))
+    assert not out.exists()
+    refused(irstd_edge("predict", "p2p", tmp_path / "a", "--out", out), "--out: add --overlay")
+    refused(irstd_edge("predict", "p2p", tmp_path / "a", "--overlay"), "--overlay", "add --out")
 
 
 def test_large_frames_run_by_tiles(scenes: Path) -> None:

@@ -26,7 +26,7 @@ def curve(frames: Sequence[Scores], own: float = 0.5) -> Curve:
         counts.append(np.stack([hit | none, hit, none, none], axis=1).astype(np.int64))
         counts[-1][:, 0] += false
     pixels = [SHAPE[0] * SHAPE[1]] * len(frames)
-    return curve_of(counts, pixels, [1] * len(frames), own, of_masks=False)
+    return curve_of(counts, pixels, [1] * len(frames), [1] * len(frames), own, of_masks=False)
 
 
 def compare(reference: Curve, candidate: Curve) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def mask_curve(alarm_px: Sequence[int]) -> Curve:
     found = (thresholds < 0.999).astype(np.int64)
     false = np.select([thresholds < 0.6, thresholds < 0.99], alarm_px, 0)
     counts = [np.stack([found + (false > 0), found, found, false], axis=1)] * 20
-    return curve_of(counts, [10_000] * 20, [1] * 20, 0.5, of_masks=True)
+    return curve_of(counts, [10_000] * 20, [1] * 20, [1] * 20, 0.5, of_masks=True)
 
 
 def test_a_mask_that_breaks_at_high_thresholds_is_not_held_to_them() -> None:

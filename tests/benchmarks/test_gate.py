@@ -507,6 +507,16 @@ def test_speed_is_not_compared_between_machines(make_bench: Make, fingerprint: s
     assert failed(judge(bench, Limits(), make_bench(), True)) == ["baseline.fps_ratio"] * 2
 
 
+def test_speed_is_not_compared_between_sizes_of_frames(make_bench: Make) -> None:
+    bench = make_bench(change=lambda bench: int8(bench).update(fps=1.0))
+    bench["results"][0]["cost"]["input"] = [1, 1, 512, 640]
+    verdict = judge(bench, Limits(), make_bench())
+    assert verdict.passed
+    assert skipped(verdict) == ["baseline.fps_ratio"] * 2
+    whys = {check.why for check in verdict.checks if check.skipped}
+    assert whys == {"skipped: the baseline was timed at 256x256, this at 512x640"}
+
+
 def other_images(bench: Json) -> None:
     for each in bench["results"][0]["variants"]:
         each["accuracy"]["images"] = 600
@@ -562,7 +572,10 @@ def test_two_bundles_of_a_model_meet_their_own_baselines(make_bench: Make) -> No
     assert judge(bench, Limits(), deepcopy(bench), strict=True).passed
     swapped = deepcopy(bench)
     swapped["results"].reverse()
-    assert failed(judge(bench, Limits(), swapped)) == ["baseline.fps_ratio"]
+    (slower,) = [c for c in judge(bench, Limits(), swapped).checks if not c.passed]
+    assert (slower.name, slower.model, slower.place) == ("baseline.fps_ratio", "mshnet", 2)
+    alone = judge(make_bench(), Limits(), make_bench())
+    assert {check.place for check in alone.checks} == {None}
 
 
 def test_a_baseline_that_was_asked_for_has_to_be_given(make_bench: Make) -> None:

@@ -119,6 +119,12 @@ def test_a_gate_that_failed_as_a_whole_ships_nothing(make_bench: MakeBench) -> N
     )
     twice = Verdict(FAILED.checks * 2)
     assert summaries(make_bench(KEPT), twice)[0].endswith("(drift.iou: worse, and 1 more)")
+    second = Verdict((Check("drift.iou", "p2p", "int8", "onnxruntime", False, "worse", place=2),))
+    bench = make_bench(KEPT)
+    bench["results"] *= 2
+    first, last = summaries(bench, second)
+    assert first.startswith("p2p #1: INT8") and first.endswith("ship it")
+    assert last.startswith("p2p #2: INT8") and last.endswith("(drift.iou: worse)")
     other = Verdict((Check("drift.iou", "mshnet", "int8", "onnxruntime", False, "worse"),))
     assert summaries(make_bench(KEPT), other)[0].endswith("ship it")
 

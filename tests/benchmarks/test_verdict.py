@@ -1,4 +1,5 @@
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 from irstd_edge.benchmarks.verdict import (
     Check,
@@ -28,6 +29,7 @@ def test_json_is_plain() -> None:
             {
                 "name": "drift.f1_3px",
                 "model": "p2p",
+                "place": None,
                 "variant": "int8",
                 "runtime": "openvino",
                 "reference": 0.97,
@@ -53,6 +55,13 @@ def test_markdown_puts_failures_first() -> None:
     assert verdict_as_markdown(Verdict((GOOD,)), ["p2p: ship it"]).startswith(
         "## irstd-edge gate: passed\n\np2p: ship it\n\n| state |"
     )
+
+
+def test_one_of_several_bundles_is_told_from_the_others() -> None:
+    second = Verdict((replace(GOOD, place=2),))
+    assert verdict_as_json(second)["checks"][0]["place"] == 2
+    assert "| p2p #2 | int8 on openvino |" in verdict_as_markdown(second)
+    assert 'classname="p2p #2 int8 on openvino"' in verdict_as_junit(second)
 
 
 def test_junit_counts_failures_and_skips() -> None:

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from onnx import TensorProto, numpy_helper
 
+from irstd_edge.calibration.export import int8_graph
 from irstd_edge.calibration.fake_quantize import FakeQuantize, half_steps
 from irstd_edge.calibration.qat import QatRecipe, follow_loss, train_quantized
 from irstd_edge.calibration.quantize import quantize
@@ -59,6 +61,24 @@ def test_weights_move_and_ranges_stay(case, trained):
         for module in (case.quantized.module, trained)
     ]
     assert scales[0] and same(*scales)
+
+
+def test_a_reduced_range_holds_however_far_weights_go(case, samples):
+    batches = [torch.from_numpy(case.batches[0])]
+    reduced = quantize(case.float_net, "p2p", batches, reduced_range=True).module
+    trained = train_quantized(reduced, case.float_net, case.spec, samples, TINY)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.mul_(1.5)
+    graph = int8_graph(trained, case.spec)
+    stored = [
+        numpy_helper.to_array(item)
+        for item in graph.graph.initializer
+        if item.data_type == TensorProto.INT8
+    ]
+    kernels = [each for each in stored if each.ndim == 4]
+    assert len(kernels) > 20
+    assert max(abs(each.astype(int)).max() for each in kernels) == 63
 
 
 def test_what_it_was_given_is_left_alone(case, samples):

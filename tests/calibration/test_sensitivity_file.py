@@ -63,6 +63,8 @@ def test_it_goes_on_from_what_is_there(bundle, scenes, tmp_path, measured):
     [
         ({"schema": "irstd-edge/sensitivity/1"}, "holds something else"),  # of other figures
         ({"bundle": "1" * 64}, "is of another bundle"),
+        ({"frames": "1" * 64}, "is of other frames"),
+        ({"frames": None}, "is of other frames"),
         ({"layers": [{"layer": "a"}]}, "its layers cannot be read"),
         ({"layers": 7}, "its layers cannot be read"),
     ],

@@ -210,6 +210,20 @@ def test_layers_stay_in_float_until_the_drop_holds(p2p_weights, scenes, folder, 
         assert rounded and not set(kept) & set(rounded)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "ptq", "epochs": 2}, "--epochs: ptq trains nothing"),
+        ({"max_drop": -1.0}, "--max-drop: -1 is no drop"),
+        ({"max_drop": float("nan")}, "--max-drop: nan is no drop"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_at_once(scenes, folder, options, words):
+    with pytest.raises(IrstdError, match=words):
+        quantize_to_bundle("p2p", scenes, folder / "never", **options)
+    assert not (folder / "never").exists()
+
+
 def test_a_wrong_method_is_refused_at_once(p2p_weights, scenes, folder):
     with pytest.raises(IrstdError, match="--method: 'qta' is not one of ptq, qat"):
         quantize_to_bundle(p2p_weights, scenes, folder / "x", method="qta")

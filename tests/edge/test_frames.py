@@ -212,10 +212,22 @@ def test_read_mask_splits_above_half_of_full_scale(tmp_path: Path) -> None:
     assert frames.read_mask(path).tolist() == [[False, False, True, True]]
 
 
-def test_read_mask_refuses_zero_and_one(tmp_path: Path) -> None:
-    path = written(tmp_path / "m.png", np.array([[0, 1]], np.uint8))
-    with pytest.raises(IrstdError, match=r"m\.png: holds 0 and 1 where a mask holds 0 and 255"):
+@pytest.mark.parametrize(
+    ("most", "dtype", "words"),
+    [
+        (1, np.uint8, "holds 0 to 1 where a mask of 8 bits holds 0 and 255: write 255 for"),
+        (127, np.uint8, "holds 0 to 127 where a mask of 8 bits"),
+        (255, np.uint16, "holds 0 to 255 where a mask of 16 bits holds 0 and 65535"),
+    ],
+)
+def test_read_mask_refuses_targets_that_would_be_none(
+    tmp_path: Path, most: int, dtype: type, words: str
+) -> None:
+    path = written(tmp_path / "m.png", np.array([[0, most]], dtype))
+    with pytest.raises(IrstdError, match=rf"m\.png: {words}"):
         frames.read_mask(path)
+    empty = written(tmp_path / "m.png", np.zeros((1, 2), dtype))
+    assert not frames.read_mask(empty).any()
 
 
 @pytest.mark.parametrize("counts", [GREY, GREY.astype(np.uint16) * 250, GREY > 100])

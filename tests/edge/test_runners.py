@@ -5,6 +5,7 @@ import pytest
 
 from irstd_edge.edge import runners, runtimes
 from irstd_edge.edge.bundle import write_bundle
+from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.golden import golden_files
 from irstd_edge.edge.runners import (
     RUNTIMES,
@@ -159,14 +160,14 @@ class TestEveryRuntime:
             run.detect(frame)
 
 
-def quantized_graph(channels=32, scale=0.03, zero=np.int8):
+def quantized_graph(channels=32, scale=0.03, zero=np.int8, most=127):
     """A convolution of int8 weights between Q/DQ: (N, 1, H, W) -> logits, by hand."""
     helper, rng = onnx.helper, np.random.default_rng(0)
     constants = {
         "stem": rng.normal(0, 1, (channels, 1, 3, 3)).astype(np.float32),
         "scale": np.float32(scale),
         "zero": zero(0),
-        "weight": rng.integers(-127, 128, (1, channels, 3, 3), np.int8),
+        "weight": rng.integers(-most, most + 1, (1, channels, 3, 3), np.int8),
         "weight.scale": np.float32([0.002]),
         "weight.zero": np.int8([0]),
     }
@@ -196,11 +197,12 @@ def test_int8_is_the_same_number_on_every_runtime(runtime, tmp_path, mask_spec):
     from onnx.reference import ReferenceEvaluator
 
     file = tmp_path / "int8.onnx"
-    model = quantized_graph()
+    most = 63 if this_machine().saturates else 127  # as of `quantize --reduced-range`
+    model = quantized_graph(most=most)
     onnx.save(model, file)
     batch = np.random.default_rng(1).random((1, 1, 32, 24), np.float32)
     if runtime == "openvino":  # takes half the step for what follows a ReLU
-        model = quantized_graph(scale=0.015, zero=np.uint8)
+        model = quantized_graph(scale=0.015, zero=np.uint8, most=most)
     (expected,) = ReferenceEvaluator(model).run(None, {"frame": batch})
     with open_graph(file, mask_spec, "int8", runtime, threads=1) as run:
         (logits,) = run.infer(batch)
@@ -334,6 +336,25 @@ def test_openvino_keeps_a_bounded_number_of_shapes(mask_file, mask_spec, monkeyp
         assert len(compiled) == OPENVINO_SHAPES + 1
         run.infer(np.zeros((1, 1, 8, 4), np.float32))
         assert len(compiled) == OPENVINO_SHAPES + 2
+
+
+@pytest.mark.parametrize(
+    ("said", "raised"),
+    [
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", MemoryError),
+        ("mat1 and mat2 shapes cannot be multiplied", RuntimeError),
+    ],
+)
+def test_torch_without_memory_is_told_from_its_other_faults(mask_spec, said, raised):
+    torch = pytest.importorskip("torch", reason="torch is in the train extra")
+
+    class Failing(torch.nn.Module):
+        def forward(self, x):
+            raise RuntimeError(said)
+
+    with torch_runner(Failing().eval(), mask_spec) as run, pytest.raises(raised) as error:
+        run.infer(np.zeros((1, 1, 8, 4), np.float32))
+    assert (str(error.value) == "mshnet on frames of 8x4") == (raised is MemoryError)
 
 
 def test_torch_refuses_a_module_in_training_mode(mask_spec):

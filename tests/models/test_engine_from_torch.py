@@ -4,9 +4,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+from irstd_edge.calibration.equalise import equalise
 from irstd_edge.edge.bundle import write_bundle
 from irstd_edge.edge.engine_plan import EnginePlan
 from irstd_edge.edge.golden import golden_files
@@ -15,6 +17,7 @@ from irstd_edge.edge.runners import open_graph, open_runner
 from irstd_edge.edge.types import IrstdError, MachineError, Manifest, Quantization
 from irstd_edge.models import create_model, engine_from_torch, spec_of
 from irstd_edge.models.engine_from_torch import Framed, exported, module_of, torch_tensorrt_version
+from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.onnx_from_torch import onnx_from_torch
 
 BACKEND = "torch-tensorrt"
@@ -31,16 +34,21 @@ class Halves(torch.nn.Module):
         return self.pool(x)
 
 
-def graph_of(name: str, folder: Path) -> Path:
+def graph_of(kind: str, folder: Path) -> Path:
     torch.manual_seed(0)
+    name = kind.split()[0]
+    net = MSHNet(head_size=3) if kind.endswith("3x3 heads") else create_model(name)
+    deployed = net.eval().deploy()
+    if kind.endswith("equalised"):
+        deployed = equalise(deployed, [torch.rand(1, 1, 48, 48)])
     path = folder / "fp32.onnx"
-    path.write_bytes(onnx_from_torch(create_model(name).eval().deploy(), spec_of(name)))
+    path.write_bytes(onnx_from_torch(deployed, spec_of(name)))
     return path
 
 
-@pytest.mark.parametrize("name", ["p2p", "mshnet"])
-def test_a_graph_gives_its_network_back(name: str, tmp_path: Path) -> None:
-    graph, spec = graph_of(name, tmp_path), spec_of(name)
+@pytest.mark.parametrize("kind", ["p2p", "mshnet", "mshnet equalised", "mshnet with 3x3 heads"])
+def test_a_graph_gives_its_network_back(kind: str, tmp_path: Path) -> None:
+    graph, spec = graph_of(kind, tmp_path), spec_of(kind.split()[0])
     frame = np.random.default_rng(0).random((1, 1, 32, 48), np.float32)
     with torch.no_grad():
         found = module_of(graph, spec)(torch.from_numpy(frame))
@@ -53,6 +61,16 @@ def test_a_graph_gives_its_network_back(name: str, tmp_path: Path) -> None:
 def test_a_graph_of_another_network_is_refused(tmp_path: Path) -> None:
     graph = graph_of("p2p", tmp_path)
     with pytest.raises(IrstdError, match=r"fp32\.onnx: is no graph of mshnet: it lacks "):
+        module_of(graph, spec_of("mshnet"))
+
+
+def test_a_graph_with_more_than_its_network_is_refused(tmp_path: Path) -> None:
+    graph = graph_of("mshnet", tmp_path)
+    model = onnx.load(graph)
+    ones = onnx.numpy_helper.from_array(np.ones(3, np.float32), "encoder_9.weight")
+    model.graph.initializer.append(ones)
+    onnx.save(model, graph)
+    with pytest.raises(IrstdError, match=r"no graph of mshnet: it has encoder_9\.weight"):
         module_of(graph, spec_of("mshnet"))
 
 

@@ -261,6 +261,23 @@ def test_point_loss_reads_the_geometry_where_a_target_is_alone() -> None:
     assert asked.nonzero().tolist() == [[2, 1]]
 
 
+def test_point_loss_of_a_batch_in_two_processes_is_that_of_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    heatmap, geometry = (torch.randn(2, n, 4, 4, generator=generator) for n in (1, 3))
+    target = torch.zeros(2, 5, 4, 4)  # all targets are in the first process
+    target[0, :, 2, 1] = torch.tensor([1.0, 0.4, -0.1, 0.5, 1.0])
+    target[0, :, 0, 3] = torch.tensor([1.0, 0.1, 0.2, -0.5, 1.0])
+    whole = point_loss(heatmap, geometry, target)
+    half = torch.tensor(1.0)  # of two targets and two cells, in the mean over two processes
+    parts = [
+        point_loss(heatmap[n : n + 1], geometry[n : n + 1], target[n : n + 1], lambda _: half)
+        for n in (0, 1)
+    ]
+    assert torch.stack(parts).mean().item() == pytest.approx(whole.item(), rel=1e-6)
+    alone = [point_loss(heatmap[n : n + 1], geometry[n : n + 1], target[n : n + 1]) for n in (0, 1)]
+    assert torch.stack(alone).mean().item() != pytest.approx(whole.item(), rel=0.1)
+
+
 def test_point_loss_of_a_crop_without_target_is_the_heatmaps() -> None:
     heatmap, geometry = torch.zeros(2, 1, 4, 4), torch.ones(2, 3, 4, 4, requires_grad=True)
     target = torch.zeros(2, 5, 4, 4)

@@ -113,6 +113,28 @@ def test_a_share_of_the_start_is_kept(tiny, run, samples, tmp_path: Path) -> Non
     assert all(torch.equal(last[key], other[key]) for key in other), "the run goes its own way"
 
 
+def test_masks_are_needed_where_a_network_learns_from_them(run, samples, tmp_path: Path) -> None:
+    bare = [*samples[:-1], replace(samples[-1], mask=None)]
+    message = refusal(run, "mshnet", bare, tmp_path / "run")
+    assert message.startswith(f"--data: {samples[-1].frame.name} has no mask")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_weights_cannot_come_into_a_run(tiny, run, samples, tmp_path: Path) -> None:
+    out, recipe = tmp_path / "run", tiny("p2p", epochs=2)
+
+    def interrupt(done: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("p2p", samples, out, recipe, progress=interrupt)
+    kept = (out / "last.ckpt").read_bytes()
+    message = refusal(run, "p2p", samples, out, recipe, weights=find_weights("p2p"), resume=True)
+    assert message.startswith("--weights: this run did not start from them")
+    assert (out / "last.ckpt").read_bytes() == kept
+    run("p2p", samples, out, recipe, resume=True)
+
+
 def test_a_share_of_the_start_needs_a_start(tiny, run, samples, tmp_path: Path) -> None:
     with pytest.raises(IrstdError, match="^--weights: .* add --weights p2p$"):
         run("p2p", samples, tmp_path / "run", tiny("p2p", start_share=0.25))
