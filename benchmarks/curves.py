@@ -132,8 +132,8 @@ def curve_of(
     of_masks: bool,
 ) -> Curve:
     """The curve of a data set from the counts of its frames, in their order."""
-    of_frames = (np.array(each, np.int64) for each in (pixels, targets, points))
-    return Curve(thresholds_with(own), own, np.stack(frames), *of_frames, of_masks)
+    sizes, truths, marks = (np.array(each, np.int64) for each in (pixels, targets, points))
+    return Curve(thresholds_with(own), own, np.stack(frames), sizes, truths, marks, of_masks)
 
 
 def _ratios(numerators: Counts, denominators: Counts) -> list[float | None]:

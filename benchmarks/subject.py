@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from irstd_edge.benchmarks.bench_file import Result
 from irstd_edge.benchmarks.figures import Figure, is_within, worst
@@ -25,8 +25,8 @@ class Subject:
     def check(self, name: str, passed: bool, why: str, **values: float | None) -> Check:
         """One check, named as in gate.toml."""
         title = f"{self.section}.{name}"
-        who = (self.model, self.variant, self.runtime)
-        return Check(title, *who, passed, why, place=self.place, **values)
+        check = Check(title, self.model, self.variant, self.runtime, passed, why, **values)
+        return replace(check, place=self.place)
 
     def skip(self, name: str, why: str) -> Check:
         """A check that could not be made."""
