@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from irstd_edge.benchmarks.bench_file import Result
 from irstd_edge.benchmarks.figures import Figure, is_within, worst
@@ -22,11 +22,29 @@ class Subject:
     place: int | None = None
     """Of its bundle among several of the model."""
 
-    def check(self, name: str, passed: bool, why: str, **values: float | None) -> Check:
+    def check(
+        self,
+        name: str,
+        passed: bool,
+        why: str,
+        *,
+        reference: float | None = None,
+        candidate: float | None = None,
+        limit: float | None = None,
+    ) -> Check:
         """One check, named as in gate.toml."""
-        title = f"{self.section}.{name}"
-        check = Check(title, self.model, self.variant, self.runtime, passed, why, **values)
-        return replace(check, place=self.place)
+        return Check(
+            f"{self.section}.{name}",
+            self.model,
+            self.variant,
+            self.runtime,
+            passed,
+            why,
+            reference,
+            candidate,
+            limit,
+            self.place,
+        )
 
     def skip(self, name: str, why: str) -> Check:
         """A check that could not be made."""
