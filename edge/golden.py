@@ -9,9 +9,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from irstd_edge.edge.bundle import Bundle
+from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.frames import png_of, read_frame
 from irstd_edge.edge.json_files import read_json
 from irstd_edge.edge.manifest import GOLDEN, JsonObject, object_of
+from irstd_edge.edge.runtimes import RUNTIMES
 from irstd_edge.edge.types import BIT_DEPTHS, Detection, Frame, IrstdError
 
 if TYPE_CHECKING:
@@ -80,8 +82,20 @@ def self_test(run: Runner, bundle: Bundle) -> None:
         if wrong:
             raise IrstdError(
                 f"{bundle.path}: {run.variant} on {run.runtime} runs, but does not see what it "
-                f"should: in golden frame {frame.name} {wrong}: choose another runtime or variant"
+                f"should: in golden frame {frame.name} {wrong}: {_remedy(run, bundle)}"
             )
+
+
+def _remedy(run: Runner, bundle: Bundle) -> str:
+    other = "choose another runtime or variant"
+    reduced = bundle.manifest.quantization.recipe.get("reduced_range", False)
+    on_cpu = run.variant.startswith("int8") and run.runtime in RUNTIMES
+    if on_cpu and not reduced and this_machine().saturates:
+        return (
+            "this processor has no VNNI and clips the sums of INT8: `quantize --reduced-range`, "
+            f"or {other}"
+        )
+    return other
 
 
 def golden_sizes(bundle: Bundle) -> tuple[tuple[int, int], ...]:

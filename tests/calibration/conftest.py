@@ -11,6 +11,7 @@ import torch
 from irstd_edge.benchmarks.scenes import write_dataset
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.quantize import Quantized, quantize
+from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.types import ModelSpec
 from irstd_edge.models import create_model, spec_of
 from irstd_edge.models.weights import save_weights
@@ -50,15 +51,26 @@ def mshnet_net():
     return lively_model("mshnet")
 
 
-@pytest.fixture(scope="session")
-def case(p2p_net):
+def made_of(p2p_net, reduced_range):
     float_net, spec = p2p_net.deploy(), spec_of("p2p")
     rng = np.random.default_rng(0)
     sizes = [(64, 64), (64, 64), (48, 72)]
     batches = [rng.random((1, 1, *size), np.float32) for size in sizes]
-    quantized = quantize(float_net, "p2p", [torch.from_numpy(b) for b in batches])
+    calibrate = [torch.from_numpy(b) for b in batches]
+    quantized = quantize(float_net, "p2p", calibrate, reduced_range=reduced_range)
     graphs = graphs_of(float_net, quantized.module, spec, batches)
     return Case(float_net, spec, batches, quantized, graphs)
+
+
+@pytest.fixture(scope="session")
+def case(p2p_net):
+    return made_of(p2p_net, reduced_range=False)
+
+
+@pytest.fixture(scope="session")
+def exact_case(p2p_net, case):
+    """That which this processor computes without clipping."""
+    return made_of(p2p_net, reduced_range=True) if this_machine().saturates else case
 
 
 @pytest.fixture(scope="session")

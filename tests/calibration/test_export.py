@@ -68,12 +68,12 @@ def test_int8_is_small(case):
     # runtimes round more finely, and ONNX Runtime rounds biases as well.
     [("as written", 0.02), ("openvino", 0.1), ("onnxruntime", 0.1)],
 )
-def test_int8_computes_what_torch_rounds(case, runtime, limit, size, tmp_path):
+def test_int8_computes_what_torch_rounds(exact_case, runtime, limit, size, tmp_path):
     if runtime == "openvino" and runtime not in installed_runtimes():
         pytest.skip("openvino is not installed")
     batch = np.random.default_rng(5).random((2, 1, *size), np.float32)
-    expected = torch_runner(case.quantized.module, case.spec).infer(batch)
-    found = run_graph(case, "int8.onnx", batch, tmp_path, runtime)
+    expected = torch_runner(exact_case.quantized.module, exact_case.spec).infer(batch)
+    found = run_graph(exact_case, "int8.onnx", batch, tmp_path, runtime)
     assert relative_error(found, expected) < limit
 
 
@@ -90,12 +90,12 @@ def test_its_own_forms_on_onnx_runtime_stay_close_to_the_network(case, name, lim
     "name, other", [("fp16.onnx", "fp32.onnx"), ("int8-fp16.onnx", "int8.onnx")]
 )
 @pytest.mark.parametrize("runtime", ["as written", "openvino"])
-def test_float16_stays_close_to_float32(case, name, other, runtime, size, tmp_path):
+def test_float16_stays_close_to_float32(exact_case, name, other, runtime, size, tmp_path):
     if runtime == "openvino" and runtime not in installed_runtimes():
         pytest.skip("openvino is not installed")
     batch = np.random.default_rng(5).random((2, 1, *size), np.float32)
-    expected = run_graph(case, other, batch, tmp_path, "as written")
-    assert relative_error(run_graph(case, name, batch, tmp_path, runtime), expected) < 0.1
+    expected = run_graph(exact_case, other, batch, tmp_path, "as written")
+    assert relative_error(run_graph(exact_case, name, batch, tmp_path, runtime), expected) < 0.1
 
 
 def test_equal_networks_give_equal_bytes(case):

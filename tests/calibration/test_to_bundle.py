@@ -16,6 +16,7 @@ from irstd_edge.calibration.qat import QatRecipe
 from irstd_edge.calibration.to_bundle import quantize_to_bundle
 from irstd_edge.edge.bundle import VARIANTS, graph_name, open_bundle
 from irstd_edge.edge.dataset import open_dataset
+from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.files import sha256_of
 from irstd_edge.edge.first_step import first_step
 from irstd_edge.edge.frames import read_frame
@@ -122,6 +123,10 @@ def test_a_device_sees_in_it_what_it_should(ptq, runtime, variant):
         pytest.skip(f"{runtime} is not installed")
     if (runtime, variant) == ("onnxruntime", "int8-fp16"):
         pytest.skip("ONNX Runtime's optimizer overflows a bias of float16")
+    if variant == "int8-fp16" and this_machine().saturates:  # random weights are clipped often
+        with pytest.raises(IrstdError, match="no VNNI and clips .*quantize --reduced-range"):
+            open_runner(ptq, variant, runtime, threads=1)
+        return
     with open_runner(ptq, variant, runtime, threads=1) as runner:
         self_test(runner, ptq)
 

@@ -4,7 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from irstd_edge.edge import golden
 from irstd_edge.edge.bundle import open_bundle, write_bundle
+from irstd_edge.edge.devices import Machine
 from irstd_edge.edge.golden import expected_of, golden_files, self_test
 from irstd_edge.edge.runners import Runner, installed_runtimes, open_runner
 from irstd_edge.edge.types import Frame, IrstdError, Manifest, Quantization
@@ -99,6 +101,29 @@ def test_a_difference_is_told_in_words(bundle, mask_spec, infer, wrong):
     with pytest.raises(IrstdError) as caught:
         self_test(runner(mask_spec, infer), bundle)
     assert str(caught.value).startswith(f"{bundle.path}: {WORDS}{wrong}: choose another")
+
+
+@pytest.mark.parametrize(
+    ("isa", "reduced", "runtime", "hinted"),
+    [
+        ("x86_64+avx2", False, "openvino", True),
+        ("x86_64+avx2", True, "openvino", False),
+        ("x86_64+avx2", False, "tensorrt", False),
+        ("x86_64+avx2+avx512_vnni", False, "openvino", False),
+    ],
+)
+def test_a_processor_that_clips_is_told_of_the_range(
+    bundle, mask_spec, monkeypatch, isa, reduced, runtime, hinted
+):
+    machine = Machine("cpu", isa, 2, None, None, None, load=0.5)
+    monkeypatch.setattr(golden, "this_machine", lambda: machine)
+    recipe = replace(bundle.manifest.quantization, recipe={"reduced_range": reduced})
+    made = replace(bundle, manifest=replace(bundle.manifest, quantization=recipe))
+    run = Runner(mask_spec, runtime, "int8", logits_of(6.0))
+    with pytest.raises(IrstdError) as caught:
+        self_test(run, made)
+    assert ("clips the sums of INT8: `quantize --reduced-range`" in str(caught.value)) == hinted
+    assert str(caught.value).endswith("choose another runtime or variant")
 
 
 @pytest.mark.parametrize("expected_gain", [0.2, -0.2])
