@@ -196,6 +196,12 @@ def _emit(value: Any, json_to: str | None) -> None:
         write_json(Path(json_to), value)
 
 
+def _tell(words: str, value: dict[str, Any], json_to: str | None) -> None:
+    """Say a short result to people, and give it to programs where `--json` says."""
+    print(words, file=sys.stderr if json_to == "-" else sys.stdout)
+    _emit(value, json_to)
+
+
 def _version(show: bool) -> None:
     if show:
         print(f"irstd-edge {__version__}")
@@ -219,6 +225,7 @@ def synth(
     size: Annotated[str, typer.Option(metavar="HxW", help="Pixels.")] = "256x256",
     bits: Annotated[int, typer.Option(help="8, 14 or 16 per pixel.")] = 8,
     seed: Seed = 0,
+    json_to: JsonOut = None,
 ) -> None:
     """Write a labelled data set of synthetic infrared scenes."""
     from irstd_edge.benchmarks.scenes import write_dataset
@@ -226,7 +233,8 @@ def synth(
     with _progress() as move:
         shape = _size(size)
         write_dataset(out, frames, shape, bits, seed, lambda n, total: move("scenes", n, total))
-    print(f"{out}: {frames} frames of {size}, {bits} bits")
+    made = {"path": str(out), "frames": frames, "size": shape, "bits": bits, "seed": seed}
+    _tell(f"{out}: {frames} frames of {size}, {bits} bits", made, json_to)
 
 
 def _size(text: str, flag: str = "--size") -> tuple[int, int]:
@@ -256,6 +264,7 @@ def train(
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN/last.ckpt.")] = False,
+    json_to: JsonOut = None,
 ) -> None:
     """Train a detector; the best epoch on the held-out tenth is kept."""
     with _training("train"):
@@ -294,7 +303,9 @@ def train(
             progress=show,
         )
     if first:
-        print(path)
+        lines = (out / "metrics.jsonl").read_text().splitlines()
+        epochs = [json.loads(line) for line in lines]
+        _tell(str(path), {"path": str(path), "epochs": epochs}, json_to)
 
 
 def _samples(folders: list[Path], split: str) -> list[Any]:
@@ -328,6 +339,7 @@ def import_weights(
     file: Annotated[Path, typer.Argument(help="The authors' .tar, .pkl or .pth.")],
     model: Annotated[str, typer.Option(help="mshnet or p2p.")],
     out: Annotated[Path, typer.Option(metavar="W.safetensors", help="File to write.")],
+    json_to: JsonOut = None,
 ) -> None:
     """Turn weights saved by torch into safetensors, without running what they may hold."""
     with _training("import-weights"):
@@ -336,7 +348,9 @@ def import_weights(
 
     net, card = read_weights(file, model)
     save_weights(out, model, net, card)
-    print(f"{out}: {model}, {sum(p.numel() for p in net.parameters()):,} parameters")
+    count = sum(p.numel() for p in net.parameters())
+    made = {"path": str(out), "model": model, "parameters": count}
+    _tell(f"{out}: {model}, {count:,} parameters", made, json_to)
 
 
 @contextmanager
@@ -734,9 +748,12 @@ def quantize(
     frames: Annotated[int, typer.Option(min=1, help="To calibrate on.")] = 64,
     normalise: Normalise = None,
     seed: Seed = 0,
+    json_to: JsonOut = None,
 ) -> None:
     """Turn weights into a bundle of FP32 and INT8 graphs; the test list is never seen."""
-    from irstd_edge.calibration.outcome import outcome_words
+    with _training("quantize"):
+        from irstd_edge.calibration.outcome import outcome_words
+    from irstd_edge.edge.manifest import manifest_to_json
 
     bundle = _quantize(
         weights,
@@ -753,7 +770,8 @@ def quantize(
     )
     for line in outcome_words(bundle.manifest.quantization):
         _say(line)
-    print(bundle.path)
+    made = {"path": str(bundle.path), "bundle": bundle.sha256, **manifest_to_json(bundle.manifest)}
+    _tell(str(bundle.path), made, json_to)
 
 
 def _quantize(weights: str, data: Path, out: Path, **options: Any) -> Bundle:
@@ -894,26 +912,32 @@ def export(
     variant: Annotated[str | None, typer.Option(help="The fastest there by default.")] = None,
     targets: Targets = 64,
     public_key: PublicKey = None,
+    json_to: JsonOut = None,
 ) -> None:
     """Write a graph with the decode in it, for a program of your own; see docs/jetson.md."""
     from irstd_edge.edge.bundle import open_bundle
     from irstd_edge.edge.compiler import best_variant, export_graph
 
     opened = open_bundle(bundle, public_key)
-    print(export_graph(opened, variant or best_variant(opened), out, targets))
+    chosen = variant or best_variant(opened)
+    path = export_graph(opened, chosen, out, targets)
+    _tell(str(path), {"path": str(path), "variant": chosen, "targets": targets}, json_to)
 
 
 @app.command()
 def sign(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
     key: Annotated[Path, typer.Option(metavar="FILE", help="Private Ed25519 key.")],
+    json_to: JsonOut = None,
 ) -> None:
     """Sign a bundle, so that --public-key can tell who made it."""
     from irstd_edge.edge.bundle import open_bundle
     from irstd_edge.edge.signing import sign as sign_bundle
 
     opened = open_bundle(bundle)
-    print(f"{bundle}: signed with the key {sign_bundle(opened.path, key)}")
+    named = sign_bundle(opened.path, key)
+    made = {"path": str(bundle), "bundle": opened.sha256, "key": named}
+    _tell(f"{bundle}: signed with the key {named}", made, json_to)
 
 
 @app.command()
@@ -961,6 +985,9 @@ def bench(
             help="onnxruntime, openvino, tensorrt, torch-tensorrt; all that fit by default."
         ),
     ] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="fp32 and int8 by default; also fp16, int8-fp16.")
+    ] = None,
     threads: Threads = None,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Of the timed frames.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data set; its test list is scored.")] = None,
@@ -996,7 +1023,8 @@ def bench(
         raise IrstdError("--public-key: no bundle is given, and those made here are not signed")
     opened = [open_bundle(p, public_key) for p in bundles] if bundles else _shipped_bundles()
     plan = Plan(
-        **_runtimes(runtime, device, opened),
+        **(_runtimes(runtime, device, opened, require_measured) if host is None else {}),
+        variants=_variants_to_bench(variant),
         data=chosen,
         protocol=protocol,
         strict=strict,
@@ -1039,9 +1067,16 @@ def _project(bundles: list[Bundle], plan: Any, profiles: tuple[Any, ...]) -> dic
 
 
 def _runtimes(
-    names: list[str] | None, device: str = "cpu", bundles: list[Bundle] | None = None
+    names: list[str] | None,
+    device: str = "cpu",
+    bundles: list[Bundle] | None = None,
+    require_measured: bool = False,
 ) -> dict[str, Any]:
-    """Those asked for, else those that are here for the device; engines count once they exist."""
+    """Those asked for, else those that are here for the device; engines count once they exist.
+
+    On a Jetson without one it is the processor alone that can be measured: said, or, where a
+    measurement is required, refused.
+    """
     from irstd_edge.edge.runners import RUNTIMES, installed_runtimes
     from irstd_edge.edge.tensorrt_runtime import BACKEND, engines_of, is_ready
 
@@ -1054,10 +1089,30 @@ def _runtimes(
     if names or device == "cuda":
         return {"runtimes": tuple(names or (BACKEND,))}
     runtimes = installed_runtimes()
-    if device == "jetson" and is_ready():
+    if device == "jetson":
         graphs = [b.graph(v, BACKEND) for b in bundles or [] for v in b.variants(BACKEND)]
-        runtimes += (BACKEND,) if any(map(engines_of, graphs)) else ()
+        if is_ready() and any(map(engines_of, graphs)):
+            return {"runtimes": (*runtimes, BACKEND)}
+        lack = (
+            "--device jetson: no engine of these bundles is here for this GPU, TensorRT and power "
+            "mode: irstd-edge compile BUNDLE"
+        )
+        if require_measured:
+            raise MachineError(f"{lack}, or ask for the processor alone by --runtime onnxruntime")
+        talk.print(f"{lack}; the processor alone is measured", soft_wrap=True, markup=False)
     return {"runtimes": runtimes}
+
+
+def _variants_to_bench(asked: list[str] | None) -> tuple[str, ...]:
+    """Those asked for, in the order of a bundle, and always what the others are held against."""
+    from irstd_edge.benchmarks.plan import REFERENCE
+    from irstd_edge.edge.bundle import VARIANTS
+
+    for name in asked or ():
+        if name not in VARIANTS:
+            raise IrstdError(f"--variant: {name!r} is not one of {', '.join(VARIANTS)}")
+    wanted = {REFERENCE, *(asked or ("int8",))}
+    return tuple(name for name in VARIANTS if name in wanted)
 
 
 def _bench(bundles: list[Bundle], plan: Any) -> dict[str, Any]:
@@ -1156,17 +1211,19 @@ def report(
         typer.Option("--sensitivity", metavar="LAYERS.json", help="Of `sensitivity --out`."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="As of `gate`.")] = False,
+    json_to: JsonOut = None,
 ) -> None:
     """Write one self-contained page: verdict, tables, curves, layers, pictures."""
     from irstd_edge.benchmarks.gate import load_limits
     from irstd_edge.benchmarks.schema import read_bench, read_sensitivity
+    from irstd_edge.benchmarks.verdict import verdict_as_json
 
     old = None if baseline is None else read_bench(baseline)
     benches = [read_bench(path) for path in bench_files]
     costs = [read_sensitivity(path) for path in layers or ()]
     if bool(bundle) != (data is not None):
         raise IrstdError("--bundle: pictures need the frames too, give both --bundle and --data")
-    _report(
+    verdict = _report(
         benches,
         out,
         load_limits(config),
@@ -1175,7 +1232,7 @@ def report(
         pictures=_pictures(benches, bundle or [], data) if data else [],
         sensitivities={cost["bundle"]: cost["layers"] for cost in costs},
     )
-    print(out)
+    _tell(str(out), {"path": str(out), **verdict_as_json(verdict)}, json_to)
 
 
 def _pictures(benches: list[dict[str, Any]], bundles: list[Path], data: Path) -> list[Any]:
@@ -1229,6 +1286,7 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path(
         "demo-out"
     ),
+    json_to: JsonOut = None,
 ) -> None:
     """Quantize, bench, judge and report p2p on built-in scenes; under three minutes."""
     from irstd_edge.benchmarks.limits import load_limits
@@ -1236,6 +1294,7 @@ def demo(
     from irstd_edge.benchmarks.scenes import write_dataset
     from irstd_edge.benchmarks.summary import summaries
     from irstd_edge.benchmarks.table import print_table, print_verdict
+    from irstd_edge.benchmarks.verdict import verdict_as_json
     from irstd_edge.edge.dataset import open_dataset
     from irstd_edge.edge.files import write_atomic
     from irstd_edge.edge.json_files import write_json
@@ -1252,7 +1311,7 @@ def demo(
     plan = Plan(**_runtimes(None), data=open_dataset(scenes, "test"), samples=60)
     found = _bench([bundle], plan)
     write_json(out / "bench.json", found)
-    results = Console(highlight=False)
+    results = _results(json_to)
     print_table(found, results)
     talk.print("4/5 gate")
     write_atomic(out / "gate.toml", DEMO_LIMITS)
@@ -1261,7 +1320,9 @@ def demo(
     verdict = _report([found], out / "report.html", limits, pictures=pictures)
     print_verdict(verdict, summaries(found, verdict), results)
     talk.print("5/5 report")
-    print(f"{out / 'report.html'}: open it in a browser")
+    made = {"report": str(out / "report.html"), "bench": str(out / "bench.json")}
+    words = f"{out / 'report.html'}: open it in a browser"
+    _tell(words, {**made, **verdict_as_json(verdict)}, json_to)
     raise typer.Exit(0 if verdict.passed else 1)
 
 

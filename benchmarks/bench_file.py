@@ -27,9 +27,10 @@ class Accuracy:
 
     @property
     def found(self) -> int | None:
-        """Targets found: Pd is that number over all targets."""
+        """Targets found: Pd, or the recall of points, is that number over all targets."""
         pd = self.metrics["pd"]
-        return None if pd is None else round(pd * self.targets)
+        share = self.metrics["recall_3px"] if pd is None else pd
+        return None if share is None else round(share * self.targets)
 
     def same_frames(self, other: Accuracy) -> bool:
         """As far as counts tell; the lists of targets tell more."""

@@ -161,7 +161,7 @@ def _finds_nothing(result: Result) -> Iterator[Check]:
     """A failed check for each variant that was shown frames and found no target in them."""
     for variant in result.measured:
         accuracy = variant.accuracy
-        if accuracy is None or accuracy.found:
+        if accuracy is None or accuracy.found or (accuracy.targets and accuracy.found is None):
             continue
         why = "the data has no targets; bench on labelled frames"
         if accuracy.targets:

@@ -36,7 +36,8 @@ class Loaded:
     load_ms: float
     """From the bundle to the first frame's detections: files verified, graph or engine loaded."""
     gpu_memory_mb: float | None
-    """What the engine, its buffers and CUDA took of the GPU; None where it runs on the CPU."""
+    """What the engine and its buffers took of the GPU, CUDA's own context left out; None where it
+    runs on the CPU."""
 
 
 def measure_load(
@@ -46,7 +47,7 @@ def measure_load(
 
     None where it could not be measured: not Linux, or that process failed.
     """
-    arguments = [str(bundle), variant, runtime, str(threads or 0), *map(str, size)]
+    arguments = [str(bundle.absolute()), variant, runtime, str(threads or 0), *map(str, size)]
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__, *arguments],
@@ -54,8 +55,10 @@ def measure_load(
             text=True,
             timeout=LIMIT_S,
             check=True,
-            # A json.py or numpy.py in the folder where the user stands is none of ours.
+            # A json.py or numpy.py in the folder where the user stands is none of ours; Python
+            # 3.10 knows no such variable, and looks in the folder where it starts.
             env={**os.environ, "PYTHONSAFEPATH": "1"},
+            cwd="/" if sys.version_info < (3, 11) else None,
         )
         return Loaded(**json.loads(done.stdout))
     except (OSError, TypeError, ValueError, subprocess.SubprocessError):

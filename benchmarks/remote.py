@@ -128,6 +128,7 @@ def _options(plan: Plan, device: str) -> list[str]:
     options += [] if plan.rate_hz is None else ["--rate-hz", f"{plan.rate_hz:g}"]
     options += [] if plan.size is None else ["--size", "x".join(map(str, plan.size))]
     options += [] if plan.data is None else ["--split", plan.data.split]
+    options += [word for name in plan.variants for word in ("--variant", name)]
     return options + [word for name in plan.runtimes for word in ("--runtime", name)]
 
 

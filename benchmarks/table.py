@@ -142,6 +142,12 @@ def _rates(ends_ms: Sequence[float] | None) -> list[float] | None:
 def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     rows = rows_of(result)
     yield from result.get("warnings") or ()
+    skipped = {
+        f"skipped {skip['name']}: {skip['reason']}"
+        for row in rows
+        for skip in (row.variant["accuracy"] or {}).get("skipped") or ()
+    }
+    yield from sorted(skipped)
     yield cost_of(result["cost"])
     if result.get("timed_on"):
         sizes = {row.variant.get("batch") or 1 for row in rows if row.variant["measured"]} - {1}

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from irstd_edge.edge.errors import UnusableError
 from irstd_edge.edge.frames import (
     EXTENSIONS,
     points_of_mask,
@@ -32,10 +33,6 @@ from irstd_edge.edge.types import BIT_DEPTHS, FloatArray, Frame, IrstdError, Sam
 
 PROTOCOLS = ("native", "paper256")
 PAPER_SIZE = (256, 256)
-
-
-class UnusableError(IrstdError):
-    """A frame whose label does not fit it: skipped by name unless the user is strict."""
 
 
 @dataclass(frozen=True)

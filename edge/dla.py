@@ -19,9 +19,10 @@ MAX_BATCH, MAX_EXTENT = 4096, 8192
 MAX_CONV_KERNEL, MAX_CONV_STRIDE = 32, 8
 MAX_POOL_WINDOW, MAX_POOL_STRIDE = 8, 16
 MAX_SOFTMAX = 1024
+MAX_CLIP = 127
 NEAREST_SCALES, LINEAR_SCALES = 32, 4
 RUNS = frozenset(
-    "Relu Sigmoid Tanh Clip LeakyRelu PRelu Add Sub Mul Max Min Div Pow BatchNormalization".split()
+    "Relu Sigmoid Tanh LeakyRelu PRelu Add Sub Mul Max Min Div Pow BatchNormalization".split()
 )
 """Activations, elementwise operators and scales: without a limit of their own."""
 NO_LAYER = frozenset(("Constant", "Identity", "Dropout"))
@@ -153,6 +154,15 @@ def _conv(node: Any, shapes: Shapes, constants: Constants) -> str | None:
     return None
 
 
+def _clip(node: Any, shapes: Shapes, constants: Constants) -> str | None:
+    ends = [constants.get(name) for name in node.input[1:]]
+    if len(ends) == 2 and all(end is not None for end in ends):
+        low, high = (float(end) for end in ends if end is not None)
+        if low == 0 and 0 < high <= MAX_CLIP:
+            return None
+    return f"DLA clips from 0 to at most {MAX_CLIP} alone"
+
+
 def _pool(node: Any, shapes: Shapes, constants: Constants) -> str | None:
     has = _attributes(node)
     if max(has["kernel_shape"]) > MAX_POOL_WINDOW:
@@ -205,6 +215,7 @@ def _reduce(node: Any, shapes: Shapes, constants: Constants) -> str | None:
 
 RULES: Mapping[str, Callable[[Any, Shapes, Constants], str | None]] = {
     "Conv": _conv,
+    "Clip": _clip,
     "MaxPool": _pool,
     "AveragePool": _pool,
     "Resize": _resize,

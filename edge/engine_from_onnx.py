@@ -114,7 +114,7 @@ def _library(plan: EnginePlan) -> Any:
     if plan.backend == "tensorrt" and int(library.__version__.split(".")[0]) < OLDEST_TENSORRT:
         raise MachineError(
             f"tensorrt: version {library.__version__} cannot build typed graphs: use "
-            f"{OLDEST_TENSORRT} or newer (JetPack 6 on Orin)"
+            f"{OLDEST_TENSORRT} or newer (JetPack 6.1 on Orin)"
         )
     if plan.dla:
         _refuse_missing_dla(library)
@@ -180,7 +180,7 @@ def _network(
     builder, network = create_network(strongly_typed=not is_weakly_typed(plan, library.__version__))
     if plan.dla and builder.num_DLA_cores == 0:
         raise MachineError(
-            "--dla: this module has none: Orin NX, AGX Orin and Xavier have; leave --dla out"
+            "--dla: this module has none: Orin NX and AGX Orin have; leave --dla out"
         )
     parser = library.OnnxParser(network, get_trt_logger())
     parsed = parser.parse_from_file(str(graph))
@@ -269,6 +269,7 @@ def _config(spec: ModelSpec, plan: EnginePlan, timings: str | None) -> Any:
             load_timing_cache=timings,
             profiling_verbosity=tensorrt.ProfilingVerbosity.DETAILED,
             fp16=half,
+            tf32=True,  # as TensorRT and Torch-TensorRT do by default, and Polygraphy does not
             use_dla=plan.dla or None,
             allow_gpu_fallback=plan.dla or None,
         )

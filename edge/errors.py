@@ -1,4 +1,4 @@
-"""The two errors that are not faults of ours; here because they need nothing to be imported."""
+"""The errors that are not faults of ours; here because they need nothing to be imported."""
 
 from __future__ import annotations
 
@@ -14,3 +14,7 @@ class IrstdError(Exception):
 
 class MachineError(IrstdError):
     """Something this machine cannot do: what is missing, and how to get it."""
+
+
+class UnusableError(IrstdError):
+    """A frame whose label does not fit it: skipped by name unless the user is strict."""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from irstd_edge.edge.arrays import ARRAYS, arrays_of, count_arrays
 from irstd_edge.edge.counts import MAX_SIDE_PX as MAX_SIDE_PX
 from irstd_edge.edge.counts import frame_of_pixels, frames_of_pages, one_channel
+from irstd_edge.edge.errors import UnusableError
 from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.headers import refuse_broken
 from irstd_edge.edge.normalisation import stretch_of
@@ -53,13 +54,14 @@ def read_pages(path: Path, bit_depth: int | None = None) -> Iterator[Frame]:
 def read_mask(path: Path) -> BoolArray:
     """Read a mask (H, W): true above half of full scale (127 of 255). Raises IrstdError.
 
-    One that holds something, and nothing above that half, is numbered or of another range: taken
-    as it is, every target of it would be lost without a word.
+    One that holds something, and nothing above that half, would lose its targets without a word:
+    it is unusable, and where it holds another range, as all of its set will, an error.
     """
     counts = one_channel(path, _first(path))
     full, most = np.iinfo(counts.dtype).max, int(counts.max())
     if 0 < most <= full // 2:
-        raise IrstdError(
+        another_range = most == 1 or (full > 255 and most <= 255)
+        raise (IrstdError if another_range else UnusableError)(
             f"{path}: holds 0 to {most} where a mask of {counts.dtype.itemsize * 8} bits holds 0 "
             f"and {full}: write {full} for every pixel of a target"
         )

@@ -162,7 +162,7 @@ class Runner:
 
 
 def open_runner(
-    bundle: Path | Bundle,
+    bundle: str | Path | Bundle,
     variant: str = "int8",
     runtime: str = "onnxruntime",
     threads: int | None = None,
@@ -174,7 +174,7 @@ def open_runner(
     not see what it should; MachineError for one that is not installed.
     """
     _check_runtime(runtime)
-    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
     graph = opened.graph(variant, runtime)
     runner = open_graph(graph, opened.manifest.model, variant, runtime, threads)
     try:

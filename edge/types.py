@@ -126,27 +126,25 @@ class DecodeSpec:
     """What other thresholds cost and bring, lowest first; empty where it was not measured."""
 
     def threshold_at(self, max_fa: float) -> float:
-        """The lowest threshold from which on false alarms were at most `max_fa` per Mpx.
+        """The lowest threshold at which false alarms were at most `max_fa` per Mpx.
 
-        On held-out frames. Raises IrstdError where none is low enough, or none was measured.
+        On held-out frames. A higher one may have had more: there a mask breaks into pieces, and
+        those off its target count. Raises IrstdError where none is low enough, or none was
+        measured.
         """
         if not self.operating_points:
             raise IrstdError(
                 "--max-fa: these weights do not say what a threshold costs: give --threshold, or "
                 "weights of irstd-edge train"
             )
-        allowed: float | None = None
-        for point in reversed(self.operating_points):
-            if point.fa_per_mpx > max_fa:
-                break
-            allowed = point.threshold
-        if allowed is None:
-            last = self.operating_points[-1]
+        allowed = [p.threshold for p in self.operating_points if p.fa_per_mpx <= max_fa]
+        if not allowed:
+            best = min(self.operating_points, key=lambda point: point.fa_per_mpx)
             raise IrstdError(
                 f"--max-fa: {max_fa:g} per Mpx is out of reach: held-out frames gave "
-                f"{last.fa_per_mpx:.2f} at threshold {last.threshold:g}; give more, or --threshold"
+                f"{best.fa_per_mpx:.2f} at threshold {best.threshold:g}; give more, or --threshold"
             )
-        return allowed
+        return min(allowed)
 
     def __post_init__(self) -> None:
         if self.kind not in ("mask", "heatmap"):

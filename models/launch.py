@@ -9,7 +9,7 @@ import os
 import torch
 from lightning_fabric import Fabric
 
-from irstd_edge.edge.types import IrstdError
+from irstd_edge.edge.types import IrstdError, MachineError
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -21,7 +21,8 @@ def launch(device: str, *, partial: bool = False) -> Fabric:
     """Return a launched Fabric; under torchrun it joins the other processes.
 
     `partial` says that a step may leave parameters without a gradient, which several processes
-    have to look for. Raises IrstdError where the device is unknown or absent.
+    have to look for. Raises IrstdError where the device is unknown, and
+    MachineError where it is absent.
     """
     # It reports its choices as log lines; on the user's screen they would break the progress bar.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -44,7 +45,7 @@ def _device(name: str) -> str:
     if name not in DEVICES:
         raise IrstdError(f"--device: {name!r} is not one of {', '.join(DEVICES)}; choose one")
     if name == "cuda" and not torch.cuda.is_available():
-        raise IrstdError("--device cuda: torch sees no CUDA GPU here; use --device cpu")
+        raise MachineError("--device cuda: torch sees no CUDA GPU here; use --device cpu")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from shutil import copytree, which
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from irstd_edge.benchmarks.scenes import write_dataset
+from irstd_edge.cli import app
 from irstd_edge.edge.gpu import this_gpu
 
 
@@ -377,8 +379,11 @@ def test_train_writes_a_run_and_goes_on(scenes: Path, tmp_path: Path) -> None:
     metrics = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in metrics] == [0, 1]
     refused(irstd_edge("train", "p2p", *options), "--resume", talk=1)
-    again = irstd_edge("train", "p2p", *options, "--weights", "p2p", "--resume")
+    again = irstd_edge("train", "p2p", *options, "--weights", "p2p", "--resume", "--json", "-")
     assert again.returncode == 0, again.stderr
+    told = json.loads(again.stdout)
+    assert told["path"] == run.stdout.strip()
+    assert told["epochs"] == [json.loads(line) for line in metrics]
 
 
 def test_fewer_false_alarms_allowed_raise_the_threshold(scenes: Path) -> None:
@@ -459,6 +464,21 @@ def test_unknown_names(scenes: Path, tmp_path: Path) -> None:
 def test_gate_refuses_what_is_no_bench(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text('{"schema": "something else"}')
     refused(irstd_edge("gate", tmp_path / "b.json"), "b.json")
+
+
+def test_every_command_gives_its_result_to_programs(tmp_path: Path) -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert "json_to" in signature(command.callback).parameters, command.callback.__name__
+    run = irstd_edge("synth", tmp_path / "made", "--frames", 2, "--size", "32x48", "--json", "-")
+    assert json.loads(run.stdout) == {
+        "path": str(tmp_path / "made"),
+        "frames": 2,
+        "size": [32, 48],
+        "bits": 8,
+        "seed": 0,
+    }
+    assert "2 frames of 32x48" in run.stderr
 
 
 def test_wrong_option_keeps_typers_message() -> None:

@@ -137,15 +137,20 @@ def test_int8_without_vnni_is_warned_of(
     assert warnings_of(made, machine, plan, timed_on) == ([SATURATES] if warned else [])
 
 
+def warned_of_frames(report: dict[str, Any]) -> list[str]:
+    """Not of this processor."""
+    return [words for words in report["results"][0]["warnings"] if words != SATURATES]
+
+
 def test_frames_that_clip_are_counted(
     bundle: Bundle, data: DataSet, quick: Callable[..., Plan]
 ) -> None:
-    assert bench([bundle], quick(data=data))["results"][0]["warnings"] == []
+    assert warned_of_frames(bench([bundle], quick(data=data))) == []
     name = data.names[0]
     counts = data.sample(name).frame.counts.copy()
     counts[:2, :2] = 255
     data.images[name].write_bytes(png_of(counts))
-    (words,) = bench([bundle], quick(data=data))["results"][0]["warnings"]
+    (words,) = warned_of_frames(bench([bundle], quick(data=data)))
     assert words == "frames with over 0.1% of their pixels at full scale: 1"
 
 
@@ -156,8 +161,7 @@ def test_frames_that_tiles_would_serve_better_are_counted(
         for folder in ("images", "masks"):
             path = data.root / folder / f"{data.names[0]}.png"
             path.write_bytes(png_of(np.full(shape, 20 if folder == "images" else 0, np.uint8)))
-        found: list[str] = bench([bundle], quick(data=data))["results"][0]["warnings"]
-        return found
+        return warned_of_frames(bench([bundle], quick(data=data)))
 
     assert warned(512, 512) == []
     assert warned(512, 516) == [

@@ -340,6 +340,19 @@ def test_a_detector_that_finds_nothing_is_red_though_it_loses_nothing(
     assert {c.why for c in empty} == {"finds none of 945 targets; give a detector that was trained"}
 
 
+def test_points_that_have_no_pd_are_found_by_their_recall(make_bench: Make) -> None:
+    bench = make_bench("p2p")
+    for each in bench["results"][0]["variants"]:
+        each["accuracy"]["pd"] = None
+    assert "gate.empty" not in failed(judge(bench, Limits()))
+    for each in bench["results"][0]["variants"]:
+        each["accuracy"]["recall_3px"] = None
+    assert "gate.empty" not in failed(judge(bench, Limits())), "not known is not none"
+    for each in bench["results"][0]["variants"]:
+        each["accuracy"]["recall_3px"] = 0.0
+    assert failed(judge(bench, Limits())).count("gate.empty") == 2
+
+
 def test_a_lone_detector_that_finds_nothing_is_red_under_a_floor_of_speed(
     make_bench: Make,
 ) -> None:

@@ -66,7 +66,7 @@ def test_int8_is_small(case):
     "runtime, limit",
     # The file itself does what torch does but where a value lies halfway between two steps. The
     # runtimes round more finely, and ONNX Runtime rounds biases as well.
-    [("as written", 0.02), ("openvino", 0.1), ("onnxruntime", 0.1)],
+    [("as written", 0.06), ("openvino", 0.1), ("onnxruntime", 0.1)],
 )
 def test_int8_computes_what_torch_rounds(exact_case, runtime, limit, size, tmp_path):
     if runtime == "openvino" and runtime not in installed_runtimes():

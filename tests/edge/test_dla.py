@@ -51,6 +51,10 @@ BOUNDS = {n: np.int64([v]) for n, v in (("from", 0), ("to", 8), ("axis", 3))}
         (("Slice", ["x", "from", "to", "axis"], "y", {}), BOUNDS),
         (("Softmax", ["x"], "y", {"axis": 1}), {}),
         (("ReduceMax", ["x"], "y", {}), {}),
+        (
+            ("Clip", ["x", "low", "high"], "y", {}),
+            {"low": np.float16(0), "high": np.float16(6)},
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -81,6 +85,11 @@ def test_what_a_dla_takes(node: Any, constants: Any, tmp_path: Path) -> None:
             ("Resize", ["x", "", "s"], "y", {"mode": "linear"}),
             {"s": np.float32([1, 1, 1.5, 2])},
             "DLA enlarges by whole factors of 1 to 4",
+        ),
+        (
+            ("Clip", ["x", "low", "high"], "y", {}),
+            {"low": np.float16(-1.5), "high": np.float16(2.5)},
+            "DLA clips from 0 to at most 127 alone",
         ),
         (("ReduceMean", ["x"], "y", {}), {}, "of reductions, DLA has the maximum alone"),
         (("Erf", ["x"], "y", {}), {}, "DLA has no such layer"),

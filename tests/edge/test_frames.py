@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from irstd_edge.edge import frames
+from irstd_edge.edge.errors import UnusableError
 from irstd_edge.edge.headers import PNG_SIGNATURE
 from irstd_edge.edge.types import Frame, InputSpec, IrstdError
 
@@ -213,19 +214,21 @@ def test_read_mask_splits_above_half_of_full_scale(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "dtype", "words"),
+    ("most", "dtype", "kind", "words"),
     [
-        (1, np.uint8, "holds 0 to 1 where a mask of 8 bits holds 0 and 255: write 255 for"),
-        (127, np.uint8, "holds 0 to 127 where a mask of 8 bits"),
-        (255, np.uint16, "holds 0 to 255 where a mask of 16 bits holds 0 and 65535"),
+        (1, np.uint8, IrstdError, "holds 0 to 1 where a mask of 8 bits holds 0 and 255: write 255"),
+        (127, np.uint8, UnusableError, "holds 0 to 127 where a mask of 8 bits"),
+        (255, np.uint16, IrstdError, "holds 0 to 255 where a mask of 16 bits holds 0 and 65535"),
+        (4000, np.uint16, UnusableError, "holds 0 to 4000 where a mask of 16 bits"),
     ],
 )
 def test_read_mask_refuses_targets_that_would_be_none(
-    tmp_path: Path, most: int, dtype: type, words: str
+    tmp_path: Path, most: int, dtype: type, kind: type, words: str
 ) -> None:
     path = written(tmp_path / "m.png", np.array([[0, most]], dtype))
-    with pytest.raises(IrstdError, match=rf"m\.png: {words}"):
+    with pytest.raises(kind, match=rf"m\.png: {words}") as error:
         frames.read_mask(path)
+    assert type(error.value) is kind
     empty = written(tmp_path / "m.png", np.zeros((1, 2), dtype))
     assert not frames.read_mask(empty).any()
 
