@@ -24,6 +24,7 @@ from irstd_edge.models.optimizers import optimizer_of
 from irstd_edge.models.p2p import P2P
 from irstd_edge.models.recipes import Recipe
 from irstd_edge.models.run_files import State
+from irstd_edge.models.shared_norm import share_statistics
 
 MAX_GRADIENT_NORM = 5.0
 
@@ -41,6 +42,8 @@ class Learner:
         self.average = {key: fabric.to_device(value) for key, value in average.items()}
         kept = self.average if recipe.start_share else {}
         self.start = {key: value.clone() for key, value in kept.items()}
+        if fabric.world_size > 1:
+            share_statistics(net)
         self.net, self.optimizer = fabric.setup(net, optimizer_of(net, recipe))
         if isinstance(net, MSHNet):
             self.net.mark_forward_method("forward_all")

@@ -137,13 +137,16 @@ def _check_batch(model: str, recipe: Recipe, processes: int) -> None:
             f"--batch-size: {batch_size} crops cannot be shared evenly by {processes} processes; "
             f"give a multiple of {processes}"
         )
-    why = ""
-    if model == "p2p":
-        why = "p2p normalises over the crops of each process"
-    elif recipe.joins:
-        why = "this recipe lays the crops of each process side by side"
-    if why and batch_size == processes:
-        raise IrstdError(f"--batch-size: {why}, and one is too few; give at least {2 * processes}")
+    if model == "p2p" and batch_size == 1:
+        raise IrstdError(
+            "--batch-size: p2p normalises over the crops of a batch, and one is too few; give at "
+            "least 2"
+        )
+    if recipe.joins and batch_size == processes:
+        raise IrstdError(
+            "--batch-size: this recipe lays the crops of each process side by side, and one is too "
+            f"few; give at least {2 * processes}"
+        )
 
 
 def _parent(weights: Path | None, state: State | None) -> str | None:
