@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,8 @@ class ImageResult:
     points_5px: PointCounts
     targets: tuple[Target, ...]
     false_alarms: tuple[FalseAlarm, ...]
+    distances_px: tuple[float, ...] = ()
+    """Of the points matched within 3 px."""
     curve: Counts | None = None
     """What the curves need of it; None where none was asked for."""
 
@@ -128,6 +131,12 @@ class Evaluation:
         return sum((image.points_5px for image in self.images), PointCounts())
 
     @property
+    def position_median_px(self) -> float | None:
+        """Median distance of the points matched within 3 px; `position_px` is their mean."""
+        distances = [each for image in self.images for each in image.distances_px]
+        return median(distances) if distances else None
+
+    @property
     def pixels(self) -> int:
         """Of all frames together."""
         return sum(height * width for height, width in (image.shape for image in self.images))
@@ -166,6 +175,7 @@ class Evaluation:
             "skipped": [{"name": skip.name, "reason": skip.reason} for skip in self.skipped],
             "targets": sum(len(image.targets) for image in self.images),
             **metrics,
+            "position_median_px": self.position_median_px,
             "undefined": [name for name in applies if metrics[name] is None],
             **curves,
         }
@@ -255,4 +265,5 @@ def _image_result(sample: Sample, prediction: Prediction, pair: MaskMatch | None
         points_5px=match_points(found, sample.points, WIDE_PX).counts,
         targets=targets,
         false_alarms=false_alarms,
+        distances_px=near.distances_px,
     )

@@ -96,6 +96,8 @@ class PointMatch:
     taken: IndexArray
     """(true points,): the predicted point that took each, or -1."""
     counts: PointCounts
+    distances_px: tuple[float, ...]
+    """Of the matched pairs."""
 
 
 def _first_unused(truth: Points, predicted: Points) -> IndexArray:
@@ -149,7 +151,7 @@ def match_points(
     points = np.asarray(predicted, np.float64).reshape(-1, 3)
     targets = np.asarray(truth, np.float64).reshape(-1, 2)
     taken = np.full(len(targets), -1, np.intp)
-    total = 0.0
+    matched: list[float] = []
     distances = np.sqrt(((points[:, None, :2] - targets) ** 2).sum(axis=2))  # (K, M)
     best_first = np.argsort(-points[:, 2], kind="stable")
     for k in best_first[(distances <= radius_px).any(axis=1)[best_first]]:
@@ -157,6 +159,6 @@ def match_points(
         nearest = int(distance.argmin())
         if distance[nearest] <= radius_px:
             taken[nearest] = k
-            total += float(distance[nearest])
-    hits = int((taken >= 0).sum())
-    return PointMatch(taken, PointCounts(len(points), len(targets), hits, total))
+            matched.append(float(distance[nearest]))
+    counts = PointCounts(len(points), len(targets), len(matched), sum(matched))
+    return PointMatch(taken, counts, tuple(matched))

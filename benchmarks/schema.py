@@ -44,7 +44,7 @@ _ACCURACY = {
     "protocol": TEXT,
     **_all(COUNT, "images", "targets"),
     **_all(Maybe(NUMBER), *METRICS),
-    **_all(Maybe(NUMBER, optional=True), "precision_5px", "recall_5px"),
+    **_all(Maybe(NUMBER, optional=True), "precision_5px", "recall_5px", "position_median_px"),
     "undefined": [TEXT],
     "threshold": Maybe(NUMBER, optional=True),
     "curve": Maybe(_CURVE, optional=True),

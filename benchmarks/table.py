@@ -193,8 +193,10 @@ _METRIC_WORDS = {
     "fa_per_mpx": "Fa per Mpx",
     "fa_legacy_per_mpx": "Fa per Mpx as published (by area value)",
     "position_px": "mean position error, px",
+    "position_median_px": "median position error, px",
 }
 _SHARES = frozenset(METRICS) - {"fa_per_mpx", "fa_legacy_per_mpx", "position_px"}
+"""In percent; the median is none of METRICS."""
 
 
 def print_accuracy(found: Mapping[str, Any], console: Console) -> None:

@@ -34,8 +34,14 @@ def _parity_words(edges: Sequence[Mapping[str, Any]]) -> str:
     """How far each way to run it is from the graph as written; the farthest is named last."""
     parts = [
         f"{edge['way']} differs in {edge['flips']} of {edge['targets']} targets (scores by "
-        f"{edge['score_error']:.4f})"
+        f"{edge['score_error']:.4f}{_change_words(edge)})"
         for edge in edges
     ]
     farthest = max(edges, key=lambda edge: (edge["flips"], edge["score_error"]))
     return f"int8.onnx on held-out frames: {', '.join(parts)}; farthest: {farthest['way']}"
+
+
+def _change_words(edge: Mapping[str, Any]) -> str:
+    """In points; a bundle of an earlier version does not say."""
+    changes = (("F1", edge.get("f1_3px")), ("IoU", edge.get("iou")))
+    return "".join(f", {name} by {100 * by:+.2f}" for name, by in changes if by is not None)

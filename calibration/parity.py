@@ -38,6 +38,10 @@ class Edge:
     """Targets that one of both finds, and not the other."""
     score_error: float
     """Root of the mean squared difference of a target's score."""
+    f1_3px: float | None
+    """What F1 changes by; None where a side has no points."""
+    iou: float | None
+    """What IoU changes by; None without masks."""
 
     def record(self) -> dict[str, Any]:
         """For the manifest."""
@@ -90,4 +94,10 @@ def edge(way: str, written: Evaluation, other: Evaluation) -> Edge:
     )
     flips = sum(a.matched != b.matched for a, b in zip(one, two, strict=True))
     error = math.dist([a.score for a in one], [b.score for b in two]) / math.sqrt(max(1, len(one)))
-    return Edge(way, len(one), flips, error)
+    before, after = written.metrics(), other.metrics()
+    changes = (_change(before[name], after[name]) for name in ("f1_3px", "iou"))
+    return Edge(way, len(one), flips, error, *changes)
+
+
+def _change(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before

@@ -26,8 +26,6 @@ from irstd_edge.models.recipes import Recipe
 from irstd_edge.models.run_files import State
 from irstd_edge.models.shared_norm import share_statistics
 
-MAX_GRADIENT_NORM = 5.0
-
 
 class Learner:
     """A network on its way through a recipe. `fine_tunes` says that its weights were given."""
@@ -107,7 +105,10 @@ class Learner:
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         norm = self.fabric.clip_gradients(
-            self.net, self.optimizer, max_norm=MAX_GRADIENT_NORM, error_if_nonfinite=False
+            self.net,
+            self.optimizer,
+            max_norm=self.recipe.max_norm or math.inf,
+            error_if_nonfinite=False,
         )
         assert norm is not None
         self.optimizer.step()

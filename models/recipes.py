@@ -50,6 +50,8 @@ class Recipe:
     """Of adamw and muon, on weights of two dimensions and more."""
     final_share: float = 0.2
     """Of MSHNet's final head in the loss; its four scales share the rest equally."""
+    max_norm: float = 5.0
+    """Of the gradient; 0 for any."""
     start_share: float = 0.0
     """Of the weights a run started from in those that are kept, so that what is learnt anew does
     not take the place of what was known: Wortsman et al., "Robust fine-tuning of zero-shot
@@ -136,6 +138,7 @@ RECIPES = {
         (),
         warm_epochs=6,
         average_share=0.0,
+        max_norm=0.0,
     ),
     ("mshnet", "finetune"): FINETUNE,
     # In part the frames of a batch as one. On single frames it ends below where it started, on

@@ -143,6 +143,7 @@ def test_a_point_detectors_accuracy_has_no_iou_and_says_why_not() -> None:
         "recall_5px": 0.5,
         "f1_5px": 0.5,
         "position_px": 1.0,
+        "position_median_px": 1.0,
         "undefined": [],
     }
 
@@ -166,9 +167,24 @@ def test_a_segmentation_nets_accuracy_has_everything() -> None:
         "recall_5px": 0.5,
         "f1_5px": 0.5,
         "position_px": 1.0,
+        "position_median_px": 1.0,
         "undefined": [],
     }
     json.dumps(accuracy, allow_nan=False)
+
+
+def test_one_point_far_off_moves_the_mean_and_not_the_median() -> None:
+    truth = np.array([[10, 10], [30, 30], [50, 50]], np.float32)
+    frame = Frame("a", np.zeros((64, 64), np.uint8), 8)
+    found = tuple(
+        Detection(row + off, row, 0.9, 4.0) for row, off in ((10, 0.25), (30, 0.5), (50, 3.0))
+    )
+    look = Prediction(found, np.zeros((32, 32), np.float32), 2, None)
+    accuracy = evaluate([Sample(frame, None, truth)], lambda _: look, "native").accuracy()
+    assert (accuracy["position_median_px"], accuracy["position_px"]) == (0.5, 1.25)
+    none = Prediction((), look.probability, 2, None)
+    accuracy = evaluate([Sample(frame, None, truth)], lambda _: none, "native").accuracy()
+    assert accuracy["position_median_px"] is None
 
 
 def test_frames_without_targets_leave_ratios_undefined_by_name() -> None:

@@ -70,6 +70,7 @@ def test_the_best_score_chooses_first() -> None:
     match = match_points(predicted, [[0, 0], [0, 4]], 5)
     assert match.taken.tolist() == [1, 0]
     assert match.counts.distance_sum_px == 3
+    assert match.distances_px == (1, 2)
 
 
 points = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=7)

@@ -68,4 +68,5 @@ def test_an_edge_counts_flips_either_way(judged):
     found = edge("openvino", one, other)
     assert (found.targets, found.flips) == (3, 2)
     assert found.score_error == pytest.approx(((0.6**2 + 0.4**2) / 3) ** 0.5)
+    assert (found.f1_3px, found.iou) == (0, None), "of the same points, without masks"
     assert INT8_CPU in judged

@@ -23,6 +23,7 @@ def test_the_papers_recipe() -> None:
     assert (recipe.loss, recipe.epochs, recipe.batch_size) == ("sls", 400, 4)
     assert (recipe.optimizer, recipe.lr, recipe.average_share) == ("adagrad", 0.05, 0.0)
     assert recipe.warm == 6, "epochs 0 to 5"
+    assert recipe.max_norm == 0, "gradients are taken as they are"
     assert recipe.final_share == 1 / 5, "one of five outputs"
     assert recipe.crops_in(0) == recipe.crops_in(399) == PaperAugmentation(256, (128, 512), 1.0)
 
