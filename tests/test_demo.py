@@ -1,4 +1,4 @@
-"""The main job from an empty home, with the network cut off."""
+"""The main job, from the wheel and an empty home, with the network cut off."""
 
 import json
 import platform
@@ -13,8 +13,11 @@ import pytest
     sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"),
     reason="the network is cut off by seccomp, which is Linux's",
 )
-def test_demo(tmp_path, cut_off):
-    code = """
+def test_demo(tmp_path, cut_off, installed, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    code = f"""
+import irstd_edge
+assert irstd_edge.__file__.startswith({str(installed)!r}), irstd_edge.__file__
 sys.argv = ["irstd-edge", "demo", "--out", "out"]
 from irstd_edge.cli import main
 try:

@@ -1,4 +1,4 @@
-"""What a wheel installs, and that the installed package is typed."""
+"""What a wheel installs, and that the installed package is typed; test_demo runs it."""
 
 import os
 import re
@@ -10,34 +10,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    # The sources are copied: setuptools leaves its build folder in the tree it builds.
-    tree = tmp_path_factory.mktemp("tree")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            (tree / name).write_bytes((ROOT / name).read_bytes())
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
-    subprocess.run([*build, str(tree)], check=True, capture_output=True)
-    return next(out.glob("*.whl"))
-
-
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    zipfile.ZipFile(wheel).extractall(folder)
-    return folder
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
@@ -63,21 +35,6 @@ def test_base_install_needs_neither_torch_nor_nncf(installed: Path) -> None:
     needs = [line.split(":")[1].strip() for line in metadata if line.startswith("Requires-Dist")]
     base = {re.split(r"[<>=; ]", need)[0] for need in needs if "extra ==" not in need}
     assert base == {"numpy", "onnxruntime", "opencv-python-headless", "rich", "tomli", "typer"}
-
-
-@pytest.mark.slow
-def test_installed_wheel_runs_away_from_the_repository(installed: Path, tmp_path: Path) -> None:
-    code = "import irstd_edge.cli as c; print(c.__file__); c.main()"
-    run = subprocess.run(
-        [sys.executable, "-c", code, "synth", "scenes", "--frames", "4"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert str(installed) in run.stdout
-    assert len(list((tmp_path / "scenes/images").iterdir())) == 4
 
 
 @pytest.mark.slow
