@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import onnx
 from torch import nn
@@ -18,7 +18,7 @@ from irstd_edge.calibration.layouts import (
 )
 from irstd_edge.calibration.ranges import ranges_of
 from irstd_edge.edge.bundle import VARIANTS, graph_name
-from irstd_edge.edge.qdq import lint_int8
+from irstd_edge.edge.qdq import Finding, lint_int8, lint_int8_cpu
 from irstd_edge.edge.types import FloatArray, ModelSpec
 from irstd_edge.models.onnx_from_torch import OPSET, onnx_from_torch
 
@@ -41,12 +41,13 @@ def graphs_of(
     """
     rounded = _rounded(quantized, spec, released=released)
     ranges = ranges_of(rounded, cpu_outputs(rounded), batches)
+    half = half_form(int8_graph(quantized, spec, half_layout.OPSET, released))
     return {
         FP32: onnx_from_torch(float_net, spec),
         INT8: bytes_of(_signed(onnx.load_from_string(bytes_of(rounded)))),
-        INT8_CPU: bytes_of(cpu_form(rounded, ranges)),
+        INT8_CPU: bytes_of(_linted(cpu_form(rounded, ranges), INT8_CPU, lint_int8_cpu)),
         FP16: bytes_of(half_form(_graph(float_net, spec, half_layout.OPSET))),
-        INT8_FP16: bytes_of(half_form(int8_graph(quantized, spec, half_layout.OPSET, released))),
+        INT8_FP16: bytes_of(_linted(half, INT8_FP16, lint_int8)),
     }
 
 
@@ -58,10 +59,15 @@ def int8_graph(
 
 
 def _signed(rounded: onnx.ModelProto) -> onnx.ModelProto:
-    model = guard_concats(rounded)
-    findings = lint_int8(model)
+    return _linted(guard_concats(rounded), INT8, lint_int8)
+
+
+def _linted(
+    model: onnx.ModelProto, name: str, lint: Callable[[onnx.ModelProto], list[Finding]]
+) -> onnx.ModelProto:
+    findings = lint(model)
     if findings:
-        raise ValueError(f"{INT8}: {findings[0]}")
+        raise ValueError(f"{name}: {findings[0]}")
     return model
 
 

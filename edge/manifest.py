@@ -26,6 +26,8 @@ MAX_STRIDE = 256
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHANNELS = 1
+_SIZES = ("N", _CHANNELS, "H", "W")
+"""Of the tensor; H and W are free, as far as they are multiples of the stride."""
 
 T = TypeVar("T")
 
@@ -114,7 +116,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
         "model": manifest.model.name,
         "parent_sha256": manifest.parent_sha256,
         "files": manifest.files,
-        "input": {"channels": _CHANNELS, **asdict(manifest.model.input)},
+        "input": {"sizes": _SIZES, "channels": _CHANNELS, **asdict(manifest.model.input)},
         "decode": asdict(manifest.model.decode),
         "quantization": {
             "method": quantization.method,

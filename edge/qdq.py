@@ -1,7 +1,9 @@
-"""Lint of int8.onnx: the one Q/DQ form that TensorRT and OpenVINO both take.
+"""Lint of INT8 graphs: a form for TensorRT and OpenVINO, another for ONNX Runtime.
 
-Signed 8-bit with zero point 0 everywhere, written in QuantizeLinear and DequantizeLinear alone;
-activations with one scale each; the frame, the first convolution and all biases in float.
+int8.onnx and int8-fp16.onnx: signed 8-bit with zero point 0 everywhere, written in QuantizeLinear
+and DequantizeLinear alone; activations with one scale each; the frame, the first convolution and
+all biases in float. int8.cpu.onnx: what ONNX Runtime needs to see around a convolution to run it in
+integers; where a part is missing it runs in float, slower than if nothing were rounded.
 """
 
 from __future__ import annotations
@@ -77,6 +79,59 @@ def lint_int8(model: onnx.ModelProto) -> list[Finding]:
     if not any(node.op_type == QUANTIZE for node in graph.nodes):
         findings.append(Finding("graph", "has no QuantizeLinear", "export the quantized model"))
     return [*findings, *_lint_first_layer(graph)]
+
+
+def lint_int8_cpu(model: onnx.ModelProto) -> list[Finding]:
+    """Everything that keeps an int8.cpu.onnx from integer kernels; empty when it is right."""
+    graph = _indexed(model)
+    findings = list(_lint_model(model))
+    for node in graph.nodes:
+        if node.op_type == QUANTIZE:
+            findings += _lint_unsigned(graph, node)
+        elif node.op_type == "Conv" and _has_stored_weight(graph, node):
+            findings += _lint_integer_conv(graph, node)
+    return findings
+
+
+def _has_stored_weight(graph: _Graph, conv: Any) -> bool:
+    tensor = conv.input[1]
+    return graph.is_from(tensor, DEQUANTIZE) and (
+        graph.constant(graph.producer[tensor], 0) is not None
+    )
+
+
+def _lint_unsigned(graph: _Graph, node: Any) -> Iterator[Finding]:
+    zero = graph.constant(node, 2)
+    if zero is None or zero.dtype != np.uint8:
+        kind = "not stored" if zero is None else zero.dtype
+        yield Finding(
+            _name(node),
+            f"its zero point is {kind}, and the kernels read uint8 fastest",
+            "round activations to 0..255",
+        )
+
+
+def _lint_integer_conv(graph: _Graph, conv: Any) -> Iterator[Finding]:
+    """A convolution of 8 bit: rounded before, behind, and in its bias."""
+    weight = graph.constant(graph.producer[conv.input[1]], 0)
+    zero = graph.constant(graph.producer[conv.input[1]], 2)
+    if weight is None or weight.dtype != np.int8 or (zero is not None and zero.any()):
+        yield Finding(_name(conv), "its weights are not int8 around 0", "store them as int8")
+    source = graph.producer.get(conv.input[0])
+    if source is None or source.op_type != DEQUANTIZE:
+        yield Finding(_name(conv), "reads float", "put a rounding pair before it")
+    if len(conv.input) > 2:
+        bias = graph.producer.get(conv.input[2])
+        stored = None if bias is None else graph.constant(bias, 0)
+        if stored is None or stored.dtype != np.int32:
+            yield Finding(_name(conv), "its bias is in float", "store it as int32 in its products")
+    end = conv.output[0]
+    readers = graph.consumers.get(end, [])
+    if len(readers) == 1 and readers[0].op_type == "Relu":
+        end = readers[0].output[0]
+        readers = graph.consumers.get(end, [])
+    if end in graph.outputs or not readers or any(r.op_type != QUANTIZE for r in readers):
+        yield Finding(_name(conv), "its output is not rounded", "put a rounding pair behind it")
 
 
 def _indexed(model: onnx.ModelProto) -> _Graph:

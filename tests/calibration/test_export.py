@@ -8,7 +8,7 @@ import torch
 from irstd_edge.calibration.export import graphs_of, int8_graph
 from irstd_edge.calibration.judge import opened
 from irstd_edge.edge.bundle import VARIANTS, graph_name
-from irstd_edge.edge.qdq import MAX_IR_VERSION, MAX_OPSET, lint_int8
+from irstd_edge.edge.qdq import MAX_IR_VERSION, MAX_OPSET, lint_int8, lint_int8_cpu
 from irstd_edge.edge.runners import installed_runtimes, open_graph, torch_runner
 
 SIZES = [(64, 64), (48, 72)]
@@ -47,6 +47,10 @@ def test_every_graph_is_one_that_old_runtimes_read(case, name):
 
 def test_int8_is_pure_and_signed(case):
     assert lint_int8(onnx.load_from_string(case.graphs["int8.onnx"])) == []
+
+
+def test_the_form_of_onnx_runtime_runs_in_integers(case):
+    assert lint_int8_cpu(onnx.load_from_string(case.graphs["int8.cpu.onnx"])) == []
 
 
 def test_int8_fp16_is_pure_and_signed(case):

@@ -65,7 +65,13 @@ def right():
         "model": "p2p",
         "parent_sha256": DIGEST,
         "files": {"fp32.onnx": DIGEST, "golden/a.png": DIGEST},
-        "input": {"channels": 1, "stride": 8, "bit_depth": 14, "normalisation": "full-scale"},
+        "input": {
+            "sizes": ("N", 1, "H", "W"),
+            "channels": 1,
+            "stride": 8,
+            "bit_depth": 14,
+            "normalisation": "full-scale",
+        },
         "decode": {
             "kind": "heatmap",
             "threshold": 0.5,

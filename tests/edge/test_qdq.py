@@ -6,7 +6,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is in the train extra")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from irstd_edge.edge.qdq import Finding, lint_int8  # noqa: E402
+from irstd_edge.edge.qdq import Finding, lint_int8, lint_int8_cpu  # noqa: E402
 
 CHANNELS = 4
 
@@ -201,3 +201,75 @@ def test_a_node_without_a_name_is_told_by_its_output():
     assert str(lint_int8(model)[0]) == (
         "QuantizeLinear of c: its zero point is 1, not 0: make the quantizer symmetric"
     )
+
+
+def cpu_model():
+    """The right model as ONNX Runtime wants it: unsigned, bias in int32, rounded behind as well."""
+    model = right_model()
+    put(model, "zero", np.uint8(0))
+    bias = {
+        "bias": np.int32([200, 200]),
+        "bias.scale": np.float32([0.0005, 0.001]),
+        "bias.zero": np.int32([0, 0]),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in bias.items())
+    node(model, "head").input[2] = "rounded bias"
+    node(model, "head").output[0] = "e"
+    more = [
+        helper.make_node("DequantizeLinear", [*bias], ["rounded bias"], "dqb", axis=0),
+        helper.make_node("Relu", ["e"], ["f"], "relu2"),
+        helper.make_node("QuantizeLinear", ["f", "scale", "zero"], ["g"], "q2"),
+        helper.make_node("DequantizeLinear", ["g", "scale", "zero"], ["logits"], "dq2"),
+    ]
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:-1], more[0], nodes[-1], *more[1:]])
+    return model
+
+
+def signed(model):
+    put(model, "zero", np.int8(0))
+
+
+def reads_float(model):
+    node(model, "head").input[0] = "b"
+
+
+def float_bias(model):
+    node(model, "head").input[2] = "head.bias"
+
+
+def float_behind(model):
+    node(model, "dq2").output[0] = "spare"
+    node(model, "relu2").output[0] = "logits"
+    node(model, "q2").input[0] = "logits"
+
+
+def wide_weights(model):
+    put(model, "head.weight", np.ones((2, CHANNELS, 1, 1), np.uint8))
+    put(model, "head.zero", np.uint8([0, 0]))
+
+
+def test_the_form_of_onnx_runtime_has_no_findings():
+    model = cpu_model()
+    onnx.checker.check_model(model, full_check=True)
+    assert lint_int8_cpu(model) == []
+    assert lint_int8(model), "and it is not that of TensorRT"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "name", "problem"),
+    [
+        (signed, "q", "its zero point is int8"),
+        (reads_float, "head", "reads float"),
+        (float_bias, "head", "its bias is in float"),
+        (float_behind, "head", "its output is not rounded"),
+        (wide_weights, "head", "its weights are not int8 around 0"),
+    ],
+)
+def test_what_keeps_a_convolution_from_integers_is_named(break_it, name, problem):
+    model = cpu_model()
+    break_it(model)
+    found = [f for f in lint_int8_cpu(model) if f.node == name]
+    assert [f.problem.startswith(problem) for f in found] == [True]
+    assert found[0].fix
