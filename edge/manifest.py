@@ -26,7 +26,7 @@ MAX_STRIDE = 256
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHANNELS = 1
-_SIZES = ("N", _CHANNELS, "H", "W")
+_SIZES = ["N", _CHANNELS, "H", "W"]
 """Of the tensor; H and W are free, as far as they are multiples of the stride."""
 
 T = TypeVar("T")

@@ -66,7 +66,7 @@ def right():
         "parent_sha256": DIGEST,
         "files": {"fp32.onnx": DIGEST, "golden/a.png": DIGEST},
         "input": {
-            "sizes": ("N", 1, "H", "W"),
+            "sizes": ["N", 1, "H", "W"],
             "channels": 1,
             "stride": 8,
             "bit_depth": 14,
