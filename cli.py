@@ -255,7 +255,9 @@ def train(
     weights: Annotated[str | None, typer.Option(metavar="W", help="Start from these.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the frames.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Crops a step, of all processes.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Highest learning rate. [the recipe's, by the batch size]")
+    ] = None,
     loss: Annotated[str | None, typer.Option(help="sls, soft-iou, dice, bce, ...")] = None,
     recipe: Annotated[
         str, typer.Option(help="default, paper, finetune or, for mshnet, large-frames.")

@@ -178,7 +178,11 @@ def recipe_of(
     lr: float | None = None,
     loss: str | None = None,
 ) -> Recipe:
-    """Return a recipe with the given figures in place of its own. Raises IrstdError."""
+    """Return a recipe with the given figures in place of its own. Raises IrstdError.
+
+    A learning rate that is not given goes with the square root of the batch size: Malladi et al.,
+    "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", NeurIPS 2022.
+    """
     spec_of(model)
     names = [recipe for of, recipe in RECIPES if of == model]
     if name not in names:
@@ -194,4 +198,6 @@ def recipe_of(
         if isinstance(value, int | float) and not 0 < value < math.inf:
             flag = option.replace("_", "-")
             raise IrstdError(f"--{flag}: {value} is not a positive number; give one over 0")
+    if batch_size is not None and lr is None:
+        given["lr"] = recipe.lr * math.sqrt(batch_size / recipe.batch_size)
     return replace(recipe, **{key: value for key, value in given.items() if value is not None})

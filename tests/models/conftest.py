@@ -67,7 +67,7 @@ def tiny() -> Callable[..., Recipe]:
     crops = {"mshnet": Augmentation(32), "p2p": Augmentation(64)}
 
     def recipe(model: str, epochs: int = 2, **changes: Any) -> Recipe:
-        chosen = recipe_of(model, epochs=epochs, batch_size=4)
+        chosen = recipe_of(model, epochs=epochs, batch_size=4, lr=recipe_of(model).lr)
         return replace(chosen, **{"crops": (crops[model],), "until": (), **changes})
 
     return recipe

@@ -63,7 +63,15 @@ def test_large_frames_are_whole_frames_side_by_side_in_part() -> None:
 )
 @pytest.mark.parametrize("name", ["default", "paper", "finetune", "large-frames"])
 def test_given_figures_take_the_place_of_the_recipes(name: str, given) -> None:
-    assert recipe_of("mshnet", name, **given) == replace(RECIPES["mshnet", name], **given)
+    own = RECIPES["mshnet", name]
+    if "batch_size" in given:
+        given = given | {"lr": own.lr * (given["batch_size"] / own.batch_size) ** 0.5}
+    assert recipe_of("mshnet", name, **given) == replace(own, **given)
+
+
+def test_the_rate_goes_with_the_root_of_the_batch_size_unless_it_is_given() -> None:
+    assert recipe_of("p2p", batch_size=64).lr == pytest.approx(2 * recipe_of("p2p").lr)
+    assert recipe_of("p2p", batch_size=64, lr=0.1).lr == 0.1
 
 
 @pytest.mark.parametrize("loss", MASK_LOSSES)
