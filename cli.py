@@ -306,8 +306,8 @@ def train(
         )
     if first:
         lines = (out / "metrics.jsonl").read_text().splitlines()
-        epochs = [json.loads(line) for line in lines]
-        _tell(str(path), {"path": str(path), "epochs": epochs}, json_to)
+        done = {"path": str(path), "epochs": [json.loads(line) for line in lines]}
+        _tell(str(path), done, json_to)
 
 
 def _samples(folders: list[Path], split: str) -> list[Any]:

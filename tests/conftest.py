@@ -15,6 +15,11 @@ DATA = Path(os.environ.get("IRSTD_EDGE_DATA", ROOT.parent / "shared" / "data"))
 GOLDEN = Path(os.environ.get("IRSTD_EDGE_GOLDEN", ROOT.parent / "shared" / "golden"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test begins first: at the end the other core would wait for it."""
+    items.sort(key=lambda item: item.name != "test_demo")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder that holds NUDT-SIRST and NUAA-SIRST."""

@@ -94,13 +94,12 @@ def test_eval_under_sensor_faults_and_their_picture(scenes: Path, tmp_path: Path
     refused(irstd_edge("eval", "p2p", *options), "x.png: cannot be written")
 
 
-@pytest.mark.parametrize("threshold", ["0", "1", "1.5", "nan"])
-def test_a_threshold_is_a_probability(scenes: Path, threshold: str) -> None:
-    options = ("--threshold", threshold, "--json", "-")
-    for run in (
-        irstd_edge("eval", "p2p", "--data", scenes, *options),
-        irstd_edge("predict", "p2p", scenes / "images", *options),
+def test_a_threshold_is_a_probability(scenes: Path) -> None:
+    for threshold, arguments in (
+        ("nan", ("eval", "p2p", "--data", scenes)),
+        ("1.5", ("predict", "p2p", scenes / "images")),
     ):
+        run = irstd_edge(*arguments, "--threshold", threshold, "--json", "-")
         refused(run, f"--threshold: {threshold} is not between 0 and 1")
 
 
