@@ -10,6 +10,7 @@ from irstd_edge.benchmarks.accuracy import METRICS
 from irstd_edge.benchmarks.buckets import flips_by_range, range_name
 from irstd_edge.benchmarks.equal_fa import own_entry
 from irstd_edge.benchmarks.schema import check_bench
+from irstd_edge.benchmarks.verdict import named
 
 DIFFERENCES = ("iou", "f1_3px", "fa_per_mpx")
 """The differences of a drift entry that the gate judges."""
@@ -161,6 +162,14 @@ def bench_from_json(value: object, what: str = "BENCH.json") -> Bench:
             _result(item, _place(root["results"], at)) for at, item in enumerate(root["results"])
         ),
     )
+
+
+def told_apart(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The results of a bench.json, to show: bundles of one model are numbered, as in a verdict."""
+    return [
+        {**result, "model": named(result["model"], _place(results, at))}
+        for at, result in enumerate(results)
+    ]
 
 
 def _place(items: Sequence[Mapping[str, Any]], at: int) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from irstd_edge.benchmarks.bench_file import told_apart
 from irstd_edge.benchmarks.report_layers import Layer
 from irstd_edge.benchmarks.report_model import model_section
 from irstd_edge.benchmarks.report_page import Html, element, joined, page, table
@@ -145,7 +146,7 @@ def _bench_sections(
 ) -> list[Html]:
     models = [
         model_section(result, sensitivities.get(str(result.get("bundle")), ()))
-        for result in bench["results"]
+        for result in told_apart(bench["results"])
     ]
     return [*models, _machine(bench["machine"])]
 

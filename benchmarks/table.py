@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from irstd_edge.benchmarks.accuracy import METRICS
+from irstd_edge.benchmarks.bench_file import told_apart
 from irstd_edge.benchmarks.buckets import range_name
 from irstd_edge.benchmarks.comparison import (
     ABSENT,
@@ -75,7 +76,7 @@ def print_table(bench: Mapping[str, Any], console: Console) -> None:
 
     Narrow terminals get accuracy and speed in two tables; 80 columns are enough for each.
     """
-    for result in bench["results"]:
+    for result in told_apart(bench["results"]):
         if not any(variant["measured"] for variant in result["variants"]):
             _print_projection(result, console)
             continue

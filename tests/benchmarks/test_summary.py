@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irstd_edge.benchmarks.bench_file import told_apart
 from irstd_edge.benchmarks.summary import summaries
 from irstd_edge.benchmarks.verdict import Check, Verdict
 
@@ -125,6 +126,8 @@ def test_a_gate_that_failed_as_a_whole_ships_nothing(make_bench: MakeBench) -> N
     first, last = summaries(bench, second)
     assert first.startswith("p2p #1: INT8") and first.endswith("ship it")
     assert last.startswith("p2p #2: INT8") and last.endswith("(drift.iou: worse)")
+    assert [each["model"] for each in told_apart(bench["results"])] == ["p2p #1", "p2p #2"]
+    assert [each["model"] for each in told_apart(bench["results"][:1])] == ["p2p"]
     other = Verdict((Check("drift.iou", "mshnet", "int8", "onnxruntime", False, "worse"),))
     assert summaries(make_bench(KEPT), other)[0].endswith("ship it")
 
