@@ -248,7 +248,7 @@ def test_real_frames_of_every_size_and_mode(data, real_data, p2p_weights, folder
     names = open_dataset(real_data / data, "trainval").names
     for part in ("images", "masks"):
         (tmp_path / part).symlink_to(real_data / data / part)
-    some = names[:: len(names) // 60]  # a tenth of them is judged, node by node
+    some = names[:: len(names) // 80]  # a tenth of them is judged, node by node
     (tmp_path / "trainval.txt").write_text("\n".join(some))
     bundle = quantize_to_bundle(p2p_weights, tmp_path, folder / data, method="ptq", frames=4)
-    assert bundle.manifest.accuracy["int8"]["images"] > 2
+    assert bundle.manifest.accuracy["int8"]["images"] > 5
