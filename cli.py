@@ -638,7 +638,6 @@ def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Co
     layout = None if raw is None else raw_format(raw)
     if Path("-") not in paths:
         files = frames_in(paths, extensions(layout))
-        _refuse_twins(files)
         frames = ((n, f) for n, file in enumerate(files, 1) for f in frames_of(file, bits, layout))
         return _Come(frames, len(files), lambda: None)
     if len(paths) > 1:
@@ -649,18 +648,6 @@ def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Co
         raise IrstdError("-: this process has no stdin; give files, or start it with a pipe")
     stream = RawStream(sys.stdin.fileno(), layout, bits)
     return _Come(enumerate(stream, 1), None, stream.leave)
-
-
-def _refuse_twins(files: list[Path]) -> None:
-    """Frames are named by their file's stem, in lines and pictures alike."""
-    known: dict[str, Path] = {}
-    for file in files:
-        twin = known.setdefault(file.stem, file)
-        if twin is not file:
-            raise IrstdError(
-                f"{file}: its frame would be called {file.stem}, as that of {twin}; give them in "
-                "calls of their own"
-            )
 
 
 @contextmanager

@@ -68,7 +68,10 @@ def held_out(names: tuple[str, ...]) -> frozenset[str]:
 
 
 def frames_in(paths: Sequence[Path], extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
-    """The frames among files and folders, those of a folder by name. Raises IrstdError for none."""
+    """The frames among files and folders, those of a folder by name.
+
+    A frame is called by its file's stem. Raises IrstdError for no frame, and for two of one name.
+    """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -84,8 +87,15 @@ def frames_in(paths: Sequence[Path], extensions: tuple[str, ...] = EXTENSIONS) -
             found.append(path)
         else:
             raise IrstdError(f"{path}: no such file or folder: check the path")
+    known: dict[str, Path] = {}
     for path in found:
         refuse_name(path)
+        twin = known.setdefault(path.stem, path)
+        if twin is not path:
+            raise IrstdError(
+                f"{path}: its frame would be called {path.stem}, as that of {twin}: give them in "
+                "calls of their own"
+            )
     return found
 
 

@@ -33,12 +33,10 @@ class State:
     average: dict[str, Tensor]
     """The averaged weights."""
     optimizer: dict[str, Any]
-    fine_tunes: bool = False
-    """Whether the run started from given weights."""
-    start: dict[str, Tensor] = field(default_factory=dict)
-    """These, where the recipe keeps a share of them."""
     parent: str | None = None
-    """Their file's sha256; None for a run from scratch."""
+    """The sha256 of the weights that the run started from; None for a run from scratch."""
+    start: dict[str, Tensor] = field(default_factory=dict)
+    """These weights, where the recipe keeps a share of them."""
 
 
 def identity_of(spec: ModelSpec, samples: Sequence[Sample], recipe: Recipe, seed: int) -> str:
@@ -53,7 +51,7 @@ def identity_of(spec: ModelSpec, samples: Sequence[Sample], recipe: Recipe, seed
 
 def _check(state: State) -> None:
     """Raise TypeError where a field of the file is not what it should be."""
-    kinds: dict[str, Any] = {"epoch": int, "best": float | int, "lines": list, "fine_tunes": bool}
+    kinds: dict[str, Any] = {"epoch": int, "best": float | int, "lines": list}
     kinds |= {"net": dict, "average": dict, "optimizer": dict, "start": dict}
     kinds |= {"parent": str | None}
     for name, kind in kinds.items():

@@ -168,7 +168,7 @@ def _learner(
     """Return the learner as its run left it, or at the start, with the given or fresh weights."""
     if state is not None:
         net = model_from_state(model, state.net, Path(CHECKPOINT))
-        learner = Learner(net, recipe, seed, fabric, fine_tunes=state.fine_tunes)
+        learner = Learner(net, recipe, seed, fabric, fine_tunes=state.parent is not None)
         try:
             learner.go_on_from(state)
         except Exception as error:  # torch raises what the numbers made it raise
@@ -254,7 +254,6 @@ class _Run:
             net=self.learner.inner.state_dict(),
             average=self.learner.average,
             optimizer=self.learner.optimizer.state_dict(),
-            fine_tunes=self.learner.fine_tunes,
-            start=self.learner.start,
             parent=self.parent,
+            start=self.learner.start,
         )

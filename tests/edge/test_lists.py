@@ -88,6 +88,14 @@ def test_what_is_hidden_is_no_frame(tmp_path: Path) -> None:
     assert frames_in([tmp_path], (".png", ".avi")) == [tmp_path / "a.png"]
 
 
+def test_two_frames_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(IrstdError, match=r"b/1\.tif: its frame would be called 1, as .*a/1\.png"):
+        frames_in([tmp_path / "a", tmp_path / "b"])
+
+
 def test_where_there_is_no_frame_it_says_what_is_wanted(tmp_path: Path) -> None:
     touched(tmp_path, "notes.txt")
     with pytest.raises(IrstdError) as caught:

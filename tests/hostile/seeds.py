@@ -202,7 +202,7 @@ def checkpoint() -> bytes:
     """Of a training run."""
     import torch
 
-    state = {"identity": "run", "epoch": 3, "best": 0.5, "lines": ["{}"], "fine_tunes": False}
+    state = {"identity": "run", "epoch": 3, "best": 0.5, "lines": ["{}"], "parent": None}
     tensors = {"a": torch.ones(2, 3)}
     file = io.BytesIO()
     torch.save(state | {"net": tensors, "average": tensors, "optimizer": {"state": {}}}, file)

@@ -38,23 +38,23 @@ def refusal(*arguments) -> str:
     return message
 
 
-@pytest.mark.parametrize("fine_tunes", [False, True])
-def test_a_state_comes_back(tmp_path: Path, fine_tunes: bool) -> None:
-    path, kept = tmp_path / "new" / "last.ckpt", state(fine_tunes=fine_tunes)
+@pytest.mark.parametrize("parent", [None, "ab" * 32])
+def test_a_state_comes_back(tmp_path: Path, parent: str | None) -> None:
+    path, kept = tmp_path / "new" / "last.ckpt", state(parent=parent)
     write_state(path, "id", kept)
     found = read_state(path, "id", CPU)
     assert torch.equal(found.net["w"], kept.net["w"])
     assert torch.equal(found.average["w"], kept.average["w"])
     assert (found.epoch, found.best, found.lines) == (2, -math.inf, kept.lines)
-    assert (found.optimizer, found.fine_tunes) == (kept.optimizer, fine_tunes)
+    assert (found.optimizer, found.parent) == (kept.optimizer, parent)
     assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
 
 
 def test_a_state_that_does_not_say_how_it_started_was_started_afresh(tmp_path: Path) -> None:
     saved = {"identity": "id"} | vars(state())
-    del saved["fine_tunes"]
+    del saved["parent"]
     torch.save(saved, tmp_path / "last.ckpt")
-    assert read_state(tmp_path / "last.ckpt", "id", CPU).fine_tunes is False
+    assert read_state(tmp_path / "last.ckpt", "id", CPU).parent is None
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
