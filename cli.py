@@ -734,9 +734,13 @@ def quantize(
     reduced_range: Annotated[
         bool, typer.Option("--reduced-range", help="7-bit weights, for CPUs without VNNI.")
     ] = False,
+    ranges: Annotated[
+        str, typer.Option(help="Of activations: min-max, percentile or mse.")
+    ] = "min-max",
     frames: Annotated[int, typer.Option(min=1, help="To calibrate on.")] = 64,
     normalise: Normalise = None,
     seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from BUNDLE.qat.ckpt.")] = False,
     json_to: JsonOut = None,
 ) -> None:
     """Turn weights into a bundle of FP32 and INT8 graphs; the test list is never seen."""
@@ -753,9 +757,11 @@ def quantize(
         max_drop=max_drop,
         keep_float=tuple(keep_float or ()),
         reduced_range=reduced_range,
+        ranges=ranges,
         frames=frames,
         seed=seed,
         normalise=normalise,
+        resume=resume,
     )
     for line in outcome_words(bundle.manifest.quantization):
         _say(line)

@@ -46,6 +46,10 @@ class FakeQuantize(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("zero_point", torch.zeros_like(scale, dtype=torch.int32))
 
+    def set_limit(self, limit: float) -> None:
+        """Let `levels` stand for another value; of a tensor without an axis."""
+        self.scale.fill_(max(limit / self.levels, MIN_SCALE))
+
     def forward(self, x: Tensor) -> Tensor:
         """Round a tensor; gradients pass straight through within the range."""
         if self.by_half_steps and self.never_negative:

@@ -11,6 +11,7 @@ cannot cut off the brightest targets.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irstd_edge.calibration.fake_quantize import half_steps
+from irstd_edge.calibration.qat_checkpoint import Checkpoint
 from irstd_edge.calibration.subset import Progress
 from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
 from irstd_edge.models.batches import (
@@ -37,6 +39,9 @@ from irstd_edge.models.recipes import CLOSE
 NEAR_CELLS = 4
 """Of the output, around a target: there the float network is followed closely."""
 
+STEPS_KEPT = 50
+"""A checkpoint is written after every so many steps: minutes of a CPU."""
+
 
 @dataclass(frozen=True)
 class QatRecipe:
@@ -46,11 +51,15 @@ class QatRecipe:
     """Passes over the frames; each gives one crop."""
     batch_size: int = 4
     lr: float = 1e-5
-    """Highest learning rate; it falls to 0 along a cosine."""
+    """Highest learning rate; it falls to 0 along half a cosine."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise IrstdError(f"--epochs: {self.epochs} is not positive; give 1 or more")
+
+    def lr_at(self, done: float) -> float:
+        """Return the learning rate of the step before which a share `done` of all was taken."""
+        return self.lr * (1 + math.cos(math.pi * done)) / 2
 
     def record(self) -> dict[str, Any]:
         """For the manifest."""
@@ -65,33 +74,36 @@ def train_quantized(
     recipe: QatRecipe,
     *,
     seed: int = 0,
+    checkpoint: Checkpoint | None = None,
     progress: Progress = lambda *_: None,
 ) -> nn.Module:
     """A trained copy of a quantized network, on the CPU in evaluation mode.
 
-    The same arguments give the same weights on the same machine. It runs on a CUDA GPU where torch
-    sees one.
+    The same arguments give the same weights on the same machine, also where a `checkpoint` that an
+    earlier call left goes on. It runs on a CUDA GPU where torch sees one.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     student = copy.deepcopy(quantized).to(device).requires_grad_(True)
     teacher = copy.deepcopy(float_net).to(device).requires_grad_(False)
     frames = [labelled(sample, spec.input) for sample in samples]
-    total = recipe.epochs * steps_per_epoch(len(frames), recipe.batch_size)
     optimizer = torch.optim.AdamW(student.parameters(), recipe.lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
-    torch.manual_seed(seed)
+    done = checkpoint.read(student, optimizer) if checkpoint else 0
+    steps = steps_per_epoch(len(frames), recipe.batch_size)
+    total = recipe.epochs * steps
     batches = partial(epoch_crops, frames, CLOSE, batch_size=recipe.batch_size, seed=seed)
-    done = 0
-    for epoch in range(recipe.epochs):
-        for batch in batches(epoch=epoch):
+    while done < total:
+        epoch, first_step = divmod(done, steps)
+        for batch in batches(epoch=epoch, first_step=first_step):
             with half_steps(student) if done % 2 == 0 else nullcontext():
                 loss = _loss(student, teacher, spec.decode.kind, batch, device)
+            optimizer.param_groups[0]["lr"] = recipe.lr_at(done / total)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            schedule.step()
             done += 1
             progress("training on", done, total)
+            if checkpoint and (done % STEPS_KEPT == 0 or done == total):
+                checkpoint.write(done, student, optimizer)
     return student.cpu().requires_grad_(False)
 
 

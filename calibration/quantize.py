@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RECIPE = {
     "tool": "nncf.quantize, preset performance",
     "placement": "convolutions",
-    "activations": "int8, zero point 0, a scale per tensor, range of the calibration frames",
+    "activations": "int8, zero point 0, a scale per tensor",
     "weights": "int8, zero point 0, a scale per output channel",
     "bias_correction": "fast",
     "equalised": "channels of free scale, half-way to the highest (of MSHNet: of a block, a stage)",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from irstd_edge.benchmarks.schema import SENSITIVITY
 from irstd_edge.calibration.sensitivity import LayerError, layer_error_of, sensitivity
-from irstd_edge.calibration.subset import Progress, fingerprint
+from irstd_edge.calibration.subset import Progress, digest_of
 from irstd_edge.edge.bundle import VARIANTS, Bundle
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.files import read_bytes
@@ -27,7 +26,7 @@ def sensitivity_to_file(
     again. Raises IrstdError where it holds anything else, or no frame is held out.
     """
     samples = [s for s in open_dataset(data, "val").samples() if isinstance(s, Sample)]
-    subject = {"schema": SENSITIVITY, "bundle": bundle.sha256, "frames": _digest(samples)}
+    subject = {"schema": SENSITIVITY, "bundle": bundle.sha256, "frames": digest_of(samples)}
     known = {error.layer: error for error in _known(out, subject)}
     done = list(known.values())
 
@@ -46,17 +45,6 @@ def sensitivity_to_file(
     )
     write_json(out, _record(subject, errors))
     return errors
-
-
-def _digest(samples: Sequence[Sample]) -> str:
-    """Of the frames and of what is true of them."""
-    digest = sha256()
-    for sample in samples:
-        name, counts = fingerprint(sample.frame)
-        mask = b"" if sample.mask is None else sample.mask.tobytes()
-        for part in (name.encode(), counts.encode(), sample.points.tobytes(), mask):
-            digest.update(sha256(part).digest())
-    return digest.hexdigest()
 
 
 def _graph(bundle: Bundle, variant: str) -> bytes:

@@ -5,7 +5,7 @@ A range that is taken from average frames clips the brightest targets and rounds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 
 import numpy as np
@@ -55,6 +55,17 @@ def fingerprint(frame: Frame) -> tuple[str, str]:
     """The frame's name, and the sha256 of its counts, row by row, as little-endian integers."""
     little = frame.counts.astype(frame.counts.dtype.newbyteorder("<"))
     return frame.name, sha256(little.tobytes()).hexdigest()
+
+
+def digest_of(samples: Iterable[Sample]) -> str:
+    """Return the sha256 of the frames and of what is true of them."""
+    digest = sha256()
+    for sample in samples:
+        name, counts = fingerprint(sample.frame)
+        mask = b"" if sample.mask is None else sample.mask.tobytes()
+        for part in (name.encode(), counts.encode(), sample.points.tobytes(), mask):
+            digest.update(sha256(part).digest())
+    return digest.hexdigest()
 
 
 def _chosen(figures: dict[str, tuple[float, float]], count: int, seed: int) -> set[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 
 from irstd_edge.benchmarks.accuracy import Evaluation
+from irstd_edge.calibration.activation_ranges import Shown, check_rule, estimate_ranges
 from irstd_edge.calibration.equalise import equalise
 from irstd_edge.calibration.export import FP32, INT8, graphs_of
 from irstd_edge.calibration.fake_quantize import half_steps
@@ -32,9 +35,10 @@ from irstd_edge.calibration.judge import (
 )
 from irstd_edge.calibration.parity import openvino_runner, parity
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
+from irstd_edge.calibration.qat_checkpoint import Checkpoint, checkpoint_of
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
-from irstd_edge.calibration.subset import Progress, calibration_samples, fingerprint
+from irstd_edge.calibration.subset import Progress, calibration_samples, digest_of, fingerprint
 from irstd_edge.edge.bundle import MANIFEST, Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.files import sha256_of
@@ -90,9 +94,11 @@ def quantize_to_bundle(
     max_drop: float | None = None,
     keep_float: Sequence[str] = (),
     reduced_range: bool = False,
+    ranges: str = "min-max",
     frames: int = 64,
     seed: int = 0,
     normalise: str | None = None,
+    resume: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Bundle:
     """Quantize weights (a file, or the name of shipped ones) and write the bundle `out`.
@@ -101,21 +107,25 @@ def quantize_to_bundle(
     part; never opens its test list. Where training gains nothing the calibrated network is kept,
     and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001) that INT8 may lose;
     where it loses more, the fewest layers that hold it stay in float, and the manifest lists them.
-    reduced_range: weights of 7 bits, for processors without VNNI. normalise: the policy that the
-    bundle freezes; None for that of the weights.
+    reduced_range: weights of 7 bits, for processors without VNNI. ranges: of activations, by a rule
+    of `activation_ranges`. normalise: the policy that the bundle freezes; None for that of the
+    weights. Training is kept in OUT.qat.ckpt until the bundle is there; `resume` goes on with it.
     Raises IrstdError where no layers hold the drop, and writes nothing then.
     """
-    _check(method, epochs, max_drop, out)
+    _check(method, epochs, max_drop, out, resume)
+    check_rule(ranges)
+    kept = checkpoint_of(out, resume=resume) if method == "qat" else None
     how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
     case = _case(weights, data, frames, seed, normalise, progress)
     recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
-    recipe["reduced_range"] = reduced_range
-    batches = [torch.from_numpy(batch) for batch in case.batches()]
-    quantized = quantize(case.float_net, case.spec.name, batches, keep_float, reduced_range)
+    recipe |= {"reduced_range": reduced_range, "ranges": ranges}
+    calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
+    quantized = _calibrated(case, keep_float, reduced_range, ranges)
     progress("calibrating", 1, 1)
     made_by = "ptq"
-    if method == "qat":
-        quantized, recipe["qat"] = _trained(case, quantized, how, seed, progress)
+    if kept is not None:
+        decides = [asdict(case.spec), sha256_of(case.weights), recipe, calibration, keep_float]
+        quantized, recipe["qat"] = _trained(case, quantized, how, seed, kept, decides, progress)
         made_by = "qat" if recipe["qat"]["kept"] else "ptq"
     graphs, judged = _judged(case, quantized, (), progress)
     if max_drop is not None and worst_drop(judged, FP32)[1] > max_drop:
@@ -130,7 +140,6 @@ def quantize_to_bundle(
     with opened(graphs, case.spec) as runners, openvino_runner(graphs[INT8], case.spec) as finer:
         ways = runners if finer is None else {**runners, expected_of(INT8, "openvino"): finer}
         golden = golden_of(ways, FP32, case.samples)
-    calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
     manifest = Manifest(
         model=case.spec,
         parent_sha256=sha256_of(case.weights),
@@ -139,14 +148,21 @@ def quantize_to_bundle(
         versions=_versions(),
         accuracy={name.removesuffix(".onnx"): result.accuracy() for name, result in judged.items()},
     )
-    return write_bundle(out, manifest, {**graphs, **golden})
+    bundle = write_bundle(out, manifest, {**graphs, **golden})
+    if kept is not None:
+        kept.unlink(missing_ok=True)
+    return bundle
 
 
-def _check(method: str, epochs: int | None, max_drop: float | None, out: Path) -> None:
+def _check(
+    method: str, epochs: int | None, max_drop: float | None, out: Path, resume: bool
+) -> None:
     if method not in METHODS:
         raise IrstdError(f"--method: {method!r} is not one of {', '.join(METHODS)}")
     if method == "ptq" and epochs is not None:
         raise IrstdError("--epochs: ptq trains nothing; leave it out, or take --method qat")
+    if method == "ptq" and resume:
+        raise IrstdError("--resume: ptq trains nothing; leave it out, or take --method qat")
     if max_drop is not None and not 0 <= max_drop < math.inf:
         raise IrstdError(f"--max-drop: {max_drop:g} is no drop; give points of F1, 0 or more")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
@@ -175,13 +191,41 @@ def _case(
     return replace(case, float_net=equalise(case.float_net, batches))
 
 
+def _calibrated(
+    case: _Case, keep_float: Sequence[str], reduced_range: bool, ranges: str
+) -> Quantized:
+    batches = [torch.from_numpy(batch) for batch in case.batches()]
+    quantized = quantize(case.float_net, case.spec.name, batches, keep_float, reduced_range)
+    if ranges != "min-max":  # which NNCF has taken
+        shown = [Shown(b, s.points) for b, s in zip(batches, case.samples, strict=True)]
+        estimate_ranges(quantized.module, shown, ranges)
+    return quantized
+
+
 def _trained(
-    case: _Case, quantized: Quantized, how: QatRecipe, seed: int, progress: Progress
+    case: _Case,
+    quantized: Quantized,
+    how: QatRecipe,
+    seed: int,
+    kept: Path,
+    decides: Sequence[Any],
+    progress: Progress,
 ) -> tuple[Quantized, dict[str, Any]]:
-    """The better of both on the held-out frames, and what the manifest says of it."""
+    """The better of both on the held-out frames, and what the manifest says of it.
+
+    kept: where the training can be stopped; `decides`, beside the frames, what makes it what it is.
+    """
     fit = [sample for sample in case.train.samples() if isinstance(sample, Sample)]
+    settings = json.dumps([*decides, how.record(), digest_of(fit)])
     module = train_quantized(
-        quantized.module, case.float_net, case.spec, fit, how, seed=seed, progress=progress
+        quantized.module,
+        case.float_net,
+        case.spec,
+        fit,
+        how,
+        seed=seed,
+        checkpoint=Checkpoint(kept, sha256(settings.encode()).hexdigest()),
+        progress=progress,
     )
     fp32 = seen_by(torch_runner(case.float_net, case.spec, "fp32"), case.held_out, progress)
     before, after = (
@@ -189,10 +233,10 @@ def _trained(
         for name, net in (("ptq", quantized.module), ("qat", module))
     )
     floats = standing_of(fp32, fp32)
-    kept = is_better(after, before, floats)
+    better = is_better(after, before, floats)
     held_out = {"fp32": floats, "ptq": before, "qat": after}
-    record = {**how.record(), "kept": kept, "held_out": held_out}
-    return (replace(quantized, module=module) if kept else quantized), record
+    record = {**how.record(), "kept": better, "held_out": held_out}
+    return (replace(quantized, module=module) if better else quantized), record
 
 
 def _standing(

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from irstd_edge.benchmarks.faults import FAULTS
-from irstd_edge.calibration import sensitivity, to_bundle
+from irstd_edge.calibration import qat, sensitivity, to_bundle
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.layouts import rounded_layers
 from irstd_edge.calibration.qat import QatRecipe
@@ -145,27 +147,90 @@ def test_the_same_arguments_give_the_same_graphs(ptq, p2p_weights, scenes, folde
     assert again.manifest.files == ptq.manifest.files
 
 
-@pytest.fixture
-def quick_training(monkeypatch):
-    """One pass of large steps, in place of the default's several of small ones."""
-    monkeypatch.setattr(to_bundle, "QatRecipe", lambda: QatRecipe(epochs=1, lr=1e-3))
+@contextmanager
+def quick_training(gains):
+    """One pass of large steps, said to gain or not, in place of the default's of small ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to_bundle, "QatRecipe", lambda: QatRecipe(epochs=1, lr=1e-3))
+        patch.setattr(to_bundle, "is_better", lambda after, before, reference: gains)
+        patch.setattr(qat, "STEPS_KEPT", 1)
+        yield
 
 
-@pytest.mark.parametrize("gains", [True, False])
-def test_training_is_kept_where_it_gains(
-    gains, p2p_weights, scenes, folder, ptq, quick_training, monkeypatch
-):
-    monkeypatch.setattr(to_bundle, "is_better", lambda after, before, reference: gains)
-    bundle = quantize_to_bundle(
-        p2p_weights, scenes, folder / f"qat{gains}", frames=6, keep_float=["high2.*"]
-    )
-    record = bundle.manifest.quantization.recipe["qat"]
-    assert bundle.manifest.quantization.method == ("qat" if gains else "ptq")
-    assert record["kept"] is gains
-    assert set(record["held_out"]) == {"fp32", "ptq", "qat"}
-    same = bundle.manifest.files["int8.onnx"] == ptq.manifest.files["int8.onnx"]
-    assert same is not gains
-    json.dumps(bundle.manifest.quantization.recipe, allow_nan=False)
+OPTIONS = {"frames": 6, "keep_float": ["high2.*"]}
+
+
+@pytest.fixture(scope="module")
+def trained(p2p_weights, scenes, folder):
+    with quick_training(gains=True):
+        return quantize_to_bundle(p2p_weights, scenes, folder / "qat", **OPTIONS)
+
+
+def test_training_is_kept_where_it_gains(p2p_weights, scenes, folder, ptq, trained):
+    with quick_training(gains=False):
+        in_vain = quantize_to_bundle(p2p_weights, scenes, folder / "in-vain", **OPTIONS)
+    for bundle, gains in ((trained, True), (in_vain, False)):
+        record = bundle.manifest.quantization.recipe["qat"]
+        assert bundle.manifest.quantization.method == ("qat" if gains else "ptq")
+        assert record["kept"] is gains
+        assert set(record["held_out"]) == {"fp32", "ptq", "qat"}
+        same = bundle.manifest.files["int8.onnx"] == ptq.manifest.files["int8.onnx"]
+        assert same is not gains
+        json.dumps(bundle.manifest.quantization.recipe, allow_nan=False)
+
+
+def test_a_training_that_was_killed_goes_on(p2p_weights, scenes, folder, trained):
+    out, kept = folder / "stopped", folder / "stopped.qat.ckpt"
+    steps = []
+
+    def quantized(stop_at=None, **options):
+        def progress(what, done, total):
+            if what == "training on":
+                steps.append(done)
+                if done == stop_at:
+                    os._exit(9)
+
+        with quick_training(gains=True):
+            return quantize_to_bundle(
+                p2p_weights, scenes, out, **OPTIONS, **options, progress=progress
+            )
+
+    pid = os.fork()
+    if not pid:  # a child that dies in its third step, without a word
+        quantized(stop_at=3)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert kept.exists() and not out.exists()
+    with pytest.raises(IrstdError, match="add --resume to go on"):
+        quantized()
+    with pytest.raises(IrstdError, match="of other weights, frames or options"):
+        quantized(seed=6, resume=True)
+    assert kept.exists() and not out.exists()
+    resumed = quantized(resume=True)
+    assert steps[0] == 3
+    assert resumed.manifest.files == trained.manifest.files
+    assert not kept.exists() and not (folder / "qat.qat.ckpt").exists()
+
+
+def test_ranges_go_by_the_rule_that_was_asked_for(ptq, p2p_weights, scenes, folder):
+    options = {**OPTIONS, "method": "ptq", "ranges": "percentile"}
+    cut = quantize_to_bundle(p2p_weights, scenes, folder / "cut", **options)
+    assert ptq.manifest.quantization.recipe["ranges"] == "min-max"
+    assert cut.manifest.quantization.recipe["ranges"] == "percentile"
+    steps = [activation_steps(bundle.path / "int8.onnx") for bundle in (ptq, cut)]
+    assert steps[0].keys() == steps[1].keys()
+    assert any(steps[1][name] < 0.97 * steps[0][name] for name in steps[0])
+
+
+def activation_steps(path):
+    """Tensor -> its scale, of every QuantizeLinear."""
+    model = onnx.load(path)
+    constants = {c.name: numpy_helper.to_array(c) for c in model.graph.initializer}
+    return {
+        node.input[0]: float(constants[node.input[1]])
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear"
+    }
 
 
 def test_what_loses_too_much_is_not_written(p2p_weights, scenes, folder, monkeypatch):
@@ -219,6 +284,9 @@ def test_layers_stay_in_float_until_the_drop_holds(p2p_weights, scenes, folder, 
     ("options", "words"),
     [
         ({"method": "ptq", "epochs": 2}, "--epochs: ptq trains nothing"),
+        ({"method": "ptq", "resume": True}, "--resume: ptq trains nothing"),
+        ({"resume": True}, "never.qat.ckpt: no such file, nothing to resume"),
+        ({"ranges": "entropy"}, "--ranges: 'entropy' is not one of min-max, percentile, mse"),
         ({"max_drop": -1.0}, "--max-drop: -1 is no drop"),
         ({"max_drop": float("nan")}, "--max-drop: nan is no drop"),
     ],

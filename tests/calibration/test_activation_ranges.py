@@ -1,0 +1,144 @@
+"""Ranges of activations: the rules cut what is rare, and never a target."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from irstd_edge.calibration.activation_ranges import RULES, Shown, estimate_ranges
+from irstd_edge.calibration.fake_quantize import FakeQuantize
+from irstd_edge.edge.types import IrstdError
+
+NOWHERE = np.empty((0, 2))
+
+
+class Net(nn.Module):
+    """Rounds the frame, a map of half its size, and a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.frame = FakeQuantize(torch.tensor(1.0))
+        self.small = FakeQuantize(torch.tensor(1.0))
+        self.weight = FakeQuantize(torch.ones(2), 0)
+        self.register_buffer("kernel", torch.ones(2, 1, 1, 1))
+
+    def forward(self, x):
+        self.weight(self.kernel)
+        return self.small(nn.functional.avg_pool2d(self.frame(x), 2))
+
+
+def limits(net):
+    return [float(each.scale) * 127 for each in (net.frame, net.small)]
+
+
+def estimated(frames, rule):
+    net = Net()
+    estimate_ranges(net, frames, rule)
+    estimate_ranges(net, frames, rule)  # the first one's clipping is gone
+    assert torch.equal(net.weight.scale, Net().weight.scale)
+    return net
+
+
+def noisy(*bright, points=NOWHERE, size=64):
+    """A frame of 0..0.5 with values at places."""
+    image = np.random.default_rng(0).random((1, 1, size, size), np.float32) / 2
+    for row, col, value in bright:
+        image[..., row, col] = value
+    return Shown(torch.from_numpy(image), np.array(points, float).reshape(-1, 2))
+
+
+def test_min_max_takes_the_highest_of_all_frames():
+    frames = [noisy((3, 4, 0.9)), noisy((20, 20, -0.97))]
+    assert limits(estimated(frames, "min-max"))[0] == pytest.approx(0.97)
+
+
+@pytest.mark.parametrize("rule", ["percentile", "mse"])
+def test_the_others_cut_off_what_is_rare(rule):
+    # one pixel in a quarter of a million
+    frames = [noisy((30, 30, 0.99)), *[noisy(size=256)] * 4]
+    assert limits(estimated(frames, rule))[0] < 0.6
+    assert limits(estimated(frames, "min-max"))[0] == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("place", [(30, 30), (0, 0), (63, 63), (28, 32)])
+def test_no_rule_cuts_a_target(rule, place):
+    near = [(min(max(place[0] + 2, 0), 63), min(max(place[1] - 2, 0), 63), 0.99)]
+    frames = [noisy(*near, points=[place]), *[noisy(size=256)] * 4]
+    net = estimated(frames, rule)
+    frame, half = limits(net)
+    assert frame == pytest.approx(0.99, abs=1e-6)
+    row, col, _ = near[0]
+    block = frames[0].batch[0, 0, row // 2 * 2 :, col // 2 * 2 :][:2, :2]
+    assert half >= float(block.mean()) - 0.99 / 127
+
+
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=64, max_size=64),
+    st.integers(0, 7),
+    st.integers(0, 7),
+)
+def test_what_is_at_a_target_is_within_every_range(values, row, col):
+    image = torch.tensor(values).reshape(1, 1, 8, 8)
+    shown = Shown(image, np.array([[row, col]], float))
+    for rule in RULES:
+        net = Net()
+        estimate_ranges(net, [shown], rule)
+        assert limits(net)[0] >= float(image[0, 0, row, col]) * (1 - 1e-6)
+
+
+def test_percentile_is_numpys():
+    frame = noisy(size=256)
+    (found, _) = limits(estimated([frame], "percentile"))
+    assert found == pytest.approx(np.percentile(frame.batch.numpy(), 99.99), abs=2 * 0.5 / 4096)
+
+
+def test_mse_is_the_least_error_of_all_ranges():
+    frame = noisy((30, 30, 0.99), size=512)
+    net, image = estimated([frame], "mse"), frame.batch
+
+    def error(limit):
+        rounding = FakeQuantize(torch.tensor(limit))
+        return float((rounding(image) - image).square().sum())
+
+    highest = float(image.abs().max())
+    best = min(error(highest * share / 100) for share in range(1, 101))
+    assert error(limits(net)[0]) == pytest.approx(best, rel=0.01)
+    assert limits(net)[0] < 0.9 * highest
+
+
+def test_what_is_given_nothing_stays():
+    net = Net()
+    for rule in RULES:
+        estimate_ranges(net, [Shown(torch.zeros(1, 1, 8, 8), NOWHERE)], rule)
+        assert limits(net) == limits(Net())
+
+
+def test_a_shared_quantizer_covers_all_its_places(case):
+    net = copy.deepcopy(case.quantized.module)
+    frames = [Shown(torch.from_numpy(batch), NOWHERE) for batch in case.batches]
+    seen = {}
+
+    def look(quantizer, inputs):
+        seen.setdefault(quantizer, []).append(float(inputs[0].abs().max()))
+
+    estimate_ranges(net, frames, "min-max")
+    roundings = [m for m in net.modules() if isinstance(m, FakeQuantize) and m.axis is None]
+    hooks = [each.register_forward_pre_hook(look) for each in roundings]
+    with torch.no_grad():
+        for frame in frames:
+            net(frame.batch)
+    for hook in hooks:
+        hook.remove()
+    # within what rounding by the new ranges moves
+    for each in roundings:
+        assert float(each.scale) * 127 == pytest.approx(max(seen[each]), rel=0.1)
+
+
+def test_another_rule_is_refused():
+    with pytest.raises(IrstdError, match="--ranges: 'entropy' is not one of min-max, percentile"):
+        estimate_ranges(Net(), [noisy()], "entropy")
