@@ -736,7 +736,10 @@ def quantize(
     ] = False,
     ranges: Annotated[
         str, typer.Option(help="Of activations: min-max, percentile or mse.")
-    ] = "min-max",
+    ] = "percentile",
+    time_layers: Annotated[
+        bool, typer.Option("--time-layers", help="Choose ONNX Runtime's INT8 layers by this clock.")
+    ] = False,
     frames: Annotated[int, typer.Option(min=1, help="To calibrate on.")] = 64,
     normalise: Normalise = None,
     seed: Seed = 0,
@@ -758,6 +761,7 @@ def quantize(
         keep_float=tuple(keep_float or ()),
         reduced_range=reduced_range,
         ranges=ranges,
+        time_layers=time_layers,
         frames=frames,
         seed=seed,
         normalise=normalise,

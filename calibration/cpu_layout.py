@@ -7,7 +7,7 @@ stays in float where that would cost more than it saves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from irstd_edge.calibration.layouts import DEQUANTIZE, QUANTIZE, Graph
 from irstd_edge.edge.signs import made_in_onnx, never_negative
 
 MIN_CHANNELS = 32
-"""In and out. Alone, ONNX Runtime's convolution of 8 bit ran 3.2 to 3.6 times as fast as FP32 from
-32 to 128 channels, and 0.9 times with 16 (AVX512-VNNI)."""
+"""In and out, by the rule. Alone, ONNX Runtime's convolution of 8 bit ran 3.2 to 3.6 times as fast
+as FP32 from 32 to 128 channels, and 0.9 times with 16 (AVX512-VNNI)."""
 MIN_PRODUCTS = 128
 """Per output value, kernel size times channels in: under it, rounding costs what it saves."""
 
@@ -43,17 +43,34 @@ class Scale:
         return cls(step, round(-low / step))
 
 
-def cpu_outputs(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The tensors of int8.onnx whose ranges `cpu_form` needs."""
-    graph = Graph(model)
-    return tuple(_end(graph, conv) for conv in _worth_it(graph))
+def roundable(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Names of the convolutions that the form can round."""
+    return tuple(conv.name for conv, _ in _roundable(Graph(model)))
 
 
-def cpu_form(model: onnx.ModelProto, ranges: Ranges) -> onnx.ModelProto:
-    """int8.onnx -> int8.cpu.onnx: the same weights and input ranges; the one given is rewritten."""
+def by_rule(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Names of those that are rounded unless others are asked for: what gained where measured."""
+    return tuple(
+        conv.name
+        for conv, weight in _roundable(Graph(model))
+        if min(weight.shape[:2]) >= MIN_CHANNELS and np.prod(weight.shape[1:]) >= MIN_PRODUCTS
+    )
+
+
+def cpu_outputs(model: onnx.ModelProto, nodes: Collection[str]) -> tuple[str, ...]:
+    """The tensors of int8.onnx whose ranges `cpu_form` needs, to round these convolutions."""
     graph = Graph(model)
-    kept = _worth_it(graph)
-    scales = {end: Scale.of_range(*ranges[end]) for end in (_end(graph, conv) for conv in kept)}
+    return tuple(end_of(graph, conv) for conv, _ in _roundable(graph) if conv.name in nodes)
+
+
+def cpu_form(model: onnx.ModelProto, ranges: Ranges, nodes: Collection[str]) -> onnx.ModelProto:
+    """int8.onnx -> int8.cpu.onnx: the same weights and input ranges; the one given is rewritten.
+
+    nodes: names of the convolutions to round; all others are float.
+    """
+    graph = Graph(model)
+    kept = [conv for conv, _ in _roundable(graph) if conv.name in nodes]
+    scales = {end: Scale.of_range(*ranges[end]) for end in (end_of(graph, conv) for conv in kept)}
     ends = set(scales)
     sources = {conv.name: _source(graph, conv) for conv in kept}
     for conv in kept:
@@ -72,17 +89,12 @@ def cpu_form(model: onnx.ModelProto, ranges: Ranges) -> onnx.ModelProto:
     return graph.finish(nodes)
 
 
-def _worth_it(graph: Graph) -> list[Any]:
-    """The quantized convolutions that ONNX Runtime runs faster in 8 bit."""
-    return [
-        node
-        for node in graph.nodes
-        if node.op_type == "Conv"
-        and (weight := _stored(graph, node)) is not None
-        and min(weight.shape[:2]) >= MIN_CHANNELS
-        and np.prod(weight.shape[1:]) >= MIN_PRODUCTS
-        and _end(graph, node) not in graph.outputs
-    ]
+def _roundable(graph: Graph) -> Iterator[tuple[Any, Any]]:
+    """Each quantized convolution, and its weight as int8."""
+    for node in graph.nodes:
+        weight = _stored(graph, node) if node.op_type == "Conv" else None
+        if weight is not None and end_of(graph, node) not in graph.outputs:
+            yield node, weight
 
 
 def _stored(graph: Graph, conv: Any) -> Any | None:
@@ -91,7 +103,7 @@ def _stored(graph: Graph, conv: Any) -> Any | None:
     return None if dequantize is None else graph.constants.get(dequantize.input[0])
 
 
-def _end(graph: Graph, conv: Any) -> str:
+def end_of(graph: Graph, conv: Any) -> str:
     """Where its output is rounded: behind the ReLU, where that is all that reads it."""
     readers = graph.readers.get(conv.output[0], [])
     is_relu = len(readers) == 1 and readers[0].op_type == "Relu"

@@ -8,7 +8,7 @@ import onnx
 from torch import nn
 
 from irstd_edge.calibration import half_layout
-from irstd_edge.calibration.cpu_layout import cpu_form, cpu_outputs
+from irstd_edge.calibration.cpu_layout import by_rule, cpu_form, cpu_outputs
 from irstd_edge.calibration.half_layout import half_form
 from irstd_edge.calibration.layouts import (
     guard_concats,
@@ -33,19 +33,22 @@ def graphs_of(
     spec: ModelSpec,
     batches: Sequence[FloatArray],
     released: Collection[str] = (),
+    cpu_nodes: Collection[str] | None = None,
 ) -> dict[str, bytes]:
     """File name -> ONNX graph, for every runtime. `batches` (1, 1, H, W) are to calibrate on.
 
-    released: layers that every graph leaves in float, quantized or not.
+    released: layers that every graph leaves in float, quantized or not. cpu_nodes: names of the
+    convolutions that ONNX Runtime's form rounds, of those that are left; None for its rule.
     Raises ValueError where a graph is not what the runtimes take, which is a fault of ours.
     """
-    rounded = _rounded(quantized, spec, released=released)
-    ranges = ranges_of(rounded, cpu_outputs(rounded), batches)
+    rounded = rounded_graph(quantized, spec, released=released)
+    nodes = by_rule(rounded) if cpu_nodes is None else cpu_nodes
+    ranges = ranges_of(rounded, cpu_outputs(rounded, nodes), batches)
     half = half_form(int8_graph(quantized, spec, half_layout.OPSET, released))
     return {
         FP32: onnx_from_torch(float_net, spec),
         INT8: bytes_of(_signed(onnx.load_from_string(bytes_of(rounded)))),
-        INT8_CPU: bytes_of(_linted(cpu_form(rounded, ranges), INT8_CPU, lint_int8_cpu)),
+        INT8_CPU: bytes_of(_linted(cpu_form(rounded, ranges, nodes), INT8_CPU, lint_int8_cpu)),
         FP16: bytes_of(half_form(_graph(float_net, spec, half_layout.OPSET))),
         INT8_FP16: bytes_of(_linted(half, INT8_FP16, lint_int8)),
     }
@@ -55,7 +58,7 @@ def int8_graph(
     quantized: nn.Module, spec: ModelSpec, opset: int = OPSET, released: Collection[str] = ()
 ) -> onnx.ModelProto:
     """The form of TensorRT and OpenVINO: signed, zero point 0, weights stored as int8."""
-    return _signed(_rounded(quantized, spec, opset, released))
+    return _signed(rounded_graph(quantized, spec, opset, released))
 
 
 def _signed(rounded: onnx.ModelProto) -> onnx.ModelProto:
@@ -71,9 +74,10 @@ def _linted(
     return model
 
 
-def _rounded(
+def rounded_graph(
     quantized: nn.Module, spec: ModelSpec, opset: int = OPSET, released: Collection[str] = ()
 ) -> onnx.ModelProto:
+    """The graph with every quantizer, which all forms are made of."""
     return share_pairs(store_int8_weights(release(_graph(quantized, spec, opset), released)))
 
 

@@ -10,12 +10,14 @@ from irstd_edge.edge.types import Quantization
 
 
 def outcome_words(quantization: Quantization) -> Iterator[str]:
-    """Lines on what training bought, what stays in float for a budget, and who agrees."""
+    """Lines on what training bought, what stays in float and why, and who agrees."""
     recipe = quantization.recipe
     if "sensor_step" in recipe:
         yield step_words(recipe["sensor_step"])
     if "qat" in recipe:
         yield _training_words(recipe["qat"])
+    if "time_layers" in recipe:
+        yield _layers_words(recipe["time_layers"])
     budget = [layer for layer, reason in quantization.float_layers if "--max-drop" in reason]
     if budget:
         yield f"in float to hold --max-drop: {', '.join(budget)}"
@@ -28,6 +30,14 @@ def _training_words(qat: Mapping[str, Any]) -> str:
     changes = ", ".join(f"{name} {before[name]:.4f} -> {after[name]:.4f}" for name in before)
     kept = "is kept" if qat["kept"] else "bought nothing, so the calibrated network is kept"
     return f"QAT {kept} (held-out frames: {changes})"
+
+
+def _layers_words(choice: Mapping[str, Any]) -> str:
+    times = ", ".join(f"{name} {ms:.1f} ms" for name, ms in choice["p50_ms"].items())
+    return (
+        f"int8.cpu.onnx rounds {len(choice['rounded'])} of {len(choice['alone'])} layers, the "
+        f"fastest on this machine ({times}; rewarding layers first, and by rule)"
+    )
 
 
 def _parity_words(edges: Sequence[Mapping[str, Any]]) -> str:

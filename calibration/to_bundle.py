@@ -6,7 +6,7 @@ import json
 import math
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib import metadata
@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from irstd_edge.benchmarks.accuracy import Evaluation
-from irstd_edge.calibration.activation_ranges import Shown, check_rule, estimate_ranges
+from irstd_edge.calibration.activation_ranges import RULE, Shown, check_rule, estimate_ranges
 from irstd_edge.calibration.equalise import equalise
-from irstd_edge.calibration.export import FP32, INT8, graphs_of
+from irstd_edge.calibration.export import FP32, INT8, bytes_of, graphs_of, rounded_graph
 from irstd_edge.calibration.fake_quantize import half_steps
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS
 from irstd_edge.calibration.judge import (
@@ -33,6 +33,7 @@ from irstd_edge.calibration.judge import (
     standing_of,
     worst_drop,
 )
+from irstd_edge.calibration.layer_gain import fastest_layers
 from irstd_edge.calibration.parity import openvino_runner, parity
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
 from irstd_edge.calibration.qat_checkpoint import Checkpoint, checkpoint_of
@@ -94,11 +95,12 @@ def quantize_to_bundle(
     max_drop: float | None = None,
     keep_float: Sequence[str] = (),
     reduced_range: bool = False,
-    ranges: str = "min-max",
+    ranges: str = RULE,
     frames: int = 64,
     seed: int = 0,
     normalise: str | None = None,
     resume: bool = False,
+    time_layers: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Bundle:
     """Quantize weights (a file, or the name of shipped ones) and write the bundle `out`.
@@ -110,6 +112,7 @@ def quantize_to_bundle(
     reduced_range: weights of 7 bits, for processors without VNNI. ranges: of activations, by a rule
     of `activation_ranges`. normalise: the policy that the bundle freezes; None for that of the
     weights. Training is kept in OUT.qat.ckpt until the bundle is there; `resume` goes on with it.
+    time_layers: let this machine's clock choose what ONNX Runtime's form rounds.
     Raises IrstdError where no layers hold the drop, and writes nothing then.
     """
     _check(method, epochs, max_drop, out, resume)
@@ -127,10 +130,16 @@ def quantize_to_bundle(
         decides = [asdict(case.spec), sha256_of(case.weights), recipe, calibration, keep_float]
         quantized, recipe["qat"] = _trained(case, quantized, how, seed, kept, decides, progress)
         made_by = "qat" if recipe["qat"]["kept"] else "ptq"
-    graphs, judged = _judged(case, quantized, (), progress)
+    nodes = None
+    if time_layers:
+        nodes, recipe["time_layers"] = _fastest(case, quantized, progress)
+    graphs, judged = _judged(case, quantized, (), nodes, progress)
     if max_drop is not None and worst_drop(judged, FP32)[1] > max_drop:
-        released, recipe["sensitivity"] = _released(case, quantized, graphs, max_drop, progress)
-        graphs, judged = _judged(case, quantized, [layer for layer, _ in released], progress)
+        released, recipe["sensitivity"] = _released(
+            case, quantized, graphs, nodes, max_drop, progress
+        )
+        layers = [layer for layer, _ in released]
+        graphs, judged = _judged(case, quantized, layers, nodes, progress)
         quantized = replace(quantized, float_layers=(*quantized.float_layers, *released))
     refuse_drop(judged, FP32, max_drop, REMEDY[method])
     exported = None if "sensitivity" in recipe else quantized.module
@@ -250,12 +259,26 @@ def _standing(
     return {name: (signed[name] + halves[name]) / 2 for name in signed}
 
 
+def _fastest(
+    case: _Case, quantized: Quantized, progress: Progress
+) -> tuple[Collection[str], dict[str, Any]]:
+    """Names of the convolutions that ONNX Runtime's form rounds, and what says so."""
+    rounded = bytes_of(rounded_graph(quantized.module, case.spec))
+    frame = case.samples[0].frame
+    choice = fastest_layers(rounded, case.batches(), case.spec, frame, progress)
+    return choice.nodes, choice.record
+
+
 def _judged(
-    case: _Case, quantized: Quantized, released: Sequence[str], progress: Progress
+    case: _Case,
+    quantized: Quantized,
+    released: Sequence[str],
+    nodes: Collection[str] | None,
+    progress: Progress,
 ) -> tuple[dict[str, bytes], dict[str, Evaluation]]:
     """The graphs with these layers in float, and their results on the held-out frames."""
     module, batches = quantized.module, case.batches()
-    graphs = graphs_of(case.float_net, module, case.spec, batches, released)
+    graphs = graphs_of(case.float_net, module, case.spec, batches, released, nodes)
     with opened(graphs, case.spec) as runners:
         return graphs, judge(runners, case.held_out, progress)
 
@@ -264,6 +287,7 @@ def _released(
     case: _Case,
     quantized: Quantized,
     graphs: dict[str, bytes],
+    nodes: Collection[str] | None,
     max_drop: float,
     progress: Progress,
 ) -> tuple[list[tuple[str, str]], list[dict[str, Any]]]:
@@ -275,7 +299,7 @@ def _released(
     errors = sensitivity(graphs[FP32], graphs[INT8], case.spec, samples, progress=progress)
 
     def holds(layers: Sequence[str]) -> bool:
-        return worst_drop(_judged(case, quantized, layers, progress)[1], FP32)[1] <= max_drop
+        return worst_drop(_judged(case, quantized, layers, nodes, progress)[1], FP32)[1] <= max_drop
 
     alone = {error.layer: error.score_error for error in errors}
     why = f"--max-drop {max_drop:g}: rounded alone, it moves targets' scores by"

@@ -5,7 +5,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from irstd_edge.calibration.cpu_layout import MIN_CHANNELS, Scale, cpu_form, cpu_outputs
+from irstd_edge.calibration.cpu_layout import (
+    MIN_CHANNELS,
+    Scale,
+    by_rule,
+    cpu_form,
+    cpu_outputs,
+    roundable,
+)
 from irstd_edge.calibration.layouts import Graph
 
 WIDE, THIN = 2 * MIN_CHANNELS, MIN_CHANNELS // 2
@@ -79,8 +86,9 @@ def test_a_range_of_nothing_has_a_scale():
 
 def test_a_wide_convolution_stays_int8_and_is_rounded_behind_its_relu():
     model = int8_model(WIDE)
-    assert cpu_outputs(model) == ("e",)
-    graph = Graph(cpu_form(model, {"e": (0.0, 5.1)}))
+    assert by_rule(model) == roundable(model) == ("conv",)
+    assert cpu_outputs(model, ["conv"]) == ("e",)
+    graph = Graph(cpu_form(model, {"e": (0.0, 5.1)}, ["conv"]))
     steps = {name: value for name, value in graph.constants.items() if value.dtype == np.uint8}
     assert set(steps) == {"b.zero", "e.zero"} and not any(value.any() for value in steps.values())
     # Nothing below 0 comes out of a ReLU: all 255 steps go to the positive half.
@@ -92,8 +100,9 @@ def test_a_wide_convolution_stays_int8_and_is_rounded_behind_its_relu():
 
 def test_a_thin_convolution_goes_back_to_float():
     model = int8_model(THIN)
-    assert cpu_outputs(model) == ()
-    back = cpu_form(model, {})
+    assert by_rule(model) == () and roundable(model) == ("conv",)
+    assert cpu_outputs(model, ()) == ()
+    back = cpu_form(model, {}, ())
     assert operators(back) == ["Conv", "Relu", "Conv", "Relu", "Conv"]
     assert all(value.dtype == np.float32 for value in Graph(back).constants.values())
 
@@ -103,7 +112,8 @@ def test_it_computes_what_int8_does(channels):
     frame = np.random.default_rng(1).uniform(-1, 1, (2, 1, 6, 7)).astype(np.float32)
     model = int8_model(channels)
     expected = run(model, frame)
-    form = cpu_form(model, dict.fromkeys(cpu_outputs(model), (0.0, 8.0)))
+    nodes = by_rule(model)
+    form = cpu_form(model, dict.fromkeys(cpu_outputs(model, nodes), (0.0, 8.0)), nodes)
     onnx.checker.check_model(form, full_check=True)
     assert np.abs(run(form, frame) - expected).max() < 0.03 * np.abs(expected).max()
 
@@ -113,4 +123,4 @@ def test_what_is_an_output_is_not_rounded():
     del model.graph.node[-1]
     model.graph.node[-1].output[0] = "logits"
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = WIDE
-    assert cpu_outputs(model) == ()
+    assert roundable(model) == () and cpu_outputs(model, ["conv"]) == ()

@@ -25,6 +25,12 @@ def test_training_that_bought_nothing_is_said_so():
     assert line == f"QAT bought nothing, so the calibrated network is kept {changes}"
 
 
+def test_layers_that_the_clock_chose_are_counted():
+    record = {"rounded": ["a", "b"], "alone": [{}] * 5, "p50_ms": {"rule": 9.34, "first 2": 8.51}}
+    (line,) = said({"time_layers": record})
+    assert "rounds 2 of 5 layers" in line and "(rule 9.3 ms, first 2 8.5 ms;" in line
+
+
 def test_layers_left_in_float_for_a_budget_are_named():
     assert said({}, FLOATS) == ["in float to hold --max-drop: high1.conv1"]
 

@@ -1,6 +1,7 @@
 """What each part of the quantization buys: a table in Markdown, one part changed at a time.
 
 python tests/experiments/int8_parts.py p2p --data NUDT-SIRST [--split test] [--qat BUNDLE]
+    [--part WORDS]
 
 Every row is INT8 against FP32 of the same weights and runtime: targets lost and gained, the change
 of F1 at 3 px in points, and the root of the mean squared change of a target's score. The scores of
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,6 +23,7 @@ import torch
 
 from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
 from irstd_edge.calibration import float_layers, quantize, subset
+from irstd_edge.calibration.activation_ranges import RULE, Shown, estimate_ranges
 from irstd_edge.calibration.equalise import equalise
 from irstd_edge.calibration.export import FP32, INT8, INT8_CPU, graphs_of
 from irstd_edge.calibration.quantize import quantize as quantized
@@ -91,29 +94,49 @@ def as_shipped() -> Iterator[None]:
     yield
 
 
-PARTS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
-    "as `quantize --method ptq`": (as_shipped, {}),
-    "ranges: mean over frames": (mean_ranges, {}),
-    "calibration frames drawn at random": (drawn_frames, {}),
-    "attention and heads in INT8": (no_policy, {}),
-    "sums, products, resizes in INT8": (all_operators, {}),
-    "maps not equalised (MSHNet only)": (unequal_maps, {}),
-    "`--reduced-range`": (as_shipped, {"reduced_range": True}),
+@dataclass(frozen=True)
+class Part:
+    """One thing that is done otherwise than `quantize --method ptq` does it."""
+
+    changed: Callable[[], Any] = as_shipped
+    reduced_range: bool = False
+    ranges: str = RULE
+    spares_targets: bool = True
+    """Whether no rule cuts a target of the calibration frames."""
+
+
+PARTS = {
+    "as `quantize --method ptq`": Part(),
+    "ranges: mean over frames": Part(mean_ranges, ranges="min-max"),
+    "`--ranges min-max`": Part(ranges="min-max"),
+    "`--ranges mse`": Part(ranges="mse"),
+    "ranges: percentile, of targets too": Part(ranges="percentile", spares_targets=False),
+    "ranges: mse, of targets too": Part(ranges="mse", spares_targets=False),
+    "calibration frames drawn at random": Part(drawn_frames),
+    "attention and heads in INT8": Part(no_policy),
+    "sums, products, resizes in INT8": Part(all_operators),
+    "maps not equalised (MSHNet only)": Part(unequal_maps),
+    "`--reduced-range`": Part(reduced_range=True),
 }
 
 
-def graphs(weights: str, data: Path, part: str) -> tuple[dict[str, bytes], ModelSpec]:
+def graphs(weights: str, data: Path, part: Part) -> tuple[dict[str, bytes], ModelSpec]:
     """The graphs that calibration gives with one part changed."""
-    changed, options = PARTS[part]
     net, model, card = load_model(find_weights(weights))
     spec, float_net = spec_of_card(model, card), net.deploy()
-    with changed():
+    with part.changed():
         samples = subset.calibration_samples(open_dataset(data, "train"), FRAMES, 0)
         runner = torch_runner(float_net, spec)
         batches = [runner.batch_of(sample.frame) for sample in samples]
         tensors = [torch.from_numpy(batch) for batch in batches]
         float_net = equalise(float_net, tensors)
-        made = quantized(float_net, spec.name, tensors, **options)
+        made = quantized(float_net, spec.name, tensors, reduced_range=part.reduced_range)
+    if part.ranges != "min-max":
+        shown = [
+            Shown(batch, sample.points if part.spares_targets else sample.points[:0])
+            for batch, sample in zip(tensors, samples, strict=True)
+        ]
+        estimate_ranges(made.module, shown, part.ranges)
     return graphs_of(float_net, made.module, spec, batches), spec
 
 
@@ -168,6 +191,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--split", default="test")
     parser.add_argument("--qat", type=Path, help="a bundle of `quantize --method qat` to compare")
+    parser.add_argument("--part", action="append", help="words of rows; the others are left out")
     options = parser.parse_args()
     samples = [
         s for s in open_dataset(options.data, options.split).samples() if isinstance(s, Sample)
@@ -177,9 +201,11 @@ def main() -> None:
     print(f"| changed | graph | lost | gained | F1, points | {last} |", flush=True)
     print(f"|{'---|' * 6}", flush=True)
     table = Table(samples)
-    for part in PARTS:
+    for title, part in PARTS.items():
+        if options.part and not any(words in title for words in options.part):
+            continue
         made, spec = graphs(options.weights, options.data, part)
-        table.add(part, made, spec)
+        table.add(title, made, spec)
     if options.qat is not None:
         bundle = open_bundle(options.qat)
         made = {name: (bundle.path / name).read_bytes() for name in (FP32, INT8, INT8_CPU)}
