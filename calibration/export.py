@@ -16,10 +16,11 @@ from irstd_edge.calibration.layouts import (
     share_pairs,
     store_int8_weights,
 )
+from irstd_edge.calibration.range_rules import RULE, Shown
 from irstd_edge.calibration.ranges import ranges_of
 from irstd_edge.edge.bundle import VARIANTS, graph_name
 from irstd_edge.edge.qdq import Finding, lint_int8, lint_int8_cpu
-from irstd_edge.edge.types import FloatArray, ModelSpec
+from irstd_edge.edge.types import ModelSpec
 from irstd_edge.models.onnx_from_torch import OPSET, onnx_from_torch
 
 FP32, FP16 = VARIANTS["fp32"], VARIANTS["fp16"]
@@ -31,19 +32,22 @@ def graphs_of(
     float_net: nn.Module,
     quantized: nn.Module,
     spec: ModelSpec,
-    batches: Sequence[FloatArray],
+    frames: Sequence[Shown],
     released: Collection[str] = (),
+    *,
+    rule: str = RULE,
     cpu_nodes: Collection[str] | None = None,
 ) -> dict[str, bytes]:
-    """File name -> ONNX graph, for every runtime. `batches` (1, 1, H, W) are to calibrate on.
+    """File name -> ONNX graph, for every runtime. `frames` are to calibrate on.
 
-    released: layers that every graph leaves in float, quantized or not. cpu_nodes: names of the
-    convolutions that ONNX Runtime's form rounds, of those that are left; None for its rule.
+    released: layers that every graph leaves in float, quantized or not. rule: of ranges that ONNX
+    Runtime's form alone has. cpu_nodes: names of the convolutions that it rounds, of those that are
+    left; None for those that gained where they were measured.
     Raises ValueError where a graph is not what the runtimes take, which is a fault of ours.
     """
     rounded = rounded_graph(quantized, spec, released=released)
     nodes = by_rule(rounded) if cpu_nodes is None else cpu_nodes
-    ranges = ranges_of(rounded, cpu_outputs(rounded, nodes), batches)
+    ranges = ranges_of(rounded, cpu_outputs(rounded, nodes), frames, rule)
     half = half_form(int8_graph(quantized, spec, half_layout.OPSET, released))
     return {
         FP32: onnx_from_torch(float_net, spec),

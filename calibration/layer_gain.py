@@ -31,6 +31,7 @@ from irstd_edge.calibration.cpu_layout import (
     roundable,
 )
 from irstd_edge.calibration.layouts import Graph, layer_of
+from irstd_edge.calibration.range_rules import Shown
 from irstd_edge.calibration.ranges import ranges_of
 from irstd_edge.calibration.subset import Progress
 from irstd_edge.edge.devices import this_machine, usable_threads
@@ -76,26 +77,27 @@ class Choice:
 
 def fastest_layers(
     rounded: bytes,
-    batches: Sequence[FloatArray],
+    frames: Sequence[Shown],
+    rule: str,
     spec: ModelSpec,
     frame: Frame,
     progress: Progress = lambda *_: None,
 ) -> Choice:
     """Choose the layers that ONNX Runtime's form rounds, by timing on this machine.
 
-    rounded: the graph with every quantizer, as `cpu_form` takes it. batches: (1, 1, H, W) to
-    calibrate on. frame: what whole graphs are timed on.
+    rounded: the graph with every quantizer, as `cpu_form` takes it. frames: to
+    calibrate on, by a rule of ranges. frame: what whole graphs are timed on.
     """
     model = onnx.load_from_string(rounded)
     nodes = roundable(model)
-    gains = _alone(model, nodes, batches[0], progress)
+    gains = _alone(model, nodes, frames[0].batch.shape, progress)
     rewarding = sorted((n for n in nodes if gains[n].gain_ms > 0), key=lambda n: -gains[n].gain_ms)
     forms = {"rule": frozenset(by_rule(model))} | {
         f"first {count}": frozenset(rewarding[:count])
         for count in sorted({max(1, round(share * len(rewarding))) for share in SHARES})
         if rewarding
     }
-    ranges = ranges_of(model, cpu_outputs(model, nodes), batches)
+    ranges = ranges_of(model, cpu_outputs(model, nodes), frames, rule)
     times = _together(rounded, ranges, forms, spec, frame, progress)
     best = min(times, key=lambda name: times[name])
     record = {
@@ -113,11 +115,11 @@ def fastest_layers(
 
 
 def _alone(
-    model: onnx.ModelProto, nodes: Sequence[str], batch: FloatArray, progress: Progress
+    model: onnx.ModelProto, nodes: Sequence[str], size: Sequence[int], progress: Progress
 ) -> dict[str, LayerGain]:
     """Node -> its times. Convolutions of one kind and size are timed once."""
     graph = Graph(model)
-    shapes = _input_shapes(graph, nodes, batch)
+    shapes = _input_shapes(graph, nodes, size)
     known: dict[str, tuple[float, float]] = {}
     gains = {}
     for done, name in enumerate(nodes):
@@ -132,13 +134,13 @@ def _alone(
 
 
 def _input_shapes(
-    graph: Graph, nodes: Sequence[str], batch: FloatArray
+    graph: Graph, nodes: Sequence[str], size: Sequence[int]
 ) -> dict[str, tuple[int, ...]]:
     convs = {node.name: node for node in graph.nodes}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rounded.onnx")
         onnx.save(graph.model, path)
-        fixed = load_at(path, batch.shape)
+        fixed = load_at(path, tuple(size))
         found = tensors_of(fixed, [convs[name].input[0] for name in nodes], path)
     return {name: found[convs[name].input[0]].shape for name in nodes}
 

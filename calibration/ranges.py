@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper
+import torch
 
+from irstd_edge.calibration.range_rules import Shown, Values
 from irstd_edge.edge.quiet import silence_telemetry
 from irstd_edge.edge.runtimes import INPUT
-from irstd_edge.edge.types import FloatArray
+
+AT_ONCE = 16
+"""Tensors that are held in memory together."""
 
 
 def ranges_of(
-    model: onnx.ModelProto, tensors: Sequence[str], batches: Iterable[FloatArray]
+    model: onnx.ModelProto, tensors: Sequence[str], frames: Sequence[Shown], rule: str
 ) -> dict[str, tuple[float, float]]:
-    """Tensor -> (lowest, highest) over all batches (1, 1, H, W), as ONNX Runtime computes them."""
-    if not tensors:
-        return {}
+    """Tensor -> (lowest, highest) by a rule of `Values.limit`, as ONNX Runtime computes them.
+
+    A rule that cuts does so at the same distance from 0 on either side.
+    """
+    ranges = {}
+    for first in range(0, len(tensors), AT_ONCE):
+        for tensor, seen in _seen(model, tensors[first : first + AT_ONCE], frames):
+            limit = seen.limit(rule)
+            ranges[tensor] = max(seen.low, -limit), min(seen.high, limit)
+    return ranges
+
+
+def _seen(
+    model: onnx.ModelProto, tensors: Sequence[str], frames: Sequence[Shown]
+) -> Iterator[tuple[str, Values]]:
     silence_telemetry()
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        _measuring(model, tensors).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [name for tensor in tensors for name in _names(tensor)]
-    runs = np.array([session.run(names, {INPUT: batch}) for batch in batches], np.float64)
-    lowest, highest = runs[:, ::2].min(0), runs[:, 1::2].max(0)
-    return dict(zip(tensors, zip(lowest.tolist(), highest.tolist(), strict=True), strict=True))
-
-
-def _names(tensor: str) -> tuple[str, str]:
-    return f"{tensor}.lowest", f"{tensor}.highest"
-
-
-def _measuring(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """A copy whose outputs are the extremes of the tensors."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]
-    for tensor in tensors:
-        for operator, name in zip(("ReduceMin", "ReduceMax"), _names(tensor), strict=True):
-            copy.graph.node.append(helper.make_node(operator, [tensor], [name], name, keepdims=0))
-            copy.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, []))
-    return copy
+    copy.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in tensors)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        copy.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    values = {tensor: Values() for tensor in tensors}
+    for shown in frames:
+        found = session.run(list(tensors), {INPUT: shown.batch.numpy()})
+        for tensor, array in zip(tensors, found, strict=True):
+            values[tensor].add(torch.from_numpy(array), shown)
+    yield from values.items()

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from irstd_edge.benchmarks.accuracy import Evaluation
-from irstd_edge.calibration.activation_ranges import RULE, Shown, check_rule, estimate_ranges
+from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.equalise import equalise
 from irstd_edge.calibration.export import FP32, INT8, bytes_of, graphs_of, rounded_graph
 from irstd_edge.calibration.fake_quantize import half_steps
@@ -38,6 +38,7 @@ from irstd_edge.calibration.parity import openvino_runner, parity
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
 from irstd_edge.calibration.qat_checkpoint import Checkpoint, checkpoint_of
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
+from irstd_edge.calibration.range_rules import RULE, Shown, check_rule
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
 from irstd_edge.calibration.subset import Progress, calibration_samples, digest_of, fingerprint
 from irstd_edge.edge.bundle import MANIFEST, Bundle, write_bundle
@@ -49,7 +50,6 @@ from irstd_edge.edge.manifest import METHODS
 from irstd_edge.edge.normalisation import with_normalisation
 from irstd_edge.edge.runners import torch_runner
 from irstd_edge.edge.types import (
-    FloatArray,
     IrstdError,
     Manifest,
     ModelSpec,
@@ -78,11 +78,14 @@ class _Case:
     held_out: tuple[Sample | Skip, ...]
     samples: tuple[Sample, ...]
     """To calibrate on."""
+    ranges: str
+    """The rule of activations' ranges."""
 
-    def batches(self) -> list[FloatArray]:
-        """The calibration frames as the network takes them, (1, 1, H, W) each."""
+    def shown(self) -> list[Shown]:
+        """The calibration frames as the network takes them."""
         runner = torch_runner(self.float_net, self.spec)
-        return [runner.batch_of(sample.frame) for sample in self.samples]
+        batches = (torch.from_numpy(runner.batch_of(sample.frame)) for sample in self.samples)
+        return [Shown(b, s.points) for b, s in zip(batches, self.samples, strict=True)]
 
 
 def quantize_to_bundle(
@@ -119,11 +122,11 @@ def quantize_to_bundle(
     check_rule(ranges)
     kept = checkpoint_of(out, resume=resume) if method == "qat" else None
     how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
-    case = _case(weights, data, frames, seed, normalise, progress)
+    case = _case(weights, data, frames, seed, normalise, ranges, progress)
     recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
     recipe |= {"reduced_range": reduced_range, "ranges": ranges}
     calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
-    quantized = _calibrated(case, keep_float, reduced_range, ranges)
+    quantized = _calibrated(case, keep_float, reduced_range)
     progress("calibrating", 1, 1)
     made_by = "ptq"
     if kept is not None:
@@ -185,6 +188,7 @@ def _case(
     frames: int,
     seed: int,
     normalisation: str | None,
+    ranges: str,
     progress: Progress,
 ) -> _Case:
     path = find_weights(weights)
@@ -194,20 +198,17 @@ def _case(
     samples = calibration_samples(train, frames, seed, progress, spec.input)
     entry = replace(spec.input, bit_depth=samples[0].frame.bit_depth)
     spec = replace(spec, input=entry)
-    case = _Case(path, net.deploy(), spec, train, tuple(held_out.samples()), samples)
+    case = _Case(path, net.deploy(), spec, train, tuple(held_out.samples()), samples, ranges)
     progress("calibrating", 0, 1)
-    batches = [torch.from_numpy(batch) for batch in case.batches()]
-    return replace(case, float_net=equalise(case.float_net, batches))
+    return replace(case, float_net=equalise(case.float_net, [s.batch for s in case.shown()]))
 
 
-def _calibrated(
-    case: _Case, keep_float: Sequence[str], reduced_range: bool, ranges: str
-) -> Quantized:
-    batches = [torch.from_numpy(batch) for batch in case.batches()]
+def _calibrated(case: _Case, keep_float: Sequence[str], reduced_range: bool) -> Quantized:
+    shown = case.shown()
+    batches = [each.batch for each in shown]
     quantized = quantize(case.float_net, case.spec.name, batches, keep_float, reduced_range)
-    if ranges != "min-max":  # which NNCF has taken
-        shown = [Shown(b, s.points) for b, s in zip(batches, case.samples, strict=True)]
-        estimate_ranges(quantized.module, shown, ranges)
+    if case.ranges != "min-max":  # which NNCF has taken
+        estimate_ranges(quantized.module, shown, case.ranges)
     return quantized
 
 
@@ -265,7 +266,7 @@ def _fastest(
     """Names of the convolutions that ONNX Runtime's form rounds, and what says so."""
     rounded = bytes_of(rounded_graph(quantized.module, case.spec))
     frame = case.samples[0].frame
-    choice = fastest_layers(rounded, case.batches(), case.spec, frame, progress)
+    choice = fastest_layers(rounded, case.shown(), case.ranges, case.spec, frame, progress)
     return choice.nodes, choice.record
 
 
@@ -277,8 +278,15 @@ def _judged(
     progress: Progress,
 ) -> tuple[dict[str, bytes], dict[str, Evaluation]]:
     """The graphs with these layers in float, and their results on the held-out frames."""
-    module, batches = quantized.module, case.batches()
-    graphs = graphs_of(case.float_net, module, case.spec, batches, released, nodes)
+    graphs = graphs_of(
+        case.float_net,
+        quantized.module,
+        case.spec,
+        case.shown(),
+        released,
+        rule=case.ranges,
+        cpu_nodes=nodes,
+    )
     with opened(graphs, case.spec) as runners:
         return graphs, judge(runners, case.held_out, progress)
 

@@ -1,7 +1,7 @@
 """A p2p with random weights, quantized once for all tests that only look at it."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from irstd_edge.benchmarks.scenes import write_dataset
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.quantize import Quantized, quantize
+from irstd_edge.calibration.range_rules import Shown
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.types import ModelSpec
 from irstd_edge.models import create_model, spec_of
@@ -40,6 +41,10 @@ class Case:
     quantized: Quantized
     graphs: dict[str, bytes]
 
+    def shown(self) -> list[Shown]:
+        """The frames to calibrate on, without a target."""
+        return [Shown(torch.from_numpy(b), np.empty((0, 2))) for b in self.batches]
+
 
 @pytest.fixture(scope="session")
 def p2p_net():
@@ -58,8 +63,8 @@ def made_of(p2p_net, reduced_range):
     batches = [rng.random((1, 1, *size), np.float32) for size in sizes]
     calibrate = [torch.from_numpy(b) for b in batches]
     quantized = quantize(float_net, "p2p", calibrate, reduced_range=reduced_range)
-    graphs = graphs_of(float_net, quantized.module, spec, batches)
-    return Case(float_net, spec, batches, quantized, graphs)
+    case = Case(float_net, spec, batches, quantized, {})
+    return replace(case, graphs=graphs_of(float_net, quantized.module, spec, case.shown()))
 
 
 @pytest.fixture(scope="session")

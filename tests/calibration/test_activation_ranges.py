@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from irstd_edge.calibration.activation_ranges import RULES, Shown, estimate_ranges
+from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.fake_quantize import FakeQuantize
+from irstd_edge.calibration.range_rules import BINS, RULES, Shown, Values
 from irstd_edge.edge.types import IrstdError
 
 NOWHERE = np.empty((0, 2))
@@ -109,6 +110,22 @@ def test_mse_is_the_least_error_of_all_ranges():
     best = min(error(highest * share / 100) for share in range(1, 101))
     assert error(limits(net)[0]) == pytest.approx(best, rel=0.01)
     assert limits(net)[0] < 0.9 * highest
+
+
+@given(st.lists(st.floats(2**-20, 2**20, width=32), min_size=1, max_size=20), st.randoms())
+def test_frames_in_any_order_are_counted_alike(heights, random):
+    """The parts grow with what is seen, and nothing is lost in between."""
+    orders = [heights, random.sample(heights, len(heights))]
+    seen, frame = [Values() for _ in orders], Shown(torch.zeros(1, 1, 1, 1), NOWHERE)
+    for order, values in zip(orders, seen, strict=True):
+        for height in order:
+            values.add(torch.tensor([0.0, -height, height / 2]), frame)
+    assert seen[0].end == seen[1].end >= max(heights)
+    assert seen[0].counts.sum() == seen[1].counts.sum() == 3 * len(heights)
+    # a value at the border of two parts may fall to either
+    assert np.abs(np.cumsum(seen[0].counts - seen[1].counts)).max() <= len(heights)
+    assert len(seen[0].counts) == BINS
+    assert seen[0].limit("min-max") == pytest.approx(max(heights), rel=1e-6)
 
 
 def test_what_is_given_nothing_stays():

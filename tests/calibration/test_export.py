@@ -103,7 +103,7 @@ def test_float16_stays_close_to_float32(exact_case, name, other, runtime, size, 
 
 
 def test_equal_networks_give_equal_bytes(case):
-    again = graphs_of(case.float_net, case.quantized.module, case.spec, case.batches)
+    again = graphs_of(case.float_net, case.quantized.module, case.spec, case.shown())
     assert again == case.graphs
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from irstd_edge.benchmarks.scenes import scene
+from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.quantize import quantize
+from irstd_edge.calibration.range_rules import RULE, Shown
 from irstd_edge.edge.bundle import write_bundle
 from irstd_edge.edge.compiler import FASTEST_FIRST, compile_engine
 from irstd_edge.edge.engine_from_onnx import EnginePlan
@@ -57,10 +59,11 @@ def shipped(request, tmp_path_factory):
     net, model, card = load_model(request.param)
     float_net, spec = net.deploy(), spec_of_card(model, card)
     runner = torch_runner(float_net, spec)
-    frames = [scene(np.random.default_rng(k), (64, 64)).frame for k in range(2)]
-    batches = [runner.batch_of(frame) for frame in frames]
-    quantized = quantize(float_net, model, [torch.from_numpy(batch) for batch in batches])
-    graphs = graphs_of(float_net, quantized.module, spec, batches)
+    scenes = [scene(np.random.default_rng(k), (64, 64)) for k in range(2)]
+    shown = [Shown(torch.from_numpy(runner.batch_of(s.frame)), s.points) for s in scenes]
+    quantized = quantize(float_net, model, [each.batch for each in shown])
+    estimate_ranges(quantized.module, shown, RULE)
+    graphs = graphs_of(float_net, quantized.module, spec, shown)
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
     golden = golden_files([], dict.fromkeys(graphs, ()))
     return write_bundle(tmp_path_factory.mktemp(model) / "bundle", manifest, {**graphs, **golden})

@@ -11,6 +11,7 @@ from irstd_edge.calibration.cpu_layout import by_rule, cpu_form, roundable
 from irstd_edge.calibration.export import bytes_of, graphs_of, rounded_graph
 from irstd_edge.calibration.layer_gain import LayerGain, fastest_layers
 from irstd_edge.calibration.layouts import Graph, rounded_layers
+from irstd_edge.calibration.range_rules import RULE
 from irstd_edge.edge.qdq import lint_int8_cpu
 from irstd_edge.edge.types import Frame
 
@@ -23,13 +24,13 @@ def rounded(case):
 @pytest.fixture
 def choose(case, rounded):
     frame = Frame("a", np.uint8(255 * case.batches[0][0, 0]), 8)
-    return lambda: fastest_layers(rounded, case.batches, case.spec, frame)
+    return lambda: fastest_layers(rounded, case.shown(), RULE, case.spec, frame)
 
 
 def as_if(monkeypatch, *, saves, takes):
     """Times: what a layer alone saves, and what a whole graph with so many rounded layers takes."""
 
-    def alone(model, nodes, batch, progress):
+    def alone(model, nodes, size, progress):
         return {n: LayerGain(n, 1.0, 1.0 - saves(i)) for i, n in enumerate(nodes)}
 
     def together(rounded, ranges, forms, spec, frame, progress):
@@ -71,7 +72,7 @@ def test_the_clock_of_this_machine_decides(choose, case, rounded):
     times = choice.record["p50_ms"]
     assert times[choice.record["chosen"]] == min(times.values())
     graph = graphs_of(
-        case.float_net, case.quantized.module, case.spec, case.batches, cpu_nodes=choice.nodes
+        case.float_net, case.quantized.module, case.spec, case.shown(), cpu_nodes=choice.nodes
     )["int8.cpu.onnx"]
     made = onnx.load_from_string(graph)
     assert sorted(rounded_layers(made)) == choice.record["rounded"]
@@ -86,7 +87,7 @@ def test_what_is_timed_alone_is_that_layer(exact_case):
     rounded = bytes_of(rounded_graph(case.quantized.module, case.spec))
     model = onnx.load_from_string(rounded)
     graph, nodes = Graph(model), roundable(model)
-    shapes = layer_gain._input_shapes(graph, nodes, case.batches[0])
+    shapes = layer_gain._input_shapes(graph, nodes, case.batches[0].shape)
     float_graph = cpu_form(onnx.load_from_string(rounded), {}, ())
     for name in (nodes[0], nodes[len(nodes) // 2], nodes[-1]):
         alone = layer_gain._cut_out(graph, name, shapes[name])

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from onnx import TensorProto, helper
 
+from irstd_edge.calibration import ranges
+from irstd_edge.calibration.range_rules import Shown
 from irstd_edge.calibration.ranges import ranges_of
 
 
@@ -21,15 +24,33 @@ def model():
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def test_over_all_frames_of_any_size(model):
-    batches = [
-        np.float32([[[[1, 2], [3, 4]]]]),
-        np.float32([[[[-5, 0, 1]]]]),
-    ]
-    found = ranges_of(model, ["negative", "logits"], batches)
+def shown(values, points=()):
+    return Shown(torch.from_numpy(np.float32([[values]])), np.reshape(points, (-1, 2)))
+
+
+@pytest.mark.parametrize("at_once", [1, 16])
+def test_over_all_frames_of_any_size(model, at_once, monkeypatch):
+    monkeypatch.setattr(ranges, "AT_ONCE", at_once)
+    frames = [shown([[1, 2], [3, 4]]), shown([[-5, 0, 1]])]
+    found = ranges_of(model, ["negative", "logits"], frames, "min-max")
     assert found == {"negative": (-4.0, 5.0), "logits": (0.0, 5.0)}
     assert [output.name for output in model.graph.output] == ["logits"]  # it is left as it was
 
 
+@pytest.mark.parametrize("rule", ["percentile", "mse"])
+def test_a_rule_cuts_on_either_side_and_spares_targets(model, rule):
+    values = np.random.default_rng(0).uniform(-0.5, 0.5, (400, 400))
+    values[10, 10], values[300, 300], values[200, 100] = -0.9, 0.9, -0.8
+    frame = [shown(values)]
+    found = ranges_of(model, ["negative", "logits"], frame, rule)
+    low, high = found["negative"]
+    assert -0.75 < low < -0.45 and 0.45 < high < 0.75
+    assert found["logits"][0] == 0 and 0.45 < found["logits"][1] < 0.75
+    target = [shown(values, [(201, 99)])]
+    found = ranges_of(model, ["negative", "logits"], target, rule)
+    assert found["negative"] == pytest.approx((-0.8, 0.8), abs=1e-6)
+    assert found["logits"] == pytest.approx((0, 0.8), abs=1e-6)
+
+
 def test_of_nothing_is_nothing(model):
-    assert ranges_of(model, [], []) == {}
+    assert ranges_of(model, [], [], "percentile") == {}

@@ -10,6 +10,7 @@ import torch
 
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.quantize import quantize
+from irstd_edge.calibration.range_rules import Shown
 from irstd_edge.edge.bundle import VARIANTS
 from irstd_edge.edge.dla import placement_of
 from irstd_edge.edge.engine_from_onnx import engine_from_onnx
@@ -26,10 +27,10 @@ QUANTIZED = [variant for variant in VARIANTS if variant != "fp32"]
 def graphs(tmp_path_factory: pytest.TempPathFactory, case: Any) -> dict[str, Path]:
     """Model and variant -> a file; MSHNet of the shipped weights and one frame of noise."""
     root, files = tmp_path_factory.mktemp("graphs"), {}
-    batch = np.random.default_rng(0).random((1, 1, *SIZE), np.float32)
+    batch = torch.from_numpy(np.random.default_rng(0).random((1, 1, *SIZE), np.float32))
     float_net = load_model("mshnet")[0].deploy()
-    module = quantize(float_net, "mshnet", [torch.from_numpy(batch)]).module
-    mshnet = graphs_of(float_net, module, spec_of("mshnet"), [batch])
+    module = quantize(float_net, "mshnet", [batch]).module
+    mshnet = graphs_of(float_net, module, spec_of("mshnet"), [Shown(batch, np.empty((0, 2)))])
     for model, written in (("p2p", case.graphs), ("mshnet", mshnet)):
         for variant in QUANTIZED:
             files[f"{model} {variant}"] = root / f"{model}-{VARIANTS[variant]}"

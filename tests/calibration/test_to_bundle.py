@@ -253,10 +253,10 @@ def test_layers_stay_in_float_until_the_drop_holds(p2p_weights, scenes, folder, 
     def drop(judged, reference):
         return "int8.onnx", float(len(needed - released[-1]))
 
-    def graphs(net, module, spec, batches, layers=()):
+    def graphs(net, module, spec, frames, layers=(), **options):
         released.append(set(layers))
         if not made or needed == set(layers):  # the others are not looked at: for speed
-            made.append(graphs_of(net, module, spec, batches, layers))
+            made.append(graphs_of(net, module, spec, frames, layers, **options))
         return made[-1]
 
     def some_layers(model):

@@ -23,10 +23,11 @@ import torch
 
 from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
 from irstd_edge.calibration import float_layers, quantize, subset
-from irstd_edge.calibration.activation_ranges import RULE, Shown, estimate_ranges
+from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.equalise import equalise
 from irstd_edge.calibration.export import FP32, INT8, INT8_CPU, graphs_of
 from irstd_edge.calibration.quantize import quantize as quantized
+from irstd_edge.calibration.range_rules import RULE, Shown
 from irstd_edge.edge.bundle import open_bundle
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.runners import installed_runtimes, open_graph, torch_runner
@@ -127,17 +128,16 @@ def graphs(weights: str, data: Path, part: Part) -> tuple[dict[str, bytes], Mode
     with part.changed():
         samples = subset.calibration_samples(open_dataset(data, "train"), FRAMES, 0)
         runner = torch_runner(float_net, spec)
-        batches = [runner.batch_of(sample.frame) for sample in samples]
-        tensors = [torch.from_numpy(batch) for batch in batches]
+        tensors = [torch.from_numpy(runner.batch_of(sample.frame)) for sample in samples]
         float_net = equalise(float_net, tensors)
         made = quantized(float_net, spec.name, tensors, reduced_range=part.reduced_range)
+    shown = [
+        Shown(batch, sample.points if part.spares_targets else sample.points[:0])
+        for batch, sample in zip(tensors, samples, strict=True)
+    ]
     if part.ranges != "min-max":
-        shown = [
-            Shown(batch, sample.points if part.spares_targets else sample.points[:0])
-            for batch, sample in zip(tensors, samples, strict=True)
-        ]
         estimate_ranges(made.module, shown, part.ranges)
-    return graphs_of(float_net, made.module, spec, batches), spec
+    return graphs_of(float_net, made.module, spec, shown, rule=part.ranges), spec
 
 
 def judged(graph: bytes, spec: ModelSpec, runtime: str, samples: list[Sample]) -> Evaluation:

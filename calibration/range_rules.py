@@ -1,0 +1,130 @@
+"""Where the range of a tensor ends, by what it holds on the calibration frames.
+
+A range that holds every value has coarse steps where one pixel of one frame stands out; one that
+cuts off what is rare cuts off targets, which are rare: on NUDT-SIRST 41 of 945 were lost so. Hence
+the rules that cut keep every target of the calibration frames whole, whatever else they clip.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irstd_edge.calibration.fake_quantize import LEVELS
+from irstd_edge.calibration.subset import PEAK_PX
+from irstd_edge.edge.types import FloatArray, IrstdError
+
+RULES = ("min-max", "percentile", "mse")
+RULE = "percentile"
+"""What `quantize` takes: in p2p's signed form, targets' scores are a third nearer to those of float
+by it than by min-max (docs/experiments.md)."""
+
+PERCENTILE = 99.99
+"""Of magnitudes, over all frames."""
+BINS = 4096
+CANDIDATES = 100
+"""Ranges that `mse` compares: hundredths of the highest magnitude."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A calibration frame as the network takes it."""
+
+    batch: Tensor
+    """(1, 1, H, W) in 0..1."""
+    points: FloatArray
+    """(M, 2) row, col of its targets."""
+
+
+def check_rule(rule: str) -> None:
+    """Raise IrstdError for a name that is no rule."""
+    if rule not in RULES:
+        raise IrstdError(f"--ranges: {rule!r} is not one of {', '.join(RULES)}")
+
+
+class Values:
+    """What one tensor holds on frame after frame."""
+
+    def __init__(self) -> None:
+        self.low = self.high = 0.0
+        """The extremes, with 0 between them."""
+        self.at_targets = 0.0
+        """Highest magnitude within `PEAK_PX` of a target."""
+        self.counts = np.zeros(BINS)
+        """Of magnitudes, in equal parts of 0 to `end`."""
+        self.end = 0.0
+
+    @property
+    def highest(self) -> float:
+        """Of all magnitudes."""
+        return max(self.high, -self.low)
+
+    def add(self, values: Tensor, shown: Shown) -> None:
+        """Take in the tensor, (1, C, h, w) or of any other shape, of one frame."""
+        self.low = min(self.low, float(values.min()))
+        self.high = max(self.high, float(values.max()))
+        magnitudes = values.detach().abs().float()
+        if values.ndim == 4:
+            self.at_targets = max(self.at_targets, _at_targets(magnitudes, shown))
+        self._widen()
+        if self.end:
+            self.counts += torch.histc(magnitudes, BINS, 0, self.end).cpu().numpy()
+
+    def _widen(self) -> None:
+        """Let the parts cover the highest magnitude; a part that is doubled is two of before."""
+        if not self.end and self.highest:
+            self.end = 2.0 ** math.ceil(math.log2(self.highest))
+        while self.highest > self.end:
+            pairs = self.counts.reshape(-1, 2).sum(1)
+            self.counts = np.concatenate([pairs, np.zeros(BINS // 2)])
+            self.end *= 2
+
+    def limit(self, rule: str) -> float:
+        """Where the range of magnitudes ends; 0 where there was nothing but zeros.
+
+        `min-max`: at the highest; `percentile`: where 99.99 % of them end; `mse`: where rounding
+        and clipping together have the least squared error. The last two not below the highest near
+        a target.
+        """
+        check_rule(rule)
+        if rule == "min-max" or not self.highest:
+            return self.highest
+        limit = self._percentile() if rule == "percentile" else self._least_error()
+        return min(self.highest, max(limit, self.at_targets))
+
+    def _percentile(self) -> float:
+        enough = np.cumsum(self.counts) >= self.counts.sum() * PERCENTILE / 100
+        return float(self.end * (int(np.argmax(enough)) + 1) / BINS)
+
+    def _least_error(self) -> float:
+        limits = self.highest * np.arange(1, CANDIDATES + 1) / CANDIDATES
+        return float(min(limits, key=self._squared_error))
+
+    def _squared_error(self, limit: float) -> float:
+        """Of rounding magnitudes to `LEVELS` steps up to `limit`, which clips the rest."""
+        middles = (np.arange(BINS) + 0.5) * self.end / BINS
+        step = limit / LEVELS
+        rounded: Any = np.minimum(np.rint(middles / step), LEVELS) * step
+        return float((self.counts * np.square(middles - rounded)).sum())
+
+
+def _at_targets(magnitudes: Tensor, shown: Shown) -> float:
+    """The highest of (1, C, h, w) in the cells that lie within `PEAK_PX` of a target."""
+    height, width = magnitudes.shape[-2:]
+    down, right = height / shown.batch.shape[-2], width / shown.batch.shape[-1]
+    places = (
+        (_cells(float(row), down, height), _cells(float(col), right, width))
+        for row, col in shown.points
+    )
+    return max((float(magnitudes[..., rows, cols].max()) for rows, cols in places), default=0.0)
+
+
+def _cells(center: float, scale: float, count: int) -> slice:
+    """Those of `count` cells, `scale` of them a pixel, that lie within `PEAK_PX` of a pixel."""
+    first = min(max(0, math.floor((center - PEAK_PX) * scale)), count - 1)
+    return slice(first, max(first + 1, math.ceil((center + PEAK_PX + 1) * scale)))
