@@ -743,7 +743,9 @@ def quantize(
     frames: Annotated[int, typer.Option(min=1, help="To calibrate on.")] = 64,
     normalise: Normalise = None,
     seed: Seed = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from BUNDLE.qat.ckpt.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the training in BUNDLE.qat.")
+    ] = False,
     json_to: JsonOut = None,
 ) -> None:
     """Turn weights into a bundle of FP32 and INT8 graphs; the test list is never seen."""

@@ -69,7 +69,7 @@ def cpu_form(model: onnx.ModelProto, ranges: Ranges, nodes: Collection[str]) -> 
     nodes: names of the convolutions to round; all others are float.
     """
     graph = Graph(model)
-    kept = [conv for conv, _ in _roundable(graph) if conv.name in nodes]
+    kept = [conv for conv, _ in _roundable(graph) if conv.name in nodes and _fits(graph, conv)]
     scales = {end: Scale.of_range(*ranges[end]) for end in (end_of(graph, conv) for conv in kept)}
     ends = set(scales)
     sources = {conv.name: _source(graph, conv) for conv in kept}
@@ -143,12 +143,26 @@ def _pair(graph: Graph, tensor: str, scale: Scale) -> list[Any]:
     ]
 
 
+def _bias_scale(graph: Graph, conv: Any, step: float) -> Any:
+    """One step of the sum of products, (channels,) or (1,)."""
+    weight_scale = graph.constants[graph.producer[conv.input[1]].input[1]]
+    return np.atleast_1d(weight_scale * np.float32(step)).astype(np.float32)
+
+
+def _fits(graph: Graph, conv: Any) -> bool:
+    """Whether its bias can be told in steps of the products, in 32 bit."""
+    if len(conv.input) < 3:
+        return True
+    scale = _bias_scale(graph, conv, _input_scale(graph, conv).step)
+    steps = graph.constants[conv.input[2]] / scale.astype(np.float64)
+    return bool((np.abs(steps) < 2**31 - 1).all())
+
+
 def _rounded_bias(graph: Graph, conv: Any, step: float) -> list[Any]:
     """Its bias as int32 in steps of the products, as the kernel takes it."""
     if len(conv.input) < 3:
         return []
-    weight_scale = graph.constants[graph.producer[conv.input[1]].input[1]]
-    scale = np.atleast_1d(weight_scale * np.float32(step)).astype(np.float32)
+    scale = _bias_scale(graph, conv, step)
     name = conv.input[2]
     integers = np.rint(graph.constants[name] / scale).astype(np.int32)
     names = [

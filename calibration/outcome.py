@@ -10,8 +10,10 @@ from irstd_edge.edge.types import Quantization
 
 
 def outcome_words(quantization: Quantization) -> Iterator[str]:
-    """Lines on what training bought, what stays in float and why, and who agrees."""
+    """Lines on frames left out, what training bought, what is float and why, and who agrees."""
     recipe = quantization.recipe
+    for skip in recipe.get("skipped", ()):
+        yield f"skipped {skip['name']}: {skip['reason']}"
     if "sensor_step" in recipe:
         yield step_words(recipe["sensor_step"])
     if "qat" in recipe:

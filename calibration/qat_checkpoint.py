@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from irstd_edge.edge.files import write_atomic
+from irstd_edge.edge.files import sole_writer, write_atomic
 from irstd_edge.edge.types import IrstdError
 from irstd_edge.models.pickles import unpickled
 
-ENDING = ".qat.ckpt"
+ENDING, CHECKPOINT = ".qat", "last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,28 @@ class Stage:
     optimizer: dict[str, Any]
 
 
-def checkpoint_of(bundle: Path, *, resume: bool) -> Path:
-    """Return where the training for a bundle is kept.
+@contextmanager
+def kept_beside(bundle: Path, *, resume: bool) -> Iterator[Path]:
+    """Yield where the training for a bundle is kept, `BUNDLE.qat/last.ckpt`; no one else may write.
 
-    Raises IrstdError where a file stands in the way, or none is there to resume.
+    When the block ends without an error the bundle is there, and what was kept is removed.
+    Raises IrstdError where a training stands in the way, or none is there to resume.
     """
-    path = bundle.resolve().with_name(bundle.resolve().name + ENDING)
-    if path.exists() and not resume:
-        raise IrstdError(
-            f"{path}: holds a training that was stopped: add --resume to go on, or remove it"
-        )
+    bundle = bundle.resolve()
+    folder = bundle.with_name(bundle.name + ENDING)
+    path = folder / CHECKPOINT
     if resume and not path.exists():
         raise IrstdError(f"{path}: no such file, nothing to resume; leave --resume out")
-    return path
+    with sole_writer(folder):
+        if path.exists() and not resume:
+            raise IrstdError(
+                f"{path}: holds a training for this bundle: add --resume to go on with it, or "
+                "remove it"
+            )
+        yield path
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # it holds something of others
+        folder.rmdir()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from irstd_edge.calibration.fake_quantize import LEVELS, FakeQuantize
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS, float_layers_of
 from irstd_edge.edge.quiet import silence_telemetry
+from irstd_edge.edge.types import IrstdError
 
 if TYPE_CHECKING:
     from nncf.torch.quantization.layers import SymmetricQuantizer
@@ -60,12 +61,14 @@ def quantize(
 
     batches: (1, 1, H, W) in 0..1 each, on the CPU, of any size. keep_float: patterns of more layers
     to leave in float. reduced_range: round weights to -63..63. Raises IrstdError for a pattern that
-    fits no layer.
+    fits no layer, and where none is left.
     """
     module = copy.deepcopy(module).cpu().eval()
     with _quiet_nncf() as nncf:
         nodes = _convolutions(module, batches[0])
         float_layers = float_layers_of(model, list(nodes), keep_float)
+        if len(float_layers) == len(nodes):
+            raise IrstdError("--keep-float: leaves no layer to quantize; keep fewer in float")
         quantized: nn.Module = nncf.quantize(
             module,
             nncf.Dataset(list(batches)),

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from irstd_edge.calibration.fake_quantize import LEVELS
 from irstd_edge.calibration.subset import PEAK_PX
-from irstd_edge.edge.types import FloatArray, IrstdError
+from irstd_edge.edge.types import FloatArray, IrstdError, Sample
 
 RULES = ("min-max", "percentile", "mse")
 RULE = "percentile"
@@ -25,7 +26,7 @@ RULE = "percentile"
 by it than by min-max (docs/experiments.md)."""
 
 PERCENTILE = 99.99
-"""Of magnitudes, over all frames."""
+"""Of magnitudes over 0, of all frames: behind a ReLU most are 0."""
 BINS = 4096
 CANDIDATES = 100
 """Ranges that `mse` compares: hundredths of the highest magnitude."""
@@ -37,8 +38,22 @@ class Shown:
 
     batch: Tensor
     """(1, 1, H, W) in 0..1."""
-    points: FloatArray
-    """(M, 2) row, col of its targets."""
+    near: Tensor
+    """(H, W) whether a pixel is within `PEAK_PX` of a target, in rows and in columns."""
+
+    @classmethod
+    def of(cls, batch: FloatArray, sample: Sample) -> Shown:
+        """What a runner makes of a sample's frame, which may be padded, with the sample's truth."""
+        height, width = batch.shape[-2:]
+        places = torch.zeros(height, width)
+        if sample.mask is not None:
+            rows, cols = sample.mask.shape
+            places[:rows, :cols] = torch.from_numpy(sample.mask)
+        else:
+            inside = np.rint(sample.points).astype(int).clip(0, (height - 1, width - 1))
+            places[inside[:, 0], inside[:, 1]] = 1
+        near = F.max_pool2d(places[None, None], 2 * PEAK_PX + 1, 1, PEAK_PX)
+        return cls(torch.from_numpy(batch), near[0, 0] > 0)
 
 
 def check_rule(rule: str) -> None:
@@ -55,8 +70,8 @@ class Values:
         """The extremes, with 0 between them."""
         self.at_targets = 0.0
         """Highest magnitude within `PEAK_PX` of a target."""
-        self.counts = np.zeros(BINS)
-        """Of magnitudes, in equal parts of 0 to `end`."""
+        self.counts = torch.zeros(BINS, dtype=torch.int64)
+        """Of magnitudes over 0, in equal parts of 0 to `end`."""
         self.end = 0.0
 
     @property
@@ -72,8 +87,10 @@ class Values:
         if values.ndim == 4:
             self.at_targets = max(self.at_targets, _at_targets(magnitudes, shown))
         self._widen()
-        if self.end:
-            self.counts += torch.histc(magnitudes, BINS, 0, self.end).cpu().numpy()
+        magnitudes = magnitudes[magnitudes > 0].cpu()
+        if len(magnitudes):
+            parts = (magnitudes * (BINS / self.end)).long().clamp_max_(BINS - 1)
+            self.counts += torch.bincount(parts, minlength=BINS)
 
     def _widen(self) -> None:
         """Let the parts cover the highest magnitude; a part that is doubled is two of before."""
@@ -81,15 +98,15 @@ class Values:
             self.end = 2.0 ** math.ceil(math.log2(self.highest))
         while self.highest > self.end:
             pairs = self.counts.reshape(-1, 2).sum(1)
-            self.counts = np.concatenate([pairs, np.zeros(BINS // 2)])
+            self.counts = torch.cat([pairs, torch.zeros_like(pairs)])
             self.end *= 2
 
     def limit(self, rule: str) -> float:
         """Where the range of magnitudes ends; 0 where there was nothing but zeros.
 
-        `min-max`: at the highest; `percentile`: where 99.99 % of them end; `mse`: where rounding
-        and clipping together have the least squared error. The last two not below the highest near
-        a target.
+        `min-max`: at the highest; `percentile`: where 99.99 % of those over 0 end; `mse`: where
+        rounding and clipping together have the least squared error. The last two not below the
+        highest near a target.
         """
         check_rule(rule)
         if rule == "min-max" or not self.highest:
@@ -98,8 +115,8 @@ class Values:
         return min(self.highest, max(limit, self.at_targets))
 
     def _percentile(self) -> float:
-        enough = np.cumsum(self.counts) >= self.counts.sum() * PERCENTILE / 100
-        return float(self.end * (int(np.argmax(enough)) + 1) / BINS)
+        enough = self.counts.cumsum(0) >= self.counts.sum() * PERCENTILE / 100
+        return float(self.end * (int(enough.int().argmax()) + 1) / BINS)
 
     def _least_error(self) -> float:
         limits = self.highest * np.arange(1, CANDIDATES + 1) / CANDIDATES
@@ -110,21 +127,12 @@ class Values:
         middles = (np.arange(BINS) + 0.5) * self.end / BINS
         step = limit / LEVELS
         rounded: Any = np.minimum(np.rint(middles / step), LEVELS) * step
-        return float((self.counts * np.square(middles - rounded)).sum())
+        return float((self.counts.numpy() * np.square(middles - rounded)).sum())
 
 
 def _at_targets(magnitudes: Tensor, shown: Shown) -> float:
-    """The highest of (1, C, h, w) in the cells that lie within `PEAK_PX` of a target."""
-    height, width = magnitudes.shape[-2:]
-    down, right = height / shown.batch.shape[-2], width / shown.batch.shape[-1]
-    places = (
-        (_cells(float(row), down, height), _cells(float(col), right, width))
-        for row, col in shown.points
-    )
-    return max((float(magnitudes[..., rows, cols].max()) for rows, cols in places), default=0.0)
-
-
-def _cells(center: float, scale: float, count: int) -> slice:
-    """Those of `count` cells, `scale` of them a pixel, that lie within `PEAK_PX` of a pixel."""
-    first = min(max(0, math.floor((center - PEAK_PX) * scale)), count - 1)
-    return slice(first, max(first + 1, math.ceil((center + PEAK_PX + 1) * scale)))
+    """The highest of (1, C, h, w) in the cells that hold a pixel near a target."""
+    near = shown.near.float()[None, None]
+    cells = F.adaptive_max_pool2d(near, magnitudes.shape[-2:])[0, 0] > 0
+    inside = magnitudes[..., cells.to(magnitudes.device)]
+    return float(inside.max()) if inside.numel() else 0.0

@@ -94,7 +94,21 @@ def layer_error_of(record: Any) -> LayerError:
     names = {field.name for field in fields(LayerError)}
     if not isinstance(record, dict) or set(record) != names:
         raise IrstdError("not the error of a layer")
+    for name, value in record.items():
+        kind, optional = _KINDS.get(name, (int, False))
+        right = value is None and optional or isinstance(value, kind)
+        if not right or isinstance(value, bool):
+            raise IrstdError(f"{name} of a layer is {value!r}")
     return LayerError(**record)
+
+
+_KINDS: dict[str, tuple[Any, bool]] = {
+    "layer": (str, False),
+    "sqnr_db": (int | float, True),
+    "score_error": (int | float, False),
+    "pd_at_fa": (int | float, True),
+}
+"""Field -> its type, and whether it may be None; the others are counts."""
 
 
 def fewest_layers(

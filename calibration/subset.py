@@ -12,7 +12,7 @@ import numpy as np
 
 from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.frames import normalise
-from irstd_edge.edge.types import FloatArray, Frame, InputSpec, IrstdError, Sample
+from irstd_edge.edge.types import FloatArray, Frame, InputSpec, IrstdError, Sample, Skip
 
 PEAK_PX = 2
 """A target's peak is the highest value within so many rows and columns of its centre."""
@@ -31,11 +31,13 @@ def calibration_samples(
     seed: int,
     progress: Progress = lambda *_: None,
     spec: InputSpec = FULL_SCALE,
+    skip: Callable[[Skip], None] = lambda _: None,
 ) -> tuple[Sample, ...]:
     """Choose frames of a data set; the same arguments give the same frames, in the list's order.
 
     A quarter of them hold the highest peaks, a quarter the faintest targets, the rest is drawn.
-    A set smaller than `count` is taken whole. spec: how frames are normalised. Raises IrstdError
+    A set smaller than `count` is taken whole. spec: how frames are normalised. skip: is given what
+    cannot be used. Raises IrstdError
     for the test list, and where no frame can be used.
     """
     if data.split not in ("train", "trainval"):
@@ -44,6 +46,8 @@ def calibration_samples(
     for done, sample in enumerate(data.samples(), start=1):
         if isinstance(sample, Sample):
             figures[sample.frame.name] = _figures(sample, spec)
+        else:
+            skip(sample)
         progress("choosing frames", done, len(data.names))
     if not figures:
         raise IrstdError(f"{data.root}: none of its frames can be used: check the masks")

@@ -7,13 +7,13 @@ import math
 import platform
 import tempfile
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from irstd_edge.benchmarks.accuracy import Evaluation
@@ -36,14 +36,14 @@ from irstd_edge.calibration.judge import (
 from irstd_edge.calibration.layer_gain import fastest_layers
 from irstd_edge.calibration.parity import openvino_runner, parity
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
-from irstd_edge.calibration.qat_checkpoint import Checkpoint, checkpoint_of
+from irstd_edge.calibration.qat_checkpoint import Checkpoint, kept_beside
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
 from irstd_edge.calibration.range_rules import RULE, Shown, check_rule
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
 from irstd_edge.calibration.subset import Progress, calibration_samples, digest_of, fingerprint
 from irstd_edge.edge.bundle import MANIFEST, Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
-from irstd_edge.edge.files import sha256_of
+from irstd_edge.edge.files import refuse_unwritable, sha256_of
 from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.golden import expected_of
 from irstd_edge.edge.manifest import METHODS
@@ -60,17 +60,15 @@ from irstd_edge.edge.types import (
 from irstd_edge.models.weights import find_weights, load_model, spec_of_card
 
 PACKAGES = ("irstd-edge", "torch", "nncf", "onnx", "onnxruntime", "numpy")
-REMEDY = {
-    "ptq": "try --method qat, or --keep-float PATTERN",
-    "qat": "try more --epochs, or --keep-float PATTERN",
-}
+REMEDY = "try --method qat, or --keep-float PATTERN"
 
 
 @dataclass(frozen=True)
 class _Case:
     """What is quantized, and the frames for it."""
 
-    weights: Path
+    weights_sha256: str
+    """Of the file, as it was read."""
     float_net: nn.Module
     """As the weights have it, its maps equalised."""
     spec: ModelSpec
@@ -80,12 +78,13 @@ class _Case:
     """To calibrate on."""
     ranges: str
     """The rule of activations' ranges."""
+    skipped: tuple[Skip, ...]
+    """Frames of the train part that cannot be used."""
 
     def shown(self) -> list[Shown]:
         """The calibration frames as the network takes them."""
         runner = torch_runner(self.float_net, self.spec)
-        batches = (torch.from_numpy(runner.batch_of(sample.frame)) for sample in self.samples)
-        return [Shown(b, s.points) for b, s in zip(batches, self.samples, strict=True)]
+        return [Shown.of(runner.batch_of(sample.frame), sample) for sample in self.samples]
 
 
 def quantize_to_bundle(
@@ -113,57 +112,55 @@ def quantize_to_bundle(
     and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001) that INT8 may lose;
     where it loses more, the fewest layers that hold it stay in float, and the manifest lists them.
     reduced_range: weights of 7 bits, for processors without VNNI. ranges: of activations, by a rule
-    of `activation_ranges`. normalise: the policy that the bundle freezes; None for that of the
-    weights. Training is kept in OUT.qat.ckpt until the bundle is there; `resume` goes on with it.
-    time_layers: let this machine's clock choose what ONNX Runtime's form rounds.
-    Raises IrstdError where no layers hold the drop, and writes nothing then.
+    of `range_rules`. normalise: the policy that the bundle freezes; None for that of the weights.
+    Training is kept in OUT.qat until the bundle is there; `resume` goes on with it. time_layers:
+    let this machine's clock choose what ONNX Runtime's form rounds.
+    Raises IrstdError where no layers hold the drop, and writes no bundle then.
     """
     _check(method, epochs, max_drop, out, resume)
     check_rule(ranges)
-    kept = checkpoint_of(out, resume=resume) if method == "qat" else None
     how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
-    case = _case(weights, data, frames, seed, normalise, ranges, progress)
-    recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
-    recipe |= {"reduced_range": reduced_range, "ranges": ranges}
-    calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
-    quantized = _calibrated(case, keep_float, reduced_range)
-    progress("calibrating", 1, 1)
-    made_by = "ptq"
-    if kept is not None:
-        decides = [asdict(case.spec), sha256_of(case.weights), recipe, calibration, keep_float]
-        quantized, recipe["qat"] = _trained(case, quantized, how, seed, kept, decides, progress)
-        made_by = "qat" if recipe["qat"]["kept"] else "ptq"
-    nodes = None
-    if time_layers:
-        nodes, recipe["time_layers"] = _fastest(case, quantized, progress)
-    graphs, judged = _judged(case, quantized, (), nodes, progress)
-    if max_drop is not None and worst_drop(judged, FP32)[1] > max_drop:
-        released, recipe["sensitivity"] = _released(
-            case, quantized, graphs, nodes, max_drop, progress
+    with kept_beside(out, resume=resume) if method == "qat" else nullcontext() as kept:
+        case = _case(weights, data, frames, seed, normalise, ranges, progress)
+        _check_held_out(case, method, max_drop)
+        recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
+        recipe |= {"reduced_range": reduced_range, "ranges": ranges}
+        recipe |= {"skipped": [asdict(skip) for skip in case.skipped]} if case.skipped else {}
+        calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
+        quantized = _calibrated(case, keep_float, reduced_range)
+        progress("calibrating", 1, 1)
+        made_by = "ptq"
+        if kept is not None:
+            decides = [asdict(case.spec), case.weights_sha256, recipe, calibration, keep_float]
+            quantized, recipe["qat"] = _trained(case, quantized, how, seed, kept, decides, progress)
+            made_by = "qat" if recipe["qat"]["kept"] else "ptq"
+        nodes = None
+        if time_layers:
+            nodes, recipe["time_layers"] = _fastest(case, quantized, progress)
+        graphs, judged = _judged(case, quantized, (), nodes, progress)
+        if max_drop is not None and worst_drop(judged, FP32)[1] > max_drop:
+            released, recipe["sensitivity"] = _released(
+                case, quantized, graphs, nodes, max_drop, progress
+            )
+            layers = [layer for layer, _ in released]
+            graphs, judged = _judged(case, quantized, layers, nodes, progress)
+            quantized = replace(quantized, float_layers=(*quantized.float_layers, *released))
+            _forget(recipe, layers)
+        refuse_drop(judged, FP32, max_drop, REMEDY if kept is None else _remedy(kept))
+        exported = None if "sensitivity" in recipe else quantized.module
+        edges = parity(judged, exported, graphs, case.spec, case.held_out, progress)
+        recipe["parity"] = [edge.record() for edge in edges]
+        recipe["sensor_step"] = _sensor_step(graphs[INT8], case)
+        golden = _golden(case, graphs)
+        manifest = Manifest(
+            model=case.spec,
+            parent_sha256=case.weights_sha256,
+            files={},
+            quantization=Quantization(made_by, recipe, calibration, quantized.float_layers),
+            versions=_versions(),
+            accuracy={name.removesuffix(".onnx"): seen.accuracy() for name, seen in judged.items()},
         )
-        layers = [layer for layer, _ in released]
-        graphs, judged = _judged(case, quantized, layers, nodes, progress)
-        quantized = replace(quantized, float_layers=(*quantized.float_layers, *released))
-    refuse_drop(judged, FP32, max_drop, REMEDY[method])
-    exported = None if "sensitivity" in recipe else quantized.module
-    edges = parity(judged, exported, graphs, case.spec, case.held_out, progress)
-    recipe["parity"] = [edge.record() for edge in edges]
-    recipe["sensor_step"] = _sensor_step(graphs[INT8], case)
-    with opened(graphs, case.spec) as runners, openvino_runner(graphs[INT8], case.spec) as finer:
-        ways = runners if finer is None else {**runners, expected_of(INT8, "openvino"): finer}
-        golden = golden_of(ways, FP32, case.samples)
-    manifest = Manifest(
-        model=case.spec,
-        parent_sha256=sha256_of(case.weights),
-        files={},
-        quantization=Quantization(made_by, recipe, calibration, quantized.float_layers),
-        versions=_versions(),
-        accuracy={name.removesuffix(".onnx"): result.accuracy() for name, result in judged.items()},
-    )
-    bundle = write_bundle(out, manifest, {**graphs, **golden})
-    if kept is not None:
-        kept.unlink(missing_ok=True)
-    return bundle
+        return write_bundle(out, manifest, {**graphs, **golden})
 
 
 def _check(
@@ -177,9 +174,49 @@ def _check(
         raise IrstdError("--resume: ptq trains nothing; leave it out, or take --method qat")
     if max_drop is not None and not 0 <= max_drop < math.inf:
         raise IrstdError(f"--max-drop: {max_drop:g} is no drop; give points of F1, 0 or more")
+    # write_bundle refuses what follows too, but only after minutes of work.
+    if out.exists() and not out.is_dir():
+        raise IrstdError(f"{out}: is a file: remove it or choose another name")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        # write_bundle refuses it too, but only after minutes of work.
         raise IrstdError(f"{out}: the folder is not empty: remove it or choose another name")
+    refuse_unwritable(out.with_name(out.name + ".trial"))
+
+
+def _check_held_out(case: _Case, method: str, max_drop: float | None) -> None:
+    """Raise IrstdError, before hours of training, where nothing can judge it."""
+    usable = [sample for sample in case.held_out if isinstance(sample, Sample)]
+    if not usable:
+        raise IrstdError(
+            f"--data: none of the {len(case.held_out)} held-out frames can be used; "
+            "list more in trainval"
+        )
+    if not any(len(sample.points) for sample in usable):
+        flag, fix = "--max-drop", "leave it out"
+        if max_drop is None:
+            flag, fix = "--method", "take --method ptq"
+        if method == "qat" or max_drop is not None:
+            raise IrstdError(f"{flag}: the held-out frames have no targets to judge by: {fix}")
+
+
+def _remedy(kept: Path) -> str:
+    """What to do where the drop is too high after training."""
+    return (
+        f"try --resume with a higher --max-drop, or remove {kept}, which holds what was trained, "
+        "and give --keep-float PATTERN or more --epochs"
+    )
+
+
+def _forget(recipe: dict[str, Any], layers: Collection[str]) -> None:
+    """Take layers that are float in the end out of what the clock chose."""
+    if "time_layers" in recipe:
+        chosen = recipe["time_layers"]
+        chosen["rounded"] = [layer for layer in chosen["rounded"] if layer not in layers]
+
+
+def _golden(case: _Case, graphs: dict[str, bytes]) -> dict[str, Any]:
+    with opened(graphs, case.spec) as runners, openvino_runner(graphs[INT8], case.spec) as finer:
+        ways = runners if finer is None else {**runners, expected_of(INT8, "openvino"): finer}
+        return golden_of(ways, FP32, case.samples)
 
 
 def _case(
@@ -192,13 +229,24 @@ def _case(
     progress: Progress,
 ) -> _Case:
     path = find_weights(weights)
+    digest = sha256_of(path)
     net, model, card = load_model(path)
     train, held_out = open_dataset(data, "train"), open_dataset(data, "val")
     spec = with_normalisation(spec_of_card(model, card), normalisation)
-    samples = calibration_samples(train, frames, seed, progress, spec.input)
+    skipped: list[Skip] = []
+    samples = calibration_samples(train, frames, seed, progress, spec.input, skipped.append)
     entry = replace(spec.input, bit_depth=samples[0].frame.bit_depth)
     spec = replace(spec, input=entry)
-    case = _Case(path, net.deploy(), spec, train, tuple(held_out.samples()), samples, ranges)
+    case = _Case(
+        weights_sha256=digest,
+        float_net=net.deploy(),
+        spec=spec,
+        train=train,
+        held_out=tuple(held_out.samples()),
+        samples=samples,
+        ranges=ranges,
+        skipped=tuple(skipped),
+    )
     progress("calibrating", 0, 1)
     return replace(case, float_net=equalise(case.float_net, [s.batch for s in case.shown()]))
 

@@ -18,6 +18,15 @@ from irstd_edge.models import create_model, spec_of
 from irstd_edge.models.weights import save_weights
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Sums are taken in one order, and a process with one thread may fork."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def lively_model(name):
     """Random weights whose normalisations have seen frames, so that signals live."""
     torch.manual_seed(0)
@@ -43,7 +52,7 @@ class Case:
 
     def shown(self) -> list[Shown]:
         """The frames to calibrate on, without a target."""
-        return [Shown(torch.from_numpy(b), np.empty((0, 2))) for b in self.batches]
+        return [Shown(torch.from_numpy(b), torch.zeros(b.shape[2:]) > 0) for b in self.batches]
 
 
 @pytest.fixture(scope="session")

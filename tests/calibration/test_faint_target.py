@@ -4,7 +4,6 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-import torch
 
 from irstd_edge.benchmarks.scenes import scene
 from irstd_edge.calibration.activation_ranges import estimate_ranges
@@ -60,7 +59,7 @@ def shipped(request, tmp_path_factory):
     float_net, spec = net.deploy(), spec_of_card(model, card)
     runner = torch_runner(float_net, spec)
     scenes = [scene(np.random.default_rng(k), (64, 64)) for k in range(2)]
-    shown = [Shown(torch.from_numpy(runner.batch_of(s.frame)), s.points) for s in scenes]
+    shown = [Shown.of(runner.batch_of(s.frame), s) for s in scenes]
     quantized = quantize(float_net, model, [each.batch for each in shown])
     estimate_ranges(quantized.module, shown, RULE)
     graphs = graphs_of(float_net, quantized.module, spec, shown)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from irstd_edge.benchmarks.latency import Timing
 from irstd_edge.calibration import layer_gain
 from irstd_edge.calibration.cpu_layout import by_rule, cpu_form, roundable
 from irstd_edge.calibration.export import bytes_of, graphs_of, rounded_graph
@@ -36,7 +37,8 @@ def as_if(monkeypatch, *, saves, takes):
     def together(rounded, ranges, forms, spec, frame, progress):
         for nodes in forms.values():  # every form can be made
             cpu_form(onnx.load_from_string(rounded), ranges, nodes)
-        return {name: takes(len(nodes)) for name, nodes in forms.items()}
+        times = {name: np.full(100, 100.0 + takes(len(nodes))) for name, nodes in forms.items()}
+        return {name: Timing(ms, ms, ms, None, True) for name, ms in times.items()}
 
     monkeypatch.setattr(layer_gain, "_alone", alone)
     monkeypatch.setattr(layer_gain, "_together", together)
@@ -45,32 +47,46 @@ def as_if(monkeypatch, *, saves, takes):
 def test_the_fastest_graph_is_taken(choose, monkeypatch, rounded):
     nodes = roundable(onnx.load_from_string(rounded))
     # the first ten gain, the later the more
-    as_if(monkeypatch, saves=lambda i: (i + 1) / 100 if i < 10 else -1, takes=lambda n: abs(n - 5))
+    as_if(
+        monkeypatch,
+        saves=lambda i: (i + 1) / 100 if i < 10 else -1,
+        takes=lambda n: 10 * abs(n - 5),
+    )
     choice = choose()
     assert choice.nodes == set(nodes[5:10])
     assert choice.record["chosen"] == "first 5"
     assert set(choice.record["p50_ms"]) == {"rule", "first 5", "first 8", "first 10"}
-    as_if(monkeypatch, saves=lambda i: 0.01, takes=lambda n: -n)
+    as_if(monkeypatch, saves=lambda i: 0.01, takes=lambda n: -5 * n)
     assert choose().nodes == set(nodes)
+
+
+def test_a_graph_that_is_hardly_faster_is_not_taken(choose, monkeypatch, rounded):
+    rule = set(by_rule(onnx.load_from_string(rounded)))
+    as_if(monkeypatch, saves=lambda i: 0.5, takes=lambda n: 0 if n == len(rule) else -2)
+    assert choose().nodes == rule
+    as_if(monkeypatch, saves=lambda i: 0.5, takes=lambda n: 0 if n == len(rule) else -4)
+    assert choose().nodes != rule
 
 
 @pytest.mark.parametrize("saves", [0.5, -0.5])
 def test_the_rule_stays_where_it_is_fastest_or_nothing_gains(choose, monkeypatch, rounded, saves):
     rule = set(by_rule(onnx.load_from_string(rounded)))
-    as_if(monkeypatch, saves=lambda i: saves, takes=lambda n: abs(n - len(rule)))
+    as_if(monkeypatch, saves=lambda i: saves, takes=lambda n: 10 * abs(n - len(rule)))
     choice = choose()
     assert choice.nodes == rule and choice.record["chosen"] == "rule"
 
 
-def test_the_clock_of_this_machine_decides(choose, case, rounded):
+def test_the_clock_of_this_machine_decides(choose, case, rounded, monkeypatch):
+    for name in ("SAMPLES", "ROUNDS"):
+        monkeypatch.setattr(layer_gain, name, 3)
     model = onnx.load_from_string(rounded)
     choice = choose()
     json.dumps(choice.record, allow_nan=False)
     alone = {each["layer"]: each for each in choice.record["alone"]}
     assert set(alone) == set(rounded_layers(model))
     assert all(each["fp32_ms"] > 0 and each["int8_ms"] > 0 for each in alone.values())
-    times = choice.record["p50_ms"]
-    assert times[choice.record["chosen"]] == min(times.values())
+    times, chosen = choice.record["p50_ms"], choice.record["chosen"]
+    assert times[chosen] == min(times.values()) or chosen == "rule"
     graph = graphs_of(
         case.float_net, case.quantized.module, case.spec, case.shown(), cpu_nodes=choice.nodes
     )["int8.cpu.onnx"]

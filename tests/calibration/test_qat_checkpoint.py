@@ -8,7 +8,7 @@ from torch import nn
 
 from irstd_edge.calibration import qat
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
-from irstd_edge.calibration.qat_checkpoint import Checkpoint, checkpoint_of
+from irstd_edge.calibration.qat_checkpoint import Checkpoint, kept_beside
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.types import IrstdError
 
@@ -97,11 +97,27 @@ def test_a_file_of_another_network_is_refused(tmp_path):
 
 
 def test_a_stopped_training_is_not_written_over(tmp_path):
-    path = checkpoint_of(tmp_path / "bundle", resume=False)
-    assert path == tmp_path / "bundle.qat.ckpt"
+    bundle = tmp_path / "bundle"
     with pytest.raises(IrstdError, match="no such file, nothing to resume"):
-        checkpoint_of(tmp_path / "bundle", resume=True)
-    path.touch()
-    with pytest.raises(IrstdError, match="a training that was stopped: add --resume"):
-        checkpoint_of(tmp_path / "bundle", resume=False)
-    assert checkpoint_of(tmp_path / "bundle", resume=True) == path
+        with kept_beside(bundle, resume=True):
+            pass
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(Stopped), kept_beside(bundle, resume=False) as path:
+        assert path == tmp_path / "bundle.qat" / "last.ckpt"
+        path.touch()
+        raise Stopped
+    with pytest.raises(IrstdError, match="a training for this bundle: add --resume"):
+        with kept_beside(bundle, resume=False):
+            pass
+    with kept_beside(bundle, resume=True) as path:
+        assert path.exists()
+        with pytest.raises(IrstdError, match="another process is writing there"):
+            with kept_beside(bundle, resume=True):
+                pass
+    assert not list(tmp_path.iterdir())  # the bundle is there, and needs it no longer
+
+
+def test_one_that_never_came_to_a_checkpoint_leaves_nothing(tmp_path):
+    with pytest.raises(Stopped), kept_beside(tmp_path / "bundle", resume=False):
+        raise Stopped
+    assert not list(tmp_path.iterdir())

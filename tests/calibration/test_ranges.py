@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 from onnx import TensorProto, helper
 
 from irstd_edge.calibration import ranges
 from irstd_edge.calibration.range_rules import Shown
 from irstd_edge.calibration.ranges import ranges_of
+from irstd_edge.edge.types import Frame, Sample
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def model():
 
 
 def shown(values, points=()):
-    return Shown(torch.from_numpy(np.float32([[values]])), np.reshape(points, (-1, 2)))
+    frame = Frame("a", np.zeros(np.shape(values), np.uint8), 8)
+    truth = Sample(frame, None, np.reshape(points, (-1, 2)).astype(float))
+    return Shown.of(np.float32([[values]]), truth)
 
 
 @pytest.mark.parametrize("at_once", [1, 16])

@@ -180,7 +180,7 @@ def test_training_is_kept_where_it_gains(p2p_weights, scenes, folder, ptq, train
 
 
 def test_a_training_that_was_killed_goes_on(p2p_weights, scenes, folder, trained):
-    out, kept = folder / "stopped", folder / "stopped.qat.ckpt"
+    out, kept = folder / "stopped", folder / "stopped.qat" / "last.ckpt"
     steps = []
 
     def quantized(stop_at=None, **options):
@@ -209,16 +209,18 @@ def test_a_training_that_was_killed_goes_on(p2p_weights, scenes, folder, trained
     resumed = quantized(resume=True)
     assert steps[0] == 3
     assert resumed.manifest.files == trained.manifest.files
-    assert not kept.exists() and not (folder / "qat.qat.ckpt").exists()
+    assert not kept.parent.exists() and not (folder / "qat.qat").exists()
 
 
 def test_ranges_go_by_the_rule_that_was_asked_for(ptq, p2p_weights, scenes, folder):
-    options = {**OPTIONS, "method": "ptq", "ranges": "percentile"}
-    cut = quantize_to_bundle(p2p_weights, scenes, folder / "cut", **options)
-    assert ptq.manifest.quantization.recipe["ranges"] == "min-max"
-    assert cut.manifest.quantization.recipe["ranges"] == "percentile"
-    steps = [activation_steps(bundle.path / "int8.onnx") for bundle in (ptq, cut)]
+    options = {**OPTIONS, "method": "ptq", "ranges": "min-max"}
+    whole = quantize_to_bundle(p2p_weights, scenes, folder / "min-max", **options)
+    assert whole.manifest.quantization.recipe["ranges"] == "min-max"
+    assert ptq.manifest.quantization.recipe["ranges"] == "percentile"
+    steps = [activation_steps(bundle.path / "int8.onnx") for bundle in (whole, ptq)]
     assert steps[0].keys() == steps[1].keys()
+    ends = [activation_steps(bundle.path / "int8.cpu.onnx") for bundle in (whole, ptq)]
+    assert any(ends[1][name] < 0.97 * ends[0][name] for name in ends[0].keys() - steps[0].keys())
     assert any(steps[1][name] < 0.97 * steps[0][name] for name in steps[0])
 
 
@@ -285,7 +287,8 @@ def test_layers_stay_in_float_until_the_drop_holds(p2p_weights, scenes, folder, 
     [
         ({"method": "ptq", "epochs": 2}, "--epochs: ptq trains nothing"),
         ({"method": "ptq", "resume": True}, "--resume: ptq trains nothing"),
-        ({"resume": True}, "never.qat.ckpt: no such file, nothing to resume"),
+        ({"resume": True}, "never.qat/last.ckpt: no such file, nothing to resume"),
+        ({"method": "ptq", "frames": 2, "keep_float": ["*"]}, "--keep-float: leaves no layer to"),
         ({"ranges": "entropy"}, "--ranges: 'entropy' is not one of min-max, percentile, mse"),
         ({"max_drop": -1.0}, "--max-drop: -1 is no drop"),
         ({"max_drop": float("nan")}, "--max-drop: nan is no drop"),

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -128,13 +128,12 @@ def graphs(weights: str, data: Path, part: Part) -> tuple[dict[str, bytes], Mode
     with part.changed():
         samples = subset.calibration_samples(open_dataset(data, "train"), FRAMES, 0)
         runner = torch_runner(float_net, spec)
-        tensors = [torch.from_numpy(runner.batch_of(sample.frame)) for sample in samples]
+        shown = [Shown.of(runner.batch_of(sample.frame), sample) for sample in samples]
+        tensors = [each.batch for each in shown]
         float_net = equalise(float_net, tensors)
         made = quantized(float_net, spec.name, tensors, reduced_range=part.reduced_range)
-    shown = [
-        Shown(batch, sample.points if part.spares_targets else sample.points[:0])
-        for batch, sample in zip(tensors, samples, strict=True)
-    ]
+    if not part.spares_targets:
+        shown = [replace(each, near=torch.zeros_like(each.near)) for each in shown]
     if part.ranges != "min-max":
         estimate_ranges(made.module, shown, part.ranges)
     return graphs_of(float_net, made.module, spec, shown, rule=part.ranges), spec
