@@ -2,7 +2,9 @@
 
 A range that holds every value has coarse steps where one pixel of one frame stands out; one that
 cuts off what is rare cuts off targets, which are rare: on NUDT-SIRST 41 of 945 were lost so. Hence
-the rules that cut keep every target of the calibration frames whole, whatever else they clip.
+the rules that cut spare the peak of every target of the calibration frames, whatever else they
+clip. To spare all that a large target holds up to its rim was tried, and is coarser
+(docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -39,19 +41,15 @@ class Shown:
     batch: Tensor
     """(1, 1, H, W) in 0..1."""
     near: Tensor
-    """(H, W) whether a pixel is within `PEAK_PX` of a target, in rows and in columns."""
+    """(H, W) whether a pixel is within `PEAK_PX` of a target's centre, in rows and in columns."""
 
     @classmethod
     def of(cls, batch: FloatArray, sample: Sample) -> Shown:
         """What a runner makes of a sample's frame, which may be padded, with the sample's truth."""
         height, width = batch.shape[-2:]
         places = torch.zeros(height, width)
-        if sample.mask is not None:
-            rows, cols = sample.mask.shape
-            places[:rows, :cols] = torch.from_numpy(sample.mask)
-        else:
-            inside = np.rint(sample.points).astype(int).clip(0, (height - 1, width - 1))
-            places[inside[:, 0], inside[:, 1]] = 1
+        rows, cols = np.rint(sample.points).astype(int).clip(0, (height - 1, width - 1)).T
+        places[rows, cols] = 1
         near = F.max_pool2d(places[None, None], 2 * PEAK_PX + 1, 1, PEAK_PX)
         return cls(torch.from_numpy(batch), near[0, 0] > 0)
 
@@ -69,7 +67,7 @@ class Values:
         self.low = self.high = 0.0
         """The extremes, with 0 between them."""
         self.at_targets = 0.0
-        """Highest magnitude within `PEAK_PX` of a target."""
+        """Highest magnitude within `PEAK_PX` of a target's centre."""
         self.counts = torch.zeros(BINS, dtype=torch.int64)
         """Of magnitudes over 0, in equal parts of 0 to `end`."""
         self.end = 0.0
@@ -106,7 +104,7 @@ class Values:
 
         `min-max`: at the highest; `percentile`: where 99.99 % of those over 0 end; `mse`: where
         rounding and clipping together have the least squared error. The last two not below the
-        highest near a target.
+        highest peak of a target.
         """
         check_rule(rule)
         if rule == "min-max" or not self.highest:
