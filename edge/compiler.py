@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,6 +28,8 @@ DLA_VARIANT = "fp16"
 """A DLA computes in FP16 and INT8, and takes no QuantizeLinear: its INT8 has scales beside it."""
 TORCH_VARIANT = "fp32"
 """FP16 and INT8 are written in the ONNX graphs, which torch-tensorrt does not read."""
+TF32_VARIANT = "fp32"
+"""TensorRT's own form of FP32; elsewhere it would round the frame at the entrance."""
 
 Build = Callable[..., Engine]
 """`engine_from_onnx`, or another of its kind."""
@@ -105,6 +107,7 @@ def compile_engine(
     targets: None for the graph as it is, else the decode is a part of it, see `decode_graph`.
     """
     check_variant(variant, plan)
+    plan = replace(plan, tf32=variant == TF32_VARIANT)
     with _graph(bundle, variant, targets) as graph:
         spec, timings = bundle.manifest.model, b""
         digest = sha256_of(graph)
@@ -148,7 +151,7 @@ def engine_key(bundle: Bundle, digest: str, plan: EnginePlan, version: str) -> E
     """What an engine of this plan depends on, here and now. digest: of its graph."""
     shapes = plan.shapes(bundle.manifest.model.input.stride)
     flags = [f"{end}={'x'.join(map(str, s))}" for end, s in zip(_ENDS, shapes, strict=True)]
-    flags += ["dla"] if plan.dla else []
+    flags += [*(["dla"] if plan.dla else ()), *(["tf32"] if plan.tf32 else ())]
     gpu, target = None, plan.target
     if plan.target == THIS:
         machine, here = this_machine(), this_gpu()

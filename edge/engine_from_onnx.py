@@ -12,7 +12,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -269,17 +269,32 @@ def _config(spec: ModelSpec, plan: EnginePlan, timings: str | None) -> Any:
             load_timing_cache=timings,
             profiling_verbosity=tensorrt.ProfilingVerbosity.DETAILED,
             fp16=half,
-            tf32=True,  # as TensorRT and Torch-TensorRT do by default, and Polygraphy does not
+            tf32=plan.tf32,
             use_dla=plan.dla or None,
             allow_gpu_fallback=plan.dla or None,
         )
     from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
     if plan.target == THIS:
-        return CreateConfigRTX(profiles=[profile], use_gpu=True)
-    digits = plan.target.removeprefix("sm_")
-    capability = int(digits[:-1]), int(digits[-1])
-    return CreateConfigRTX(profiles=[profile], compute_capabilities=[capability])
+        made = CreateConfigRTX(profiles=[profile], use_gpu=True)
+    else:
+        digits = plan.target.removeprefix("sm_")
+        capability = int(digits[:-1]), int(digits[-1])
+        made = CreateConfigRTX(profiles=[profile], compute_capabilities=[capability])
+    return made if plan.tf32 else _without_tf32(made)
+
+
+def _without_tf32(make: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A configuration of TensorRT-RTX with TF32 off: there it is on, and Polygraphy leaves it."""
+
+    def made(builder: Any, network: Any) -> Any:
+        import tensorrt_rtx
+
+        config = make(builder, network)
+        config.clear_flag(tensorrt_rtx.BuilderFlag.TF32)
+        return config
+
+    return made
 
 
 def _inspected(library: Any, data: bytes) -> tuple[Layer, ...]:

@@ -48,7 +48,7 @@ class EngineKey:
     target: str
     """Compute capability, as in sm_87."""
     flags: tuple[str, ...]
-    """Shapes, and the power mode that kernels were timed in."""
+    """Shapes, DLA, TF32, and the power mode that kernels were timed in."""
 
     @property
     def digest(self) -> str:

@@ -5,7 +5,13 @@ import pytest
 
 from irstd_edge.edge import compiler
 from irstd_edge.edge.bundle import Bundle, write_bundle
-from irstd_edge.edge.compiler import best_variant, compile_engine, engine_key, variant_to_run
+from irstd_edge.edge.compiler import (
+    FASTEST_FIRST,
+    best_variant,
+    compile_engine,
+    engine_key,
+    variant_to_run,
+)
 from irstd_edge.edge.devices import Machine
 from irstd_edge.edge.engine_from_onnx import Engine, EnginePlan
 from irstd_edge.edge.engine_store import open_store
@@ -75,6 +81,22 @@ def test_the_engine_is_stored_under_what_it_depends_on(
         "warnings": ["a warning"],
     }
     assert done.key.graph_sha256 == bundle.manifest.files["int8.onnx"]
+
+
+def test_fp32_alone_is_built_with_tf32(tmp_path: Path, mask_spec: ModelSpec) -> None:
+    names = ("fp32", "fp16", "int8", "int8_fp16")
+    bundle = bundle_of(tmp_path / "bundle", mask_spec, **dict.fromkeys(names, b"g"))
+    store, seen = open_store(tmp_path / "engines"), []
+
+    def build(graph: Path, spec: Any, plan: EnginePlan, *_: Any) -> Engine:
+        seen.append((graph.stem, plan.tf32))
+        return Engine(b"engine", "1.7", 1.0)
+
+    flagged = {
+        variant: "tf32" in compile_engine(bundle, variant, PLAN, store, build=build).key.flags
+        for variant in FASTEST_FIRST
+    }
+    assert flagged == dict(seen) == {v: v == "fp32" for v in FASTEST_FIRST}
 
 
 def test_on_a_jetson_the_power_mode_is_part_of_it(

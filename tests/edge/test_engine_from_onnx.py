@@ -1,8 +1,10 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -174,6 +176,32 @@ def test_a_signed_graph_builds_without_a_gpu(
     assert engine.data[1:4] == MAGIC and engine.build_s > 0
     assert engine.version == backend_version(PLAN)
     assert capfd.readouterr().out == ""  # stdout is for results
+
+
+@needs_rtx
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of calls that Polygraphy makes
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_is_a_flag_of_the_configuration(tf32: bool) -> None:
+    module._choose("tensorrt-rtx")
+    import tensorrt_rtx
+    from polygraphy.backend.trt import create_network
+
+    builder, network = create_network(strongly_typed=True)
+    network.add_input("frame", tensorrt_rtx.float32, (-1, 1, -1, -1))
+    config = module._config(SPEC, replace(PLAN, tf32=tf32), None)(builder, network)
+    assert config.get_flag(tensorrt_rtx.BuilderFlag.TF32) is tf32
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_polygraphy_is_told_of_tf32(tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = pytest.importorskip("polygraphy.backend.trt", reason="needs polygraphy")
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(trt, "CreateConfig", lambda **wanted: told.update(wanted))
+    fake = ModuleType("tensorrt")
+    fake.__version__, fake.ProfilingVerbosity = "10.3.0", type("V", (), {"DETAILED": 2})
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    module._config(SPEC, EnginePlan(tf32=tf32), None)
+    assert (told["tf32"], told["fp16"]) == (tf32, None)
 
 
 @needs_rtx
