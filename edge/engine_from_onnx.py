@@ -26,7 +26,7 @@ from irstd_edge.edge.engine_layers import Layer, layers_of
 from irstd_edge.edge.engine_plan import BACKENDS as BACKENDS
 from irstd_edge.edge.engine_plan import THIS as THIS
 from irstd_edge.edge.engine_plan import EnginePlan as EnginePlan
-from irstd_edge.edge.gpu import this_gpu
+from irstd_edge.edge.gpu import cuda_refusal, this_gpu
 from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.runtimes import INPUT
 from irstd_edge.edge.types import IrstdError, MachineError, ModelSpec
@@ -101,14 +101,7 @@ def _library(plan: EnginePlan) -> Any:
         if find_spec(module) is None:
             raise MachineError(f"{plan.backend}: {module} is not installed: {install}")
     if plan.target == THIS and this_gpu() is None:
-        other = (
-            "or give another's --target, as in sm_86"
-            if plan.backend == "tensorrt-rtx"
-            else ("or use --backend tensorrt-rtx with a --target, as in sm_86")
-        )
-        raise MachineError(
-            f"{plan.backend}: no usable NVIDIA GPU here: run it on the device, {other}"
-        )
+        raise MachineError(f"{plan.backend}: {cuda_refusal() or _elsewhere(plan)}")
     _choose(plan.backend)
     library = import_module(BACKENDS[plan.backend])
     if plan.backend == "tensorrt" and int(library.__version__.split(".")[0]) < OLDEST_TENSORRT:
@@ -119,6 +112,15 @@ def _library(plan: EnginePlan) -> Any:
     if plan.dla:
         _refuse_missing_dla(library)
     return library
+
+
+def _elsewhere(plan: EnginePlan) -> str:
+    other = (
+        "or give another's --target, as in sm_86"
+        if plan.backend == "tensorrt-rtx"
+        else "or use --backend tensorrt-rtx with a --target, as in sm_86"
+    )
+    return f"no usable NVIDIA GPU here: run it on the device, {other}"
 
 
 def _refuse_missing_dla(library: Any) -> None:

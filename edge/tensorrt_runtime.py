@@ -18,7 +18,7 @@ from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.engine_from_onnx import INSTALLS
 from irstd_edge.edge.engine_store import AGAIN, EngineKey, EngineStore, open_store
 from irstd_edge.edge.files import sha256_of
-from irstd_edge.edge.gpu import this_gpu
+from irstd_edge.edge.gpu import cuda_refusal, this_gpu
 from irstd_edge.edge.runtimes import INPUT
 from irstd_edge.edge.types import FloatArray, IrstdError, MachineError
 
@@ -181,9 +181,8 @@ def _tensorrt() -> Any:
     if find_spec(BACKEND) is None:
         raise MachineError(f"tensorrt: not installed: {INSTALLS[BACKEND]}")
     if this_gpu() is None:
-        raise MachineError(
-            "tensorrt: no usable NVIDIA GPU here: run it on the device, or use another --runtime"
-        )
+        none = "no usable NVIDIA GPU here: run it on the device, or use another --runtime"
+        raise MachineError(f"tensorrt: {cuda_refusal() or none}")
     return import_module(BACKEND)
 
 

@@ -80,7 +80,11 @@ def test_without_a_gpu_it_says_where_to_build(
 ) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: object())
     monkeypatch.setattr(module, "this_gpu", lambda: None)
+    monkeypatch.setattr(module, "cuda_refusal", lambda: None)
     with pytest.raises(MachineError, match="no usable NVIDIA GPU here: .*--target, as in sm_86"):
+        backend_version(EnginePlan(backend))
+    monkeypatch.setattr(module, "cuda_refusal", lambda: "cuInit failed (801): join")
+    with pytest.raises(MachineError, match=rf"^{backend}: cuInit failed \(801\): join$"):
         backend_version(EnginePlan(backend))
 
 

@@ -301,7 +301,11 @@ def test_a_missing_gpu_says_where_to_run(
 ) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: object())
     monkeypatch.setattr(module, "this_gpu", lambda: None)
+    monkeypatch.setattr(module, "cuda_refusal", lambda: None)
     with pytest.raises(MachineError, match="tensorrt: no usable NVIDIA GPU here: run it on the"):
+        open_graph(graph, mask_spec, "int8", "tensorrt")
+    monkeypatch.setattr(module, "cuda_refusal", lambda: "cuInit failed (801): join")
+    with pytest.raises(MachineError, match=r"^tensorrt: cuInit failed \(801\): join$"):
         open_graph(graph, mask_spec, "int8", "tensorrt")
 
 
