@@ -14,6 +14,7 @@ from irstd_edge.edge.decode_graph import DECODED, with_decode
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.engine_from_onnx import Engine, backend_version, engine_from_onnx
 from irstd_edge.edge.engine_layers import report_of
+from irstd_edge.edge.engine_place import EnginePlace, engine_place
 from irstd_edge.edge.engine_plan import THIS, EnginePlan
 from irstd_edge.edge.engine_store import EngineKey, EngineStore
 from irstd_edge.edge.files import sha256_of, write_atomic
@@ -152,14 +153,11 @@ def engine_key(bundle: Bundle, digest: str, plan: EnginePlan, version: str) -> E
     shapes = plan.shapes(bundle.manifest.model.input.stride)
     flags = [f"{end}={'x'.join(map(str, s))}" for end, s in zip(_ENDS, shapes, strict=True)]
     flags += [*(["dla"] if plan.dla else ()), *(["tf32"] if plan.tf32 else ())]
-    gpu, target = None, plan.target
+    place = EnginePlace(None, plan.target)
     if plan.target == THIS:
-        machine, here = this_machine(), this_gpu()
-        if machine.is_jetson:  # its kernels are chosen by their time, at the clocks of the mode
-            flags.append(f"power={machine.power_mode}")
-        gpu = None if here is None else here.name
-        target = THIS if here is None else f"sm_{here.sm}"
-    return EngineKey(digest, plan.backend, version, gpu, target, tuple(flags))
+        place = engine_place(this_gpu(), this_machine())
+    flags += place.flags
+    return EngineKey(digest, plan.backend, version, place.gpu, place.target, tuple(flags))
 
 
 _ENDS = ("min", "opt", "max")

@@ -10,8 +10,8 @@ from typing import Any
 from irstd_edge.edge.devices import Machine, this_machine
 
 DRIVER = "libcuda.so.1"
-CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
-"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_* of cuda.h."""
+MULTIPROCESSORS, CAPABILITY_MAJOR, CAPABILITY_MINOR = 16, 75, 76
+"""CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT and ..._COMPUTE_CAPABILITY_* of cuda.h."""
 NAME_BYTES = 100
 GROUPS = "join the groups video and render (sudo usermod -aG video,render $USER), then log in again"
 """On a Jetson they alone may open the GPU's devices."""
@@ -25,6 +25,8 @@ class Gpu:
     name: str
     sm: int
     """Compute capability: 87 is 8.7."""
+    multiprocessors: int
+    """That are there: those of modules of one name differ."""
 
 
 def this_gpu(open_library: Callable[[str], Any] = ctypes.CDLL) -> Gpu | None:
@@ -34,12 +36,13 @@ def this_gpu(open_library: Callable[[str], Any] = ctypes.CDLL) -> Gpu | None:
         return None
     if driver.cuDeviceGet(ctypes.byref(device), 0) != 0:
         return None
-    major, minor = (
-        _attribute(driver, device, which) for which in (CAPABILITY_MAJOR, CAPABILITY_MINOR)
+    major, minor, multiprocessors = (
+        _attribute(driver, device, which)
+        for which in (CAPABILITY_MAJOR, CAPABILITY_MINOR, MULTIPROCESSORS)
     )
     name = ctypes.create_string_buffer(NAME_BYTES)
     driver.cuDeviceGetName(name, NAME_BYTES, device)
-    return Gpu(name.value.decode(errors="replace"), 10 * major + minor)
+    return Gpu(name.value.decode(errors="replace"), 10 * major + minor, multiprocessors)
 
 
 def cuda_refusal(

@@ -17,7 +17,7 @@ JETSON = Machine(
 def found(machine: Machine, weights: Path, has_all: bool) -> dict[str, Finding]:
     findings = examine(
         machine,
-        gpu=lambda: Gpu("Orin", 87) if has_all else None,
+        gpu=lambda: Gpu("Orin", 87, 8) if has_all else None,
         which=lambda name: f"/usr/bin/{name}" if has_all and name in ("g++", "ssh") else None,
         installed=lambda distribution, module: "1.2.3" if has_all else None,
         weights=weights,

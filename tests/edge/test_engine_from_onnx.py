@@ -91,7 +91,7 @@ def test_without_a_gpu_it_says_where_to_build(
 def test_a_tensorrt_that_knows_no_typed_graphs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     old = type("tensorrt", (), {"__version__": "8.5.2.2"})
     monkeypatch.setattr(module, "find_spec", lambda name: object())
-    monkeypatch.setattr(module, "this_gpu", lambda: Gpu("Xavier", 72))
+    monkeypatch.setattr(module, "this_gpu", lambda: Gpu("Xavier", 72, 6))
     monkeypatch.setattr(module, "_choose", lambda backend: None)
     monkeypatch.setattr(module, "import_module", lambda name: old)
     with pytest.raises(MachineError, match=r"8\.5\.2\.2 cannot build typed graphs: use 10"):
@@ -118,7 +118,7 @@ def test_some_versions_of_tensorrt_have_no_dla(
 ) -> None:
     library = type("tensorrt", (), {"__version__": version})
     monkeypatch.setattr(module, "find_spec", lambda name: object())
-    monkeypatch.setattr(module, "this_gpu", lambda: Gpu("Orin", 87))
+    monkeypatch.setattr(module, "this_gpu", lambda: Gpu("Orin", 87, 8))
     monkeypatch.setattr(module, "_choose", lambda backend: None)
     monkeypatch.setattr(module, "import_module", lambda name: library)
     assert backend_version(EnginePlan()) == version

@@ -18,7 +18,7 @@ class Driver:
         return self.device
 
     def cuDeviceGetAttribute(self, value: Any, which: int, device: ctypes.c_int) -> int:
-        value._obj.value = {75: 8, 76: 7}[which]
+        value._obj.value = {16: 8, 75: 8, 76: 7}[which]
         return 0
 
     def cuDeviceGetName(self, name: Any, size: int, device: ctypes.c_int) -> int:
@@ -26,8 +26,8 @@ class Driver:
         return 0
 
 
-def test_the_driver_tells_name_and_capability() -> None:
-    assert this_gpu(lambda name: Driver()) == Gpu("Orin", 87)
+def test_the_driver_tells_name_capability_and_multiprocessors() -> None:
+    assert this_gpu(lambda name: Driver()) == Gpu("Orin", 87, 8)
 
 
 DESKTOP = Machine("CPU", "x86_64", 2, None, None, None, 0.1)
