@@ -36,7 +36,8 @@ def engine_place(gpu: Gpu | None, machine: Machine) -> EnginePlace:
     flags = []
     if machine.is_jetson:
         flags += [f"module={machine.module}"] if machine.module else []
-        flags += [f"power={machine.power_mode}"]
+        mode = str(machine.power_mode).partition(" (")[0]  # its name is not always told
+        flags += [f"power={mode}"]
     if gpu is None:
         return EnginePlace(None, THIS, tuple(flags))
     words = f"{gpu.name}, {gpu.multiprocessors} multiprocessors"
