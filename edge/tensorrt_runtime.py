@@ -97,15 +97,21 @@ class TensorrtInfer:
 
     def close(self) -> None:
         """Free sessions before engines before the runtime, as TensorRT wants it."""
-        while self._sessions:
-            self._sessions.popitem()[1].close()
+        self._close_sessions()
         self._engines.clear()
         self._runtime = None
         self._cuda.close()
 
+    def _close_sessions(self) -> None:
+        while self._sessions:
+            self._sessions.popitem()[1].close()
+
     def _session(self, shape: Shape) -> _Session:
         engine = self._engine(self._key(shape))
         context = engine.create_execution_context()
+        if context is None and self._sessions:  # each holds memory for the engine's largest shape
+            self._close_sessions()
+            context = engine.create_execution_context()
         if context is None or not context.set_input_shape(INPUT, shape):
             raise MachineError(f"{self._graph}: {self._why('no context')}: look at free memory")
         return _Session(context, self._outputs, shape, self._open_cuda())

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -194,6 +195,32 @@ def test_frames_of_many_sizes_do_not_fill_the_memory(infer: TensorrtInfer, drive
     assert most == 4 * SHAPES  # two buffers here, two there
     infer.close()
     assert driver.memory == {}
+
+
+@pytest.mark.parametrize("room", [2, 0])
+def test_where_memory_is_short_the_other_sessions_make_room(
+    room: int, infer: TensorrtInfer, trt: FakeTensorrt, driver: Any, monkeypatch: Any
+) -> None:
+    made: list[Any] = []
+
+    def create(engine: FakeEngine) -> FakeContext | None:
+        held = sum(reference() is not None for reference in made)
+        if held >= room:
+            return None
+        context = FakeContext(engine.driver, engine.log)
+        made.append(weakref.ref(context))
+        return context
+
+    monkeypatch.setattr(FakeEngine, "create_execution_context", create)
+    if room == 0:
+        with pytest.raises(MachineError, match="no context: look at free memory"):
+            infer(random(1, 1, 32, 32))
+        return
+    for width in (32, 40, 48, 32):
+        batch = random(1, 1, 32, width)
+        np.testing.assert_array_equal(infer(batch)[0], 20 * batch - 10)
+    assert len(made) == 4  # the third closed the two before it, and the fourth found room
+    assert len(driver.memory) == 2 * 4
 
 
 def test_a_shape_that_no_engine_takes_names_the_command(infer: TensorrtInfer) -> None:
