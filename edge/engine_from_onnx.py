@@ -43,7 +43,7 @@ DRIVER = {"polygraphy": "pip install polygraphy"}
 OLDEST_TENSORRT = 10
 """Its networks can be typed explicitly; that of JetPack 5 cannot."""
 LAST_WITH_DLA, FIRST_WITH_DLA_AGAIN = (10, 7), (11, 4, 1)
-"""TensorRT's own words, of its 11.4.1; Thor has none at all."""
+"""TensorRT's own words, of its 11.4.1, which knows that of AGX Orin alone; Thor has none at all."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ def _refuse_missing_dla(library: Any) -> None:
     version = tuple(int(part) for part in re.findall(r"\d+", library.__version__)[:3])
     if LAST_WITH_DLA < version[:2] and version < FIRST_WITH_DLA_AGAIN:
         raise MachineError(
-            f"--dla: TensorRT {library.__version__} has no DLA: use 10.7 or older (JetPack 6), or "
-            "11.4.1 or newer (JetPack 7.2.2), or leave --dla out"
+            f"--dla: TensorRT {library.__version__} has no DLA: use 10.7 or older (JetPack 6), on "
+            "AGX Orin also 11.4.1 or newer (JetPack 7.2.2), or leave --dla out"
         )
 
 
@@ -182,7 +182,8 @@ def _network(
     builder, network = create_network(strongly_typed=not is_weakly_typed(plan, library.__version__))
     if plan.dla and builder.num_DLA_cores == 0:
         raise MachineError(
-            "--dla: this module has none: Orin NX and AGX Orin have; leave --dla out"
+            "--dla: there is none here: AGX Orin has, and Orin NX with TensorRT 10.7 or older "
+            "(JetPack 6); leave --dla out"
         )
     parser = library.OnnxParser(network, get_trt_logger())
     parsed = parser.parse_from_file(str(graph))

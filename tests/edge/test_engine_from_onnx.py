@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -127,8 +127,20 @@ def test_some_versions_of_tensorrt_have_no_dla(
         assert backend_version(plan) == version
         assert is_weakly_typed(plan, version) == version.startswith("10.")
     else:
-        with pytest.raises(MachineError, match=rf"--dla: TensorRT {version} has no DLA: use 10\.7"):
+        words = rf"--dla: TensorRT {version} has no DLA: use 10\.7 .* on AGX Orin also 11\.4\.1"
+        with pytest.raises(MachineError, match=words):
             backend_version(plan)
+
+
+def test_a_module_without_a_dla_says_which_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = pytest.importorskip("polygraphy.backend.trt", reason="needs polygraphy")
+    builder = SimpleNamespace(num_DLA_cores=0)
+    monkeypatch.setattr(trt, "create_network", lambda **_: (builder, None))
+    library = SimpleNamespace(__version__="11.4.1")
+    with pytest.raises(
+        MachineError, match=r"AGX Orin has, and Orin NX with TensorRT 10\.7 or older"
+    ):
+        module._network(library, Path("fp16.onnx"), EnginePlan(dla=True), ("logits",), [])
 
 
 @pytest.fixture
