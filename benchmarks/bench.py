@@ -10,7 +10,7 @@ from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
 from irstd_edge.benchmarks.cost import cost_of_graph
 from irstd_edge.benchmarks.curves import threshold_to_predict
 from irstd_edge.benchmarks.drift import drift
-from irstd_edge.benchmarks.energy import Board, Energy, measure_energy, this_board
+from irstd_edge.benchmarks.energy import Board, Energy, measure_energy, this_board, throttling
 from irstd_edge.benchmarks.in_batches import Batches, InBatches
 from irstd_edge.benchmarks.latency import Timing, measure
 from irstd_edge.benchmarks.layer_times import layer_times
@@ -101,6 +101,7 @@ def _bench_one(
             pair: _evaluate(runner, plan, f"{model} {' '.join(pair)}", progress)
             for pair, runner in runners.items()
         }
+        before = board.read_throttle()
         timings = measure(
             {pair: InBatches(runner, batches) for pair, runner in runners.items()},
             timed_on.frames,
@@ -110,6 +111,7 @@ def _bench_one(
             batch=plan.batch,
             progress=lambda done, total: progress(f"{model}: timing", done, total),
         )
+        throttled = throttling("while variants were timed", board.read_throttle().since(before))
         energies = {
             pair: measure_energy(runner, timed_on.frames, board) for pair, runner in runners.items()
         }
@@ -134,6 +136,7 @@ def _bench_one(
         variants[-1]["weak"] = [
             *timings[pair].weak,
             *board.weak,
+            *throttled,
             *(energy.weak if energy else ()),
             *(pace.weak if pace else ()),
         ]

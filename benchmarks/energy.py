@@ -39,17 +39,22 @@ class Energy:
     @property
     def weak(self) -> tuple[str, ...]:
         """Why the numbers deserve distrust; empty when they do not."""
-        reasons = [f"the board throttled itself ({', '.join(self.throttled)}): cool it, or feed it"]
         few = [f"power of {self.readings} readings, {FEWEST_READINGS} are needed"]
         return (
-            *(reasons if self.throttled else ()),
+            *throttling("while its power was measured", self.throttled),
             *(few if self.readings < FEWEST_READINGS else ()),
         )
 
 
+def throttling(when: str, throttled: tuple[str, ...]) -> tuple[str, ...]:
+    """Why numbers taken meanwhile deserve distrust, of `Throttle.since`; empty when it is."""
+    words = f"the board throttled itself {when} ({', '.join(throttled)}): cool it, or feed it"
+    return (words,) if throttled else ()
+
+
 @dataclass(frozen=True)
 class Board:
-    """Where power is read; stands for a machine without sensors as well."""
+    """Where power and throttling are read; stands for a machine without sensors as well."""
 
     open_meter: Callable[[], Meter | None] = lambda: None
     read_throttle: Callable[[], Throttle] = lambda: Throttle(frozenset(), 0)

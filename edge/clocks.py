@@ -7,6 +7,7 @@ shows the same limits to every user.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from pathlib import Path
 from irstd_edge.edge.sysfs import read_number, read_text
 
 Ask = Callable[[tuple[str, ...]], str | None]
-"""A command -> what it prints; None where it is missing or fails."""
+"""A command -> what it prints; None where it is missing or prints nothing."""
 
 ASK_LIMIT_S = 10.0
+TOOLS = "/usr/sbin"
+"""Where nvpmodel lies; not every user's PATH leads there, nor that of a command over SSH."""
 NVPMODEL = ("nvpmodel", "-q")
 JETSON_CLOCKS = ("jetson_clocks", "--show")
 LOCK = "sudo jetson_clocks"
@@ -70,14 +73,25 @@ class Throttle:
 
 
 def ask(command: tuple[str, ...]) -> str | None:
-    """Run one of NVIDIA's tools. None where it is missing, fails, or takes too long."""
+    """Run one of NVIDIA's tools. None where it is missing, silent, or takes too long.
+
+    Its exit code tells nothing: nvpmodel prints the mode, and then may fail at something else.
+    """
+    tool = find_tool(command[0])
+    if tool is None:
+        return None
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=ASK_LIMIT_S, check=True
+            (tool, *command[1:]), capture_output=True, text=True, timeout=ASK_LIMIT_S, check=False
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout
+    return done.stdout or None
+
+
+def find_tool(name: str, folder: str = TOOLS) -> str | None:
+    """The path of one of NVIDIA's tools, in PATH or in the folder; None where it is missing."""
+    return shutil.which(name) or shutil.which(name, path=folder)
 
 
 def parse_power_mode(text: str) -> PowerMode | None:
@@ -115,7 +129,9 @@ def read_clocks(root: Path = Path("/")) -> tuple[Clock, ...]:
 
 def clocks_locked(root: Path = Path("/"), ask: Ask = ask) -> bool | None:
     """Whether CPUs and GPU all stand still; None where it cannot be told."""
-    clocks = parse_clocks(ask(JETSON_CLOCKS) or "") or read_clocks(root)
+    told = parse_clocks(ask(JETSON_CLOCKS) or "")
+    whole = any(clock.name == "GPU" for clock in told)  # it may have failed before the end
+    clocks = told if whole else read_clocks(root)
     return all(clock.locked for clock in clocks) if clocks else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +14,7 @@ from irstd_edge.edge.decode_graph import DECODED, with_decode
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.engine_from_onnx import Engine, backend_version, engine_from_onnx
 from irstd_edge.edge.engine_layers import report_of
+from irstd_edge.edge.engine_place import EnginePlace, engine_place
 from irstd_edge.edge.engine_plan import THIS, EnginePlan
 from irstd_edge.edge.engine_store import EngineKey, EngineStore
 from irstd_edge.edge.files import sha256_of, write_atomic
@@ -28,6 +29,8 @@ DLA_VARIANT = "fp16"
 """A DLA computes in FP16 and INT8, and takes no QuantizeLinear: its INT8 has scales beside it."""
 TORCH_VARIANT = "fp32"
 """FP16 and INT8 are written in the ONNX graphs, which torch-tensorrt does not read."""
+TF32_VARIANT = "fp32"
+"""TensorRT's own form of FP32; elsewhere it would round the frame at the entrance."""
 
 Build = Callable[..., Engine]
 """`engine_from_onnx`, or another of its kind."""
@@ -105,6 +108,7 @@ def compile_engine(
     targets: None for the graph as it is, else the decode is a part of it, see `decode_graph`.
     """
     check_variant(variant, plan)
+    plan = replace(plan, tf32=variant == TF32_VARIANT)
     with _graph(bundle, variant, targets) as graph:
         spec, timings = bundle.manifest.model, b""
         digest = sha256_of(graph)
@@ -148,15 +152,12 @@ def engine_key(bundle: Bundle, digest: str, plan: EnginePlan, version: str) -> E
     """What an engine of this plan depends on, here and now. digest: of its graph."""
     shapes = plan.shapes(bundle.manifest.model.input.stride)
     flags = [f"{end}={'x'.join(map(str, s))}" for end, s in zip(_ENDS, shapes, strict=True)]
-    flags += ["dla"] if plan.dla else []
-    gpu, target = None, plan.target
+    flags += [*(["dla"] if plan.dla else ()), *(["tf32"] if plan.tf32 else ())]
+    place = EnginePlace(None, plan.target)
     if plan.target == THIS:
-        machine, here = this_machine(), this_gpu()
-        if machine.is_jetson:  # its kernels are chosen by their time, at the clocks of the mode
-            flags.append(f"power={machine.power_mode}")
-        gpu = None if here is None else here.name
-        target = THIS if here is None else f"sm_{here.sm}"
-    return EngineKey(digest, plan.backend, version, gpu, target, tuple(flags))
+        place = engine_place(this_gpu(), this_machine())
+    flags += place.flags
+    return EngineKey(digest, plan.backend, version, place.gpu, place.target, tuple(flags))
 
 
 _ENDS = ("min", "opt", "max")

@@ -39,7 +39,7 @@ class Machine:
     board: str | None
     """From the device tree: a Jetson or another single-board computer."""
     power_mode: str | None
-    """nvpmodel's number and name on a Jetson, else the CPU's frequency governor."""
+    """nvpmodel's number on a Jetson, and its name where told, else the CPU's frequency governor."""
     load: float
     """Runnable processes, mean of the last minute, this one among them."""
     l4t: str | None = None
@@ -143,9 +143,9 @@ def _gpu(root: Path) -> str | None:
 
 
 def _power_mode(root: Path, ask: Ask) -> str | None:
-    """The tool knows the mode's name; the file that it keeps knows its number alone."""
+    """The file that the tool keeps knows the mode's number, the tool alone its name."""
     kept = re.search(r"pmode:(\d+)", read_text(root / "var/lib/nvpmodel/status") or "")
     if kept:
-        named = parse_power_mode(ask(NVPMODEL) or "")
-        return f"nvpmodel {int(kept[1])}" if named is None else str(named)
+        number, named = int(kept[1]), parse_power_mode(ask(NVPMODEL) or "")
+        return str(named) if named and named.number == number else f"nvpmodel {number}"
     return read_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")

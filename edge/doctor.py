@@ -15,7 +15,7 @@ from typing import Any
 from irstd_edge.edge.devices import Machine, this_machine
 from irstd_edge.edge.engine_from_onnx import INSTALLS
 from irstd_edge.edge.engine_plan import BACKENDS
-from irstd_edge.edge.gpu import Gpu, this_gpu
+from irstd_edge.edge.gpu import Gpu, cuda_refusal, this_gpu
 from irstd_edge.edge.signing import INSTALL
 
 WEIGHTS = Path(__file__).parent.parent / "models" / "weights"
@@ -60,6 +60,7 @@ def examine(
     which: Callable[[str], str | None] = shutil.which,
     installed: Callable[[str, str], str | None] | None = None,
     weights: Path = WEIGHTS,
+    refusal: Callable[[Machine], str | None] = cuda_refusal,
 ) -> tuple[Finding, ...]:
     """Look at everything; nothing heavy is imported and nothing is changed.
 
@@ -72,7 +73,7 @@ def examine(
         _int8(here),
         *_packages(version_of),
         _compiler(which),
-        _gpu(gpu()),
+        _gpu(gpu(), lambda: refusal(here)),
         *_backends(version_of),
         _jetson(here),
         _ssh(which),
@@ -119,10 +120,12 @@ def _compiler(which: Callable[[str], str | None]) -> Finding:
     return Finding("c++ compiler", "quantize: NNCF builds an extension", found, fix)
 
 
-def _gpu(gpu: Gpu | None) -> Finding:
-    found = None if gpu is None else f"{gpu.name}, sm_{gpu.sm}"
-    fix = None if gpu else "an NVIDIA GPU with its driver; TensorRT-RTX compiles without one"
-    return Finding("gpu", "train --device cuda, compile --target this", found, fix)
+def _gpu(gpu: Gpu | None, refusal: Callable[[], str | None]) -> Finding:
+    what_for = "train --device cuda, compile --target this"
+    if gpu is not None:
+        return Finding("gpu", what_for, f"{gpu.name}, sm_{gpu.sm}", None)
+    none = "an NVIDIA GPU with its driver; TensorRT-RTX compiles without one"
+    return Finding("gpu", what_for, None, refusal() or none)
 
 
 def _jetson(here: Machine) -> Finding:

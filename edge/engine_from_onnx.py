@@ -12,7 +12,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -26,7 +26,7 @@ from irstd_edge.edge.engine_layers import Layer, layers_of
 from irstd_edge.edge.engine_plan import BACKENDS as BACKENDS
 from irstd_edge.edge.engine_plan import THIS as THIS
 from irstd_edge.edge.engine_plan import EnginePlan as EnginePlan
-from irstd_edge.edge.gpu import this_gpu
+from irstd_edge.edge.gpu import cuda_refusal, this_gpu
 from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.runtimes import INPUT
 from irstd_edge.edge.types import IrstdError, MachineError, ModelSpec
@@ -43,7 +43,7 @@ DRIVER = {"polygraphy": "pip install polygraphy"}
 OLDEST_TENSORRT = 10
 """Its networks can be typed explicitly; that of JetPack 5 cannot."""
 LAST_WITH_DLA, FIRST_WITH_DLA_AGAIN = (10, 7), (11, 4, 1)
-"""TensorRT's own words, of its 11.4.1; Thor has none at all."""
+"""TensorRT's own words, of its 11.4.1, which knows that of AGX Orin alone; Thor has none at all."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,7 @@ def _library(plan: EnginePlan) -> Any:
         if find_spec(module) is None:
             raise MachineError(f"{plan.backend}: {module} is not installed: {install}")
     if plan.target == THIS and this_gpu() is None:
-        other = (
-            "or give another's --target, as in sm_86"
-            if plan.backend == "tensorrt-rtx"
-            else ("or use --backend tensorrt-rtx with a --target, as in sm_86")
-        )
-        raise MachineError(
-            f"{plan.backend}: no usable NVIDIA GPU here: run it on the device, {other}"
-        )
+        raise MachineError(f"{plan.backend}: {cuda_refusal() or _elsewhere(plan)}")
     _choose(plan.backend)
     library = import_module(BACKENDS[plan.backend])
     if plan.backend == "tensorrt" and int(library.__version__.split(".")[0]) < OLDEST_TENSORRT:
@@ -121,12 +114,21 @@ def _library(plan: EnginePlan) -> Any:
     return library
 
 
+def _elsewhere(plan: EnginePlan) -> str:
+    other = (
+        "or give another's --target, as in sm_86"
+        if plan.backend == "tensorrt-rtx"
+        else "or use --backend tensorrt-rtx with a --target, as in sm_86"
+    )
+    return f"no usable NVIDIA GPU here: run it on the device, {other}"
+
+
 def _refuse_missing_dla(library: Any) -> None:
     version = tuple(int(part) for part in re.findall(r"\d+", library.__version__)[:3])
     if LAST_WITH_DLA < version[:2] and version < FIRST_WITH_DLA_AGAIN:
         raise MachineError(
-            f"--dla: TensorRT {library.__version__} has no DLA: use 10.7 or older (JetPack 6), or "
-            "11.4.1 or newer (JetPack 7.2.2), or leave --dla out"
+            f"--dla: TensorRT {library.__version__} has no DLA: use 10.7 or older (JetPack 6), on "
+            "AGX Orin also 11.4.1 or newer (JetPack 7.2.2), or leave --dla out"
         )
 
 
@@ -180,7 +182,8 @@ def _network(
     builder, network = create_network(strongly_typed=not is_weakly_typed(plan, library.__version__))
     if plan.dla and builder.num_DLA_cores == 0:
         raise MachineError(
-            "--dla: this module has none: Orin NX and AGX Orin have; leave --dla out"
+            "--dla: there is none here: AGX Orin has, and Orin NX with TensorRT 10.7 or older "
+            "(JetPack 6); leave --dla out"
         )
     parser = library.OnnxParser(network, get_trt_logger())
     parsed = parser.parse_from_file(str(graph))
@@ -269,17 +272,32 @@ def _config(spec: ModelSpec, plan: EnginePlan, timings: str | None) -> Any:
             load_timing_cache=timings,
             profiling_verbosity=tensorrt.ProfilingVerbosity.DETAILED,
             fp16=half,
-            tf32=True,  # as TensorRT and Torch-TensorRT do by default, and Polygraphy does not
+            tf32=plan.tf32,
             use_dla=plan.dla or None,
             allow_gpu_fallback=plan.dla or None,
         )
     from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
     if plan.target == THIS:
-        return CreateConfigRTX(profiles=[profile], use_gpu=True)
-    digits = plan.target.removeprefix("sm_")
-    capability = int(digits[:-1]), int(digits[-1])
-    return CreateConfigRTX(profiles=[profile], compute_capabilities=[capability])
+        made = CreateConfigRTX(profiles=[profile], use_gpu=True)
+    else:
+        digits = plan.target.removeprefix("sm_")
+        capability = int(digits[:-1]), int(digits[-1])
+        made = CreateConfigRTX(profiles=[profile], compute_capabilities=[capability])
+    return made if plan.tf32 else _without_tf32(made)
+
+
+def _without_tf32(make: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A configuration of TensorRT-RTX with TF32 off: there it is on, and Polygraphy leaves it."""
+
+    def made(builder: Any, network: Any) -> Any:
+        import tensorrt_rtx
+
+        config = make(builder, network)
+        config.clear_flag(tensorrt_rtx.BuilderFlag.TF32)
+        return config
+
+    return made
 
 
 def _inspected(library: Any, data: bytes) -> tuple[Layer, ...]:

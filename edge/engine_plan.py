@@ -31,6 +31,8 @@ class EnginePlan:
     """Frames a call: tuned for this many, fewer are taken."""
     dla: bool = False
     """On the Jetson's DLA what runs there, the rest on its GPU."""
+    tf32: bool = False
+    """Whether convolutions of float32 may round what they multiply to 11 significant bits."""
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:

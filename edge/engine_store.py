@@ -44,11 +44,11 @@ class EngineKey:
     version: str
     """Of the backend."""
     gpu: str | None
-    """Its name where the engine is for the GPU here; None for one built for elsewhere."""
+    """Name and multiprocessors of the GPU here; None for an engine built for elsewhere."""
     target: str
     """Compute capability, as in sm_87."""
     flags: tuple[str, ...]
-    """Shapes, and the power mode that kernels were timed in."""
+    """Shapes, DLA, TF32, and of a Jetson the module and the power mode it was built in."""
 
     @property
     def digest(self) -> str:
@@ -136,9 +136,9 @@ class EngineStore:
         write_atomic(file, self._timings_seal(file.name, data) + data)
 
     def _timings_file(self, key: EngineKey) -> Path:
-        """One for each version, GPU and power mode, whatever the graph."""
-        power = [flag for flag in key.flags if flag.startswith("power=")]
-        what = json.dumps([key.backend, key.version, key.gpu, key.target, *power])
+        """One for each version, GPU, module and power mode, whatever the graph."""
+        place = [flag for flag in key.flags if flag.startswith(("module=", "power="))]
+        what = json.dumps([key.backend, key.version, key.gpu, key.target, *place])
         return self.root / TIMINGS / hashlib.sha256(what.encode()).hexdigest()
 
     def _timings_seal(self, name: str, data: bytes) -> bytes:

@@ -9,7 +9,6 @@ The module's sensors (INA3221) are read from sysfs, or where that is closed, fro
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from irstd_edge.edge.clocks import find_tool
 from irstd_edge.edge.sensors import Reading, parse_tegrastats, read_sensors
 
 INTERVAL_S = 0.05
@@ -87,19 +87,20 @@ class PowerSampler:
 
 
 def open_meter(
-    root: Path = Path("/"), which: Callable[[str], str | None] = shutil.which
+    root: Path = Path("/"), which: Callable[[str], str | None] = find_tool
 ) -> Meter | None:
     """The sensors of this board; None where it has none that add up to a module."""
     if read_sensors(root).module_w is not None:
         return Meter(lambda: read_sensors(root))
-    return None if which(TEGRASTATS[0]) is None else _tegrastats()
+    tool = which(TEGRASTATS[0])
+    return None if tool is None else _tegrastats(tool)
 
 
-def _tegrastats() -> Meter | None:
+def _tegrastats(tool: str) -> Meter | None:
     """None where it does not start: a bench goes without watts rather than fail for them."""
     try:
         process = subprocess.Popen(
-            TEGRASTATS, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            (tool, *TEGRASTATS[1:]), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
     except OSError:
         return None

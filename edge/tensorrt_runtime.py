@@ -16,9 +16,10 @@ from typing import Any
 from irstd_edge.edge.cuda import Cuda
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.engine_from_onnx import INSTALLS
+from irstd_edge.edge.engine_place import engine_place
 from irstd_edge.edge.engine_store import AGAIN, EngineKey, EngineStore, open_store
 from irstd_edge.edge.files import sha256_of
-from irstd_edge.edge.gpu import this_gpu
+from irstd_edge.edge.gpu import cuda_refusal, this_gpu
 from irstd_edge.edge.runtimes import INPUT
 from irstd_edge.edge.types import FloatArray, IrstdError, MachineError
 
@@ -29,6 +30,8 @@ numbers."""
 BACKENDS = (BACKEND, TORCH_BACKEND)
 SHAPES = 8
 """Sessions kept: frames of many sizes must not fill the memory."""
+OTHER_DEVICE = "across different models of devices"
+"""In TensorRT's warning of an engine that was built on another GPU, whose kernels it holds."""
 
 Shape = tuple[int, ...]
 
@@ -46,15 +49,12 @@ def engines_of(
     Raises MachineError where TensorRT or the GPU is missing.
     """
     version = _tensorrt().__version__
-    gpu, digest, machine = this_gpu(), sha256_of(graph), this_machine()
-    power = f"power={machine.power_mode}" if machine.is_jetson else None
+    place, digest = engine_place(this_gpu(), this_machine()), sha256_of(graph)
     return tuple(
         key
         for key in (store or open_store()).keys()
         if (key.graph_sha256, key.backend, key.version) == (digest, backend, version)
-        and gpu is not None
-        and (key.gpu, key.target) == (gpu.name, f"sm_{gpu.sm}")
-        and power in (*key.flags, None)
+        and place.serves(key)
     )
 
 
@@ -97,15 +97,21 @@ class TensorrtInfer:
 
     def close(self) -> None:
         """Free sessions before engines before the runtime, as TensorRT wants it."""
-        while self._sessions:
-            self._sessions.popitem()[1].close()
+        self._close_sessions()
         self._engines.clear()
         self._runtime = None
         self._cuda.close()
 
+    def _close_sessions(self) -> None:
+        while self._sessions:
+            self._sessions.popitem()[1].close()
+
     def _session(self, shape: Shape) -> _Session:
         engine = self._engine(self._key(shape))
         context = engine.create_execution_context()
+        if context is None and self._sessions:  # each holds memory for the engine's largest shape
+            self._close_sessions()
+            context = engine.create_execution_context()
         if context is None or not context.set_input_shape(INPUT, shape):
             raise MachineError(f"{self._graph}: {self._why('no context')}: look at free memory")
         return _Session(context, self._outputs, shape, self._open_cuda())
@@ -125,8 +131,10 @@ class TensorrtInfer:
     def _engine(self, key: EngineKey) -> Any:
         """The store vouches for the bytes, which are native code."""
         if key not in self._engines:
+            said = len(self._errors)
             engine = self._runtime.deserialize_cuda_engine(self._store.load(key))
-            if engine is None:
+            foreign = any(OTHER_DEVICE in words for words in self._errors[said:])
+            if engine is None or foreign:
                 raise IrstdError(f"{self._graph}: {self._why('does not load')}: {AGAIN}")
             _check(self._trt, engine, self._graph, self._outputs)
             self._engines[key] = engine
@@ -181,21 +189,21 @@ def _tensorrt() -> Any:
     if find_spec(BACKEND) is None:
         raise MachineError(f"tensorrt: not installed: {INSTALLS[BACKEND]}")
     if this_gpu() is None:
-        raise MachineError(
-            "tensorrt: no usable NVIDIA GPU here: run it on the device, or use another --runtime"
-        )
+        none = "no usable NVIDIA GPU here: run it on the device, or use another --runtime"
+        raise MachineError(f"tensorrt: {cuda_refusal() or none}")
     return import_module(BACKEND)
 
 
 def _listener(trt: Any, errors: list[str]) -> Any:
-    """Keeps what TensorRT says of errors, which it would print."""
+    """Keeps what TensorRT says of errors and of a foreign engine, which it would print."""
 
     class Listener(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+            wrong = severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+            if wrong or OTHER_DEVICE in message:
                 errors.append(message)
 
     return Listener()

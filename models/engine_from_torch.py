@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from irstd_edge.edge.engine_from_onnx import INSTALLS, Engine
 from irstd_edge.edge.engine_plan import EnginePlan
-from irstd_edge.edge.gpu import this_gpu
+from irstd_edge.edge.gpu import cuda_refusal, this_gpu
 from irstd_edge.edge.runtimes import INPUT
 from irstd_edge.edge.types import IrstdError, MachineError, ModelSpec
 from irstd_edge.models.mshnet import MSHNet
@@ -98,7 +98,8 @@ def _library() -> tuple[Any, str]:
         if find_spec(module) is None:
             raise MachineError(f"{NAME}: {module} is not installed: {INSTALLS[NAME]}")
     if this_gpu() is None:
-        raise MachineError(f"{NAME}: no usable NVIDIA GPU here: run it on the device")
+        none = "no usable NVIDIA GPU here: run it on the device"
+        raise MachineError(f"{NAME}: {cuda_refusal() or none}")
     return import_module(MODULES[0]), str(import_module(MODULES[1]).__version__)
 
 

@@ -45,6 +45,11 @@ def snippet(kind: str, language: str) -> str:
     return "\n".join(found)
 
 
+def test_the_container_may_use_the_gpu() -> None:
+    (run,) = re.findall(r"^docker run .*?\n```", TEXT, re.DOTALL | re.MULTILINE)
+    assert '--group-add "$(stat -c %g /dev/dri/renderD128)"' in run.replace("\\\n", "")
+
+
 def heatmap_outputs(shape: tuple[int, int], seed: int) -> list[Any]:
     """Logits and geometry of a frame padded to multiples of 16, with offsets out of range too."""
     random = np.random.default_rng(seed)

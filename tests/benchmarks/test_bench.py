@@ -14,6 +14,7 @@ from irstd_edge.benchmarks.memory import Loaded, measure_load
 from irstd_edge.benchmarks.plan import Plan, timed_on_of
 from irstd_edge.benchmarks.schema import check_bench
 from irstd_edge.edge.bundle import Bundle, write_bundle
+from irstd_edge.edge.clocks import Throttle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.frames import png_of
@@ -223,7 +224,23 @@ def test_on_a_board_power_is_measured_and_what_weakens_it_is_told(
         assert (variant["power_w"], variant["joule_per_frame"]) == (8.0, 0.2)
         assert variant["hottest_c"] == 52.5
         reasons = " ".join(variant["weak"])
-        assert "sudo jetson_clocks" in reasons and "throttled itself (gpu-throttle" in reasons
+        assert "sudo jetson_clocks" in reasons
+        assert "throttled itself while its power was measured (gpu-throttle" in reasons
+
+
+def test_throttling_during_the_timing_weakens_every_variant_without_a_meter_too(
+    bundle: Bundle, quick: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = iter((Throttle(frozenset(), 4), Throttle(frozenset({"cpu-throttle-alert"}), 6)))
+    board = Board(read_throttle=lambda: next(states))
+    monkeypatch.setattr(bench_module, "this_board", lambda is_jetson: board)
+    (result,) = bench([bundle], quick(size=(16, 16)))["results"]
+    words = (
+        "the board throttled itself while variants were timed "
+        "(cpu-throttle-alert, over-current, 2 times): cool it, or feed it"
+    )
+    assert [variant["power_w"] for variant in result["variants"]] == [None, None]
+    assert all(words in variant["weak"] for variant in result["variants"])
 
 
 def test_of_tensorrt_the_variants_with_an_engine_are_taken(

@@ -11,6 +11,7 @@ from irstd_edge.edge.clocks import (
     Throttle,
     ask,
     clocks_locked,
+    find_tool,
     parse_clocks,
     parse_power_mode,
     read_clocks,
@@ -141,4 +142,22 @@ def test_only_what_happened_meanwhile_is_told() -> None:
 def test_a_tool_is_asked_and_its_silence_is_an_answer() -> None:
     assert ask((sys.executable, "-c", "print('NV')")) == "NV\n"
     assert ask((sys.executable, "-c", "raise SystemExit(1)")) is None
+    assert ask((sys.executable, "-c", "print('NV'); raise SystemExit(1)")) == "NV\n"
     assert ask(("no-such-tool-of-nvidia",)) is None
+
+
+def test_a_tool_is_found_where_path_does_not_lead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    tool = tmp_path / "nvpmodel"
+    assert find_tool("nvpmodel", str(tmp_path)) is None
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    assert find_tool("nvpmodel", str(tmp_path)) == str(tool)
+
+
+def test_a_tool_that_stops_before_the_gpu_is_not_believed(tmp_path: Path) -> None:
+    half = AGX_ORIN_JETPACK_7_LOCKED.partition("GPU")[0]
+    root = write(tmp_path, {f"{GPU}/min_freq": 306000000, f"{GPU}/max_freq": 918000000})
+    assert clocks_locked(root, ask=lambda command: half) is False

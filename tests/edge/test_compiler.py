@@ -5,7 +5,13 @@ import pytest
 
 from irstd_edge.edge import compiler
 from irstd_edge.edge.bundle import Bundle, write_bundle
-from irstd_edge.edge.compiler import best_variant, compile_engine, engine_key, variant_to_run
+from irstd_edge.edge.compiler import (
+    FASTEST_FIRST,
+    best_variant,
+    compile_engine,
+    engine_key,
+    variant_to_run,
+)
 from irstd_edge.edge.devices import Machine
 from irstd_edge.edge.engine_from_onnx import Engine, EnginePlan
 from irstd_edge.edge.engine_store import open_store
@@ -13,7 +19,10 @@ from irstd_edge.edge.gpu import Gpu
 from irstd_edge.edge.types import IrstdError, Manifest, ModelSpec, Quantization
 
 PLAN = EnginePlan("tensorrt-rtx", "sm_86", ((250, 300),), batch=2)
-JETSON = Machine("Cortex", "aarch64", 6, None, "NVIDIA Jetson Orin Nano", "nvpmodel 2", 0.1)
+JETSON = Machine(
+    *("Cortex", "aarch64", 6, None, "NVIDIA Jetson Orin Nano", "nvpmodel 2", 0.1),
+    module="orin-nano-8gb",
+)
 
 
 def bundle_of(path: Path, spec: ModelSpec, **graphs: bytes) -> Bundle:
@@ -77,14 +86,31 @@ def test_the_engine_is_stored_under_what_it_depends_on(
     assert done.key.graph_sha256 == bundle.manifest.files["int8.onnx"]
 
 
-def test_on_a_jetson_the_power_mode_is_part_of_it(
+def test_fp32_alone_is_built_with_tf32(tmp_path: Path, mask_spec: ModelSpec) -> None:
+    names = ("fp32", "fp16", "int8", "int8_fp16")
+    bundle = bundle_of(tmp_path / "bundle", mask_spec, **dict.fromkeys(names, b"g"))
+    store, seen = open_store(tmp_path / "engines"), []
+
+    def build(graph: Path, spec: Any, plan: EnginePlan, *_: Any) -> Engine:
+        seen.append((graph.stem, plan.tf32))
+        return Engine(b"engine", "1.7", 1.0)
+
+    flagged = {
+        variant: "tf32" in compile_engine(bundle, variant, PLAN, store, build=build).key.flags
+        for variant in FASTEST_FIRST
+    }
+    assert flagged == dict(seen) == {v: v == "fp32" for v in FASTEST_FIRST}
+
+
+def test_on_a_jetson_module_and_power_mode_are_part_of_it(
     tmp_path: Path, mask_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiler, "this_machine", lambda: JETSON)
-    monkeypatch.setattr(compiler, "this_gpu", lambda: Gpu("Orin", 87))
+    monkeypatch.setattr(compiler, "this_gpu", lambda: Gpu("Orin", 87, 8))
     bundle = bundle_of(tmp_path / "bundle", mask_spec, fp32=b"f")
     key = engine_key(bundle, "0" * 64, EnginePlan("tensorrt"), "10.3")
-    assert (key.gpu, key.target, key.flags[-1]) == ("Orin", "sm_87", "power=nvpmodel 2")
+    assert (key.gpu, key.target) == ("Orin, 8 multiprocessors", "sm_87")
+    assert key.flags[-2:] == ("module=orin-nano-8gb", "power=nvpmodel 2")
 
 
 def test_a_dla_and_torch_have_one_variant_each(tmp_path: Path, mask_spec: ModelSpec) -> None:
@@ -102,7 +128,7 @@ def test_timings_of_one_build_are_given_to_the_next(
     tmp_path: Path, mask_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = bundle_of(tmp_path / "bundle", mask_spec, fp32=b"f", int8=b"i")
-    monkeypatch.setattr(compiler, "this_gpu", lambda: Gpu("Orin", 87))
+    monkeypatch.setattr(compiler, "this_gpu", lambda: Gpu("Orin", 87, 8))
     monkeypatch.setattr(compiler, "backend_version", lambda plan: "10.3.0")
     given: list[bytes] = []
 

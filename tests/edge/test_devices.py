@@ -82,6 +82,8 @@ def test_the_power_mode_has_a_name_where_the_tool_tells_it(tmp_path):
         root=root, ask=lambda command: asked.append(command) or "NV Power Mode: 25W\n1\n"
     )
     assert (machine.power_mode, asked) == ("nvpmodel 1 (25W)", [("nvpmodel", "-q")])
+    other = this_machine(root=root, ask=lambda command: "NV Power Mode: MAXN\n0\n")
+    assert other.power_mode == "nvpmodel 1"
 
 
 def test_a_module_on_a_carrier_board_of_someone_else_is_a_jetson(tmp_path):

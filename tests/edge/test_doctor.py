@@ -17,10 +17,11 @@ JETSON = Machine(
 def found(machine: Machine, weights: Path, has_all: bool) -> dict[str, Finding]:
     findings = examine(
         machine,
-        gpu=lambda: Gpu("Orin", 87) if has_all else None,
+        gpu=lambda: Gpu("Orin", 87, 8) if has_all else None,
         which=lambda name: f"/usr/bin/{name}" if has_all and name in ("g++", "ssh") else None,
         installed=lambda distribution, module: "1.2.3" if has_all else None,
         weights=weights,
+        refusal=lambda machine: None,
     )
     return {finding.name: finding for finding in findings}
 
@@ -66,6 +67,14 @@ def test_a_machine_with_everything(tmp_path: Path) -> None:
         "fix": None,
         "ok": True,
     }
+
+
+def test_a_driver_that_does_not_start_is_told_with_its_fix(tmp_path: Path) -> None:
+    findings = examine(
+        JETSON, gpu=lambda: None, weights=tmp_path, refusal=lambda machine: f"join on {machine.gpu}"
+    )
+    (item,) = [finding for finding in findings if finding.name == "gpu"]
+    assert (item.found, item.fix) == (None, "join on integrated, tegra234")
 
 
 def test_the_compiler_that_the_user_chose_comes_first(

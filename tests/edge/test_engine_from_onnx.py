@@ -1,8 +1,10 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -78,14 +80,18 @@ def test_without_a_gpu_it_says_where_to_build(
 ) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: object())
     monkeypatch.setattr(module, "this_gpu", lambda: None)
+    monkeypatch.setattr(module, "cuda_refusal", lambda: None)
     with pytest.raises(MachineError, match="no usable NVIDIA GPU here: .*--target, as in sm_86"):
+        backend_version(EnginePlan(backend))
+    monkeypatch.setattr(module, "cuda_refusal", lambda: "cuInit failed (801): join")
+    with pytest.raises(MachineError, match=rf"^{backend}: cuInit failed \(801\): join$"):
         backend_version(EnginePlan(backend))
 
 
 def test_a_tensorrt_that_knows_no_typed_graphs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     old = type("tensorrt", (), {"__version__": "8.5.2.2"})
     monkeypatch.setattr(module, "find_spec", lambda name: object())
-    monkeypatch.setattr(module, "this_gpu", lambda: Gpu("Xavier", 72))
+    monkeypatch.setattr(module, "this_gpu", lambda: Gpu("Xavier", 72, 6))
     monkeypatch.setattr(module, "_choose", lambda backend: None)
     monkeypatch.setattr(module, "import_module", lambda name: old)
     with pytest.raises(MachineError, match=r"8\.5\.2\.2 cannot build typed graphs: use 10"):
@@ -112,7 +118,7 @@ def test_some_versions_of_tensorrt_have_no_dla(
 ) -> None:
     library = type("tensorrt", (), {"__version__": version})
     monkeypatch.setattr(module, "find_spec", lambda name: object())
-    monkeypatch.setattr(module, "this_gpu", lambda: Gpu("Orin", 87))
+    monkeypatch.setattr(module, "this_gpu", lambda: Gpu("Orin", 87, 8))
     monkeypatch.setattr(module, "_choose", lambda backend: None)
     monkeypatch.setattr(module, "import_module", lambda name: library)
     assert backend_version(EnginePlan()) == version
@@ -121,8 +127,20 @@ def test_some_versions_of_tensorrt_have_no_dla(
         assert backend_version(plan) == version
         assert is_weakly_typed(plan, version) == version.startswith("10.")
     else:
-        with pytest.raises(MachineError, match=rf"--dla: TensorRT {version} has no DLA: use 10\.7"):
+        words = rf"--dla: TensorRT {version} has no DLA: use 10\.7 .* on AGX Orin also 11\.4\.1"
+        with pytest.raises(MachineError, match=words):
             backend_version(plan)
+
+
+def test_a_module_without_a_dla_says_which_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = pytest.importorskip("polygraphy.backend.trt", reason="needs polygraphy")
+    builder = SimpleNamespace(num_DLA_cores=0)
+    monkeypatch.setattr(trt, "create_network", lambda **_: (builder, None))
+    library = SimpleNamespace(__version__="11.4.1")
+    with pytest.raises(
+        MachineError, match=r"AGX Orin has, and Orin NX with TensorRT 10\.7 or older"
+    ):
+        module._network(library, Path("fp16.onnx"), EnginePlan(dla=True), ("logits",), [])
 
 
 @pytest.fixture
@@ -174,6 +192,32 @@ def test_a_signed_graph_builds_without_a_gpu(
     assert engine.data[1:4] == MAGIC and engine.build_s > 0
     assert engine.version == backend_version(PLAN)
     assert capfd.readouterr().out == ""  # stdout is for results
+
+
+@needs_rtx
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of calls that Polygraphy makes
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_is_a_flag_of_the_configuration(tf32: bool) -> None:
+    module._choose("tensorrt-rtx")
+    import tensorrt_rtx
+    from polygraphy.backend.trt import create_network
+
+    builder, network = create_network(strongly_typed=True)
+    network.add_input("frame", tensorrt_rtx.float32, (-1, 1, -1, -1))
+    config = module._config(SPEC, replace(PLAN, tf32=tf32), None)(builder, network)
+    assert config.get_flag(tensorrt_rtx.BuilderFlag.TF32) is tf32
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_polygraphy_is_told_of_tf32(tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = pytest.importorskip("polygraphy.backend.trt", reason="needs polygraphy")
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(trt, "CreateConfig", lambda **wanted: told.update(wanted))
+    fake = ModuleType("tensorrt")
+    fake.__version__, fake.ProfilingVerbosity = "10.3.0", type("V", (), {"DETAILED": 2})
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    module._config(SPEC, EnginePlan(tf32=tf32), None)
+    assert (told["tf32"], told["fp16"]) == (tf32, None)
 
 
 @needs_rtx

@@ -15,7 +15,7 @@ KEY = EngineKey(
     graph_sha256="ab" * 32,
     backend="tensorrt",
     version="10.3.0",
-    gpu="Orin",
+    gpu="Orin, 8 multiprocessors",
     target="sm_87",
     flags=("min=1x1x256x256", "power=nvpmodel 0"),
 )
@@ -202,7 +202,8 @@ def test_timings_are_kept_by_version_gpu_and_power_mode(store: EngineStore) -> N
     same = replace(KEY, graph_sha256="cd" * 32, flags=("min=1x1x64x64", "power=nvpmodel 0"))
     assert store.timings(KEY) == store.timings(same) == b"measured"
     others = [{"version": "10.4.0"}, {"gpu": "other"}, {"backend": "torch-tensorrt"}]
-    for change in (*others, {"flags": ("power=nvpmodel 2",)}):
+    places = ("power=nvpmodel 2",), ("module=orin-nx-8gb", "power=nvpmodel 0")
+    for change in (*others, *({"flags": flags} for flags in places)):
         assert store.timings(replace(KEY, **change)) == b""
     (file,) = (store.root / "timings").iterdir()
     assert mode(file.parent) == 0o700

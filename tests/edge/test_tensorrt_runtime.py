@@ -3,7 +3,9 @@
 import ctypes
 import os
 import time
+import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irstd_edge.edge import compiler
 from irstd_edge.edge import tensorrt_runtime as module
 from irstd_edge.edge.bundle import Bundle, write_bundle
+from irstd_edge.edge.compiler import compile_engine
 from irstd_edge.edge.cuda import Cuda
+from irstd_edge.edge.devices import Machine
+from irstd_edge.edge.engine_from_onnx import Engine
+from irstd_edge.edge.engine_plan import EnginePlan
 from irstd_edge.edge.engine_store import EngineKey, EngineStore, open_store
 from irstd_edge.edge.files import sha256_of
 from irstd_edge.edge.golden import golden_files
@@ -23,7 +30,12 @@ from irstd_edge.edge.tensorrt_runtime import SHAPES, TensorrtInfer, engines_of
 from irstd_edge.edge.types import IrstdError, MachineError, Manifest, ModelSpec, Quantization
 
 VERSION = "10.3.0"
-ORIN = Gpu("Orin", 87)
+ORIN = Gpu("Orin", 87, 8)
+HERE = "Orin, 8 multiprocessors"
+JETSON = Machine(
+    *("Cortex", "aarch64", 6, "integrated, tegra234", None, "nvpmodel 1", 0.1),
+    module="orin-nano-8gb",
+)
 
 
 class FakeContext:
@@ -81,7 +93,7 @@ class FakeTensorrt:
     float32 = "float32"
 
     class ILogger:
-        INTERNAL_ERROR, ERROR, INFO = 0, 1, 3
+        INTERNAL_ERROR, ERROR, WARNING, INFO = 0, 1, 2, 3
 
     def __init__(self, driver: Any) -> None:
         self.log: list[str] = []
@@ -97,6 +109,8 @@ class FakeTensorrt:
             self.logger.log(3, "chatter")
             self.logger.log(1, "Serialization assertion\\n failed")
             return None
+        if data == b"foreign":
+            self.logger.log(2, "Using an engine plan file across different models of devices is")
         return FakeEngine(self.driver, self.log, self.dtype)
 
 
@@ -123,7 +137,7 @@ def graph(tmp_path: Path) -> Path:
 
 def key_of(graph: Path, *flags: str, **other: Any) -> EngineKey:
     ends = flags or ("min=1x1x32x32", "opt=1x1x32x48", "max=2x1x64x64")
-    given = {"version": VERSION, "gpu": ORIN.name, "target": "sm_87", "backend": "tensorrt"}
+    given = {"version": VERSION, "gpu": HERE, "target": "sm_87", "backend": "tensorrt"}
     return EngineKey(sha256_of(graph), flags=ends, **{**given, **other})
 
 
@@ -183,6 +197,32 @@ def test_frames_of_many_sizes_do_not_fill_the_memory(infer: TensorrtInfer, drive
     assert driver.memory == {}
 
 
+@pytest.mark.parametrize("room", [2, 0])
+def test_where_memory_is_short_the_other_sessions_make_room(
+    room: int, infer: TensorrtInfer, trt: FakeTensorrt, driver: Any, monkeypatch: Any
+) -> None:
+    made: list[Any] = []
+
+    def create(engine: FakeEngine) -> FakeContext | None:
+        held = sum(reference() is not None for reference in made)
+        if held >= room:
+            return None
+        context = FakeContext(engine.driver, engine.log)
+        made.append(weakref.ref(context))
+        return context
+
+    monkeypatch.setattr(FakeEngine, "create_execution_context", create)
+    if room == 0:
+        with pytest.raises(MachineError, match="no context: look at free memory"):
+            infer(random(1, 1, 32, 32))
+        return
+    for width in (32, 40, 48, 32):
+        batch = random(1, 1, 32, width)
+        np.testing.assert_array_equal(infer(batch)[0], 20 * batch - 10)
+    assert len(made) == 4  # the third closed the two before it, and the fourth found room
+    assert len(driver.memory) == 2 * 4
+
+
 def test_a_shape_that_no_engine_takes_names_the_command(infer: TensorrtInfer) -> None:
     with pytest.raises(IrstdError, match="takes 1 frames of 512x640: .*compile BUNDLE --size 512x"):
         infer(np.zeros((1, 1, 512, 640), np.float32))
@@ -239,6 +279,7 @@ def test_an_engine_that_torch_built_names_its_outputs_by_numbers(
     [
         {"version": "10.7.0"},
         {"gpu": "other"},
+        {"gpu": "Orin, 16 multiprocessors"},
         {"target": "sm_72"},
         {"backend": "tensorrt-rtx"},
         {"backend": "torch-tensorrt"},
@@ -253,15 +294,42 @@ def test_an_engine_of_elsewhere_does_not_count(
         TensorrtInfer(graph, ("logits",), store)
 
 
-def test_an_engine_of_another_power_mode_does_not_count(
+def test_an_engine_of_another_power_mode_or_module_does_not_count(
     trt: FakeTensorrt, store: EngineStore, graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = ("min=1x1x32x32", "opt=1x1x32x32", "max=1x1x32x32")
-    for mode in ("15W", "25W"):
-        store.save(key_of(graph, *ends, f"power={mode}"), b"engine")
-    here = type("Machine", (), {"is_jetson": True, "power_mode": "25W"})
-    monkeypatch.setattr(module, "this_machine", lambda: here)
-    assert [key.flags[-1] for key in engines_of(graph, store)] == ["power=25W"]
+    for mode, name in ((0, "orin-nano-8gb"), (1, "orin-nano-8gb"), (0, "orin-nx-8gb")):
+        place = (f"module={name}", f"power=nvpmodel {mode}")
+        store.save(key_of(graph, *ends, *place), b"engine")
+    monkeypatch.setattr(module, "this_machine", lambda: JETSON)
+    (key,) = engines_of(graph, store)
+    assert key.flags == (*ends, "module=orin-nano-8gb", "power=nvpmodel 1")
+
+
+def test_what_was_built_here_is_found_here(
+    trt: FakeTensorrt, store: EngineStore, tmp_path: Path, mask_spec: ModelSpec, monkeypatch: Any
+) -> None:
+    for each in (compiler, module):
+        monkeypatch.setattr(each, "this_machine", lambda: JETSON)
+        monkeypatch.setattr(each, "this_gpu", lambda: ORIN)
+    manifest = Manifest(mask_spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
+    bundle = write_bundle(tmp_path / "b", manifest, {"fp32.onnx": b"a graph"})
+    monkeypatch.setattr(compiler, "backend_version", lambda plan: VERSION)
+    built = Engine(b"engine", VERSION, 1.0)
+    done = compile_engine(bundle, "fp32", EnginePlan(), store, build=lambda *_: built)
+    named = replace(JETSON, power_mode="nvpmodel 1 (25W)")  # as its tool tells, if it answers
+    monkeypatch.setattr(module, "this_machine", lambda: named)
+    assert engines_of(bundle.path / "fp32.onnx", store) == (done.key,)
+
+
+def test_an_engine_that_tensorrt_takes_for_another_gpus_is_refused(
+    trt: FakeTensorrt, driver: Any, store: EngineStore, graph: Path
+) -> None:
+    store.save(key_of(graph), b"foreign")
+    opened = TensorrtInfer(graph, ("logits",), store, lambda: Cuda(lambda name: driver))
+    with pytest.raises(IrstdError, match="Using an engine plan file across .* build it again"):
+        opened(random(1, 1, 32, 32))
+    opened.close()
 
 
 def test_an_altered_engine_is_never_given_to_tensorrt(
@@ -301,7 +369,11 @@ def test_a_missing_gpu_says_where_to_run(
 ) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: object())
     monkeypatch.setattr(module, "this_gpu", lambda: None)
+    monkeypatch.setattr(module, "cuda_refusal", lambda: None)
     with pytest.raises(MachineError, match="tensorrt: no usable NVIDIA GPU here: run it on the"):
+        open_graph(graph, mask_spec, "int8", "tensorrt")
+    monkeypatch.setattr(module, "cuda_refusal", lambda: "cuInit failed (801): join")
+    with pytest.raises(MachineError, match=r"^tensorrt: cuInit failed \(801\): join$"):
         open_graph(graph, mask_spec, "int8", "tensorrt")
 
 
@@ -349,9 +421,6 @@ class TestWithTensorrt:
         return write_bundle(tmp_path / "b", manifest, files)
 
     def test_it_gives_the_numbers_of_onnx_runtime(self, bundle: Bundle) -> None:
-        from irstd_edge.edge.compiler import compile_engine
-        from irstd_edge.edge.engine_from_onnx import EnginePlan
-
         compile_engine(
             bundle, "fp32", EnginePlan(sizes=((64, 80), (32, 32)), batch=2), open_store()
         )

@@ -112,9 +112,13 @@ def test_what_is_missing_is_told(missing: str, monkeypatch: pytest.MonkeyPatch) 
 def test_without_a_gpu_it_says_where_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_from_torch, "find_spec", lambda name: object())
     monkeypatch.setattr(engine_from_torch, "this_gpu", lambda: None)
+    monkeypatch.setattr(engine_from_torch, "cuda_refusal", lambda: None)
     with pytest.raises(MachineError, match="torch-tensorrt: no usable NVIDIA GPU here"):
         torch_tensorrt_version()
-    monkeypatch.setattr(engine_from_torch, "this_gpu", lambda: Gpu("Orin", 87))
+    monkeypatch.setattr(engine_from_torch, "cuda_refusal", lambda: "cuInit failed (801): join")
+    with pytest.raises(MachineError, match=r"^torch-tensorrt: cuInit failed \(801\): join$"):
+        torch_tensorrt_version()
+    monkeypatch.setattr(engine_from_torch, "this_gpu", lambda: Gpu("Orin", 87, 8))
     plan = EnginePlan(BACKEND)
     with pytest.raises(IrstdError, match="--with-decode: torch-tensorrt builds the network alone"):
         engine_from_torch.engine_from_torch(Path("x"), spec_of("p2p"), plan, b"", ("targets",))
