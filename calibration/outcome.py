@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from irstd_edge.calibration.range_rules import FEWEST_TARGETS
 from irstd_edge.edge.first_step import step_words
 from irstd_edge.edge.types import Quantization
 
@@ -14,6 +15,11 @@ def outcome_words(quantization: Quantization) -> Iterator[str]:
     recipe = quantization.recipe
     for skip in recipe.get("skipped", ()):
         yield f"skipped {skip['name']}: {skip['reason']}"
+    if "ranges_instead_of" in recipe:
+        yield (
+            f"ranges by {recipe['ranges']}, not {recipe['ranges_instead_of']}: the calibration "
+            f"frames show fewer than {FEWEST_TARGETS} targets"
+        )
     if "sensor_step" in recipe:
         yield step_words(recipe["sensor_step"])
     if "qat" in recipe:

@@ -1,10 +1,10 @@
 """Where the range of a tensor ends, by what it holds on the calibration frames.
 
 A range that holds every value has coarse steps where one pixel of one frame stands out; one that
-cuts off what is rare cuts off targets, which are rare: on NUDT-SIRST 41 of 945 were lost so. Hence
+cuts off what is rare cuts off targets, which are rare: on NUDT-SIRST 918 of 945 were lost so. Hence
 the rules that cut spare the peak of every target of the calibration frames, whatever else they
-clip. To spare all that a large target holds up to its rim was tried, and is coarser
-(docs/experiments.md).
+clip, and nothing is cut where these show too few. To spare all that a large target holds up to its
+rim was tried, and is coarser (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ PERCENTILE = 99.99
 BINS = 4096
 CANDIDATES = 100
 """Ranges that `mse` compares: hundredths of the highest magnitude."""
+FEWEST_TARGETS = 8
+"""Peaks of fewer say little of those to come."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,15 @@ def check_rule(rule: str) -> None:
     """Raise IrstdError for a name that is no rule."""
     if rule not in RULES:
         raise IrstdError(f"--ranges: {rule!r} is not one of {', '.join(RULES)}")
+
+
+def rule_for(rule: str, targets: int) -> str:
+    """The rule to go by where the calibration frames show so many targets.
+
+    Raises IrstdError for a name that is no rule.
+    """
+    check_rule(rule)
+    return rule if targets >= FEWEST_TARGETS else "min-max"
 
 
 class Values:

@@ -38,7 +38,7 @@ from irstd_edge.calibration.parity import openvino_runner, parity
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
 from irstd_edge.calibration.qat_checkpoint import Checkpoint, kept_beside
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
-from irstd_edge.calibration.range_rules import RULE, Shown, check_rule
+from irstd_edge.calibration.range_rules import RULE, Shown, check_rule, rule_for
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
 from irstd_edge.calibration.subset import Progress, calibration_samples, digest_of, fingerprint
 from irstd_edge.edge.bundle import MANIFEST, Bundle, write_bundle
@@ -112,9 +112,10 @@ def quantize_to_bundle(
     and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001) that INT8 may lose;
     where it loses more, the fewest layers that hold it stay in float, and the manifest lists them.
     reduced_range: weights of 7 bits, for processors without VNNI. ranges: of activations, by a rule
-    of `range_rules`. normalise: the policy that the bundle freezes; None for that of the weights.
-    Training is kept in OUT.qat until the bundle is there; `resume` goes on with it. time_layers:
-    let this machine's clock choose what ONNX Runtime's form rounds.
+    of `range_rules`; min-max where the calibration frames show too few targets. normalise: the
+    policy that the bundle freezes; None for that of the weights. Training is kept in OUT.qat until
+    the bundle is there; `resume` goes on with it. time_layers: let this machine's clock choose what
+    ONNX Runtime's form rounds.
     Raises IrstdError where no layers hold the drop, and writes no bundle then.
     """
     _check(method, epochs, max_drop, out, resume)
@@ -124,7 +125,8 @@ def quantize_to_bundle(
         case = _case(weights, data, frames, seed, normalise, ranges, progress)
         _check_held_out(case, method, max_drop)
         recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
-        recipe |= {"reduced_range": reduced_range, "ranges": ranges}
+        recipe |= {"reduced_range": reduced_range, "ranges": case.ranges}
+        recipe |= {"ranges_instead_of": ranges} if case.ranges != ranges else {}
         recipe |= {"skipped": [asdict(skip) for skip in case.skipped]} if case.skipped else {}
         calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
         quantized = _calibrated(case, keep_float, reduced_range)
@@ -244,7 +246,7 @@ def _case(
         train=train,
         held_out=tuple(held_out.samples()),
         samples=samples,
-        ranges=ranges,
+        ranges=rule_for(ranges, sum(len(sample.points) for sample in samples)),
         skipped=tuple(skipped),
     )
     progress("calibrating", 0, 1)

@@ -11,7 +11,7 @@ from torch import nn
 
 from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.fake_quantize import FakeQuantize
-from irstd_edge.calibration.range_rules import BINS, RULES, Shown, Values
+from irstd_edge.calibration.range_rules import BINS, RULES, Shown, Values, rule_for
 from irstd_edge.edge.types import Frame, IrstdError, Sample
 
 
@@ -174,6 +174,12 @@ def test_a_shared_quantizer_covers_all_its_places(case):
     # within what rounding by the new ranges moves
     for each in roundings:
         assert float(each.scale) * 127 == pytest.approx(max(seen[each]), rel=0.1)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_too_few_targets_cut_nothing(rule):
+    assert rule_for(rule, 7) == rule_for(rule, 0) == "min-max"
+    assert rule_for(rule, 8) == rule
 
 
 def test_another_rule_is_refused():

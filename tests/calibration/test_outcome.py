@@ -25,6 +25,11 @@ def test_training_that_bought_nothing_is_said_so():
     assert line == f"QAT bought nothing, so the calibrated network is kept {changes}"
 
 
+def test_ranges_that_were_not_asked_for_are_told():
+    (line,) = said({"ranges": "min-max", "ranges_instead_of": "mse"})
+    assert line.startswith("ranges by min-max, not mse: the calibration frames show fewer than 8")
+
+
 def test_layers_that_the_clock_chose_are_counted():
     record = {"rounded": ["a", "b"], "alone": [{}] * 5, "p50_ms": {"rule": 9.34, "first 2": 8.51}}
     (line,) = said({"time_layers": record})
