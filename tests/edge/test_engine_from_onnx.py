@@ -132,8 +132,11 @@ def test_some_versions_of_tensorrt_have_no_dla(
             backend_version(plan)
 
 
+@needs_rtx
 def test_a_module_without_a_dla_says_which_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    trt = pytest.importorskip("polygraphy.backend.trt", reason="needs polygraphy")
+    module._choose("tensorrt-rtx")  # for this process, as the other tests do
+    from polygraphy.backend import trt
+
     builder = SimpleNamespace(num_DLA_cores=0)
     monkeypatch.setattr(trt, "create_network", lambda **_: (builder, None))
     library = SimpleNamespace(__version__="11.4.1")
@@ -208,9 +211,12 @@ def test_tf32_is_a_flag_of_the_configuration(tf32: bool) -> None:
     assert config.get_flag(tensorrt_rtx.BuilderFlag.TF32) is tf32
 
 
+@needs_rtx
 @pytest.mark.parametrize("tf32", [True, False])
 def test_polygraphy_is_told_of_tf32(tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    trt = pytest.importorskip("polygraphy.backend.trt", reason="needs polygraphy")
+    module._choose("tensorrt-rtx")  # for this process, as the other tests do
+    from polygraphy.backend import trt
+
     told: dict[str, Any] = {}
     monkeypatch.setattr(trt, "CreateConfig", lambda **wanted: told.update(wanted))
     fake = ModuleType("tensorrt")
