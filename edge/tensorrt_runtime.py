@@ -30,8 +30,6 @@ numbers."""
 BACKENDS = (BACKEND, TORCH_BACKEND)
 SHAPES = 8
 """Sessions kept: frames of many sizes must not fill the memory."""
-OTHER_DEVICE = "across different models of devices"
-"""In TensorRT's warning of an engine that was built on another GPU, whose kernels it holds."""
 
 Shape = tuple[int, ...]
 
@@ -131,10 +129,8 @@ class TensorrtInfer:
     def _engine(self, key: EngineKey) -> Any:
         """The store vouches for the bytes, which are native code."""
         if key not in self._engines:
-            said = len(self._errors)
             engine = self._runtime.deserialize_cuda_engine(self._store.load(key))
-            foreign = any(OTHER_DEVICE in words for words in self._errors[said:])
-            if engine is None or foreign:
+            if engine is None:
                 raise IrstdError(f"{self._graph}: {self._why('does not load')}: {AGAIN}")
             _check(self._trt, engine, self._graph, self._outputs)
             self._engines[key] = engine
@@ -195,15 +191,14 @@ def _tensorrt() -> Any:
 
 
 def _listener(trt: Any, errors: list[str]) -> Any:
-    """Keeps what TensorRT says of errors and of a foreign engine, which it would print."""
+    """Keeps what TensorRT says of errors, which it would print."""
 
     class Listener(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            wrong = severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
-            if wrong or OTHER_DEVICE in message:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 errors.append(message)
 
     return Listener()
