@@ -95,6 +95,9 @@ class Drift:
     reference: str
     candidate: str
     runtime: str
+    """Of the candidate."""
+    reference_runtime: str
+    """The same, but where the bench has no reference on it."""
     changes: Mapping[str, float | None]
     """`DIFFERENCES`, candidate - reference."""
     targets_lost: int
@@ -104,6 +107,11 @@ class Drift:
     """None in a file that does not say."""
     ranges: Mapping[tuple[str, str], tuple[int, int]]
     """(lost_by_area or lost_by_scr, range) -> targets in it, and those that were lost."""
+
+    @property
+    def is_across(self) -> bool:
+        """Whether the reference ran on another runtime than the candidate."""
+        return self.reference_runtime != self.runtime
 
 
 @dataclass(frozen=True)
@@ -217,6 +225,7 @@ def _drift(item: Mapping[str, Any]) -> Drift:
         reference=item["reference"],
         candidate=item["candidate"],
         runtime=item["runtime"],
+        reference_runtime=item.get("reference_runtime") or item["runtime"],
         changes={name: item[name] for name in DIFFERENCES},
         targets_lost=item["targets_lost"],
         targets_gained=item["targets_gained"],

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from irstd_edge.benchmarks.accuracy import MASK_METRICS
 from irstd_edge.benchmarks.bench_file import Bench, Result, Variant, bench_from_json
-from irstd_edge.benchmarks.drift_checks import drift_checks
+from irstd_edge.benchmarks.drift_checks import drift_checks, is_reference_alone
 from irstd_edge.benchmarks.figures import (
     States,
     flip_figures,
@@ -22,6 +22,7 @@ from irstd_edge.benchmarks.figures import (
 )
 from irstd_edge.benchmarks.limits import LOWER_IS_BETTER, Limits
 from irstd_edge.benchmarks.limits import load_limits as load_limits
+from irstd_edge.benchmarks.plan import REFERENCE
 from irstd_edge.benchmarks.subject import Subject, subject_of
 from irstd_edge.benchmarks.verdict import Check, Verdict
 
@@ -57,7 +58,8 @@ def judge(
 def _floor_checks(result: Result, limits: Mapping[str, float]) -> Iterator[Check]:
     """Of every measured variant but those that only serve as a reference."""
     candidates = {(entry.candidate, entry.runtime) for entry in result.drifts}
-    references = {(entry.reference, entry.runtime) for entry in result.drifts} - candidates
+    references = {(entry.reference, entry.reference_runtime) for entry in result.drifts}
+    references -= candidates
     for variant in result.measured:
         if (variant.name, variant.runtime) in references:
             continue
@@ -171,8 +173,11 @@ def _finds_nothing(result: Result) -> Iterator[Check]:
 
 
 def _nothing_checked(result: Result) -> Check:
-    why = "nothing to judge: no drift entry, no floor, no comparable baseline of a measured variant"
-    return subject_of("gate", result).check("empty", False, f"{why}; bench with --data")
+    why = "no drift entry, no floor, no comparable baseline of a measured variant"
+    fix = "bench with --data"
+    if is_reference_alone(result):
+        why, fix = f"{REFERENCE} alone", "bench a cheaper variant beside it, or set a [floor]"
+    return subject_of("gate", result).check("empty", False, f"nothing to judge: {why}; {fix}")
 
 
 def _general_checks(new: Bench, old: Bench | None, limits: Limits) -> Iterator[Check]:

@@ -77,6 +77,7 @@ _CI95_OF = {
 
 _DRIFT = {
     **_all(TEXT, "reference", "candidate", "runtime"),
+    "reference_runtime": Maybe(TEXT, optional=True),
     **_all(Maybe(NUMBER), *_CHANGES, "p_value"),
     **_all(COUNT, "targets_lost", "targets_gained", "false_alarms_gained"),
     "ci95": Maybe(NUMBERS),

@@ -23,6 +23,7 @@ from irstd_edge.benchmarks.comparison import (
     fixed,
     layer_rows,
     percent,
+    reference_of,
     rows_of,
     size_of,
 )
@@ -176,6 +177,8 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     for reason in reasons:
         yield f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"
     for drift in result["drift"]:
+        if (reference := reference_of(drift)) != drift["reference"]:
+            yield f"{drift['candidate']} {drift['runtime']}: lost and gained against {reference}"
         if words := equal_fa_words(drift):
             yield f"{drift['runtime']}: {words}"
     yield from (f"{row.label}: {note}" for row in rows if (note := row.variant["not_measured"]))

@@ -52,6 +52,7 @@ def test_what_a_drift_says_beyond_its_first_fields_is_checked(
     drift = bench_json["results"][0]["drift"][0]
     ranges = [{"above": 6, "up_to": None, "targets": 1, "lost": 0, "gained": 0}]
     drift |= {"pd_at_fa": [make.equal_fa()], "by_scr": ranges}
+    drift["reference_runtime"] = "openvino"
     drift["ci95_of"] = {"iou": None, "f1_3px": [-0.1, 0.1], "pd": None}
     check_bench(bench_json)
     del drift["pd_at_fa"][0]["pd_candidate"]

@@ -74,7 +74,7 @@ def make_bench(make: SimpleNamespace) -> MakeBench:
             None,
             PASSED,
             "p2p: INT8 on onnxruntime keeps 944 of FP32's 945 targets (lost: 1), "
-            "speed not measured: time it before you ship it",
+            "speed not measured: time both before you ship it",
         ),
     ],
 )
@@ -145,11 +145,39 @@ def test_without_drift_it_says_so(make_bench: MakeBench) -> None:
     none = make_bench([])
     result = none["results"][0]
     result["drift"] = []
+    for variant in result["variants"]:
+        variant["accuracy"] = None
     assert summaries(none, PASSED) == (
         "p2p: INT8 on onnxruntime 2.9x faster than FP32; no drift was measured: bench with --data",
     )
     result["variants"] = result["variants"][:1]
     assert summaries(none, PASSED) == ("p2p: no drift was measured; bench with --data",)
+
+
+def test_without_a_reference_it_says_what_brings_one(make: SimpleNamespace) -> None:
+    engine = make.variant("int8-fp16", "tensorrt", device="cuda", fps=90.0)
+    assert summaries(make.bench("p2p", [engine], []), PASSED) == (
+        "p2p: INT8-FP16 on tensorrt 90 FPS, no FP32 beside it; no fp32 was measured to compare it "
+        "with: compile BUNDLE --variant fp32, then bench again",
+    )
+
+
+def test_fp32_alone_is_not_told_to_bring_data(make: SimpleNamespace) -> None:
+    bench = make.bench("p2p", [make.variant("fp32")], [])
+    assert summaries(bench, PASSED) == (
+        "p2p: FP32 alone was measured; bench a cheaper variant beside it",
+    )
+
+
+def test_a_reference_on_another_runtime_is_named(make: SimpleNamespace) -> None:
+    engine = make.variant("int8-fp16", "tensorrt", device="cuda", fps=90.0)
+    names = {"candidate": "int8-fp16", "reference_runtime": "onnxruntime"}
+    drifts = [make.drift([make.target(), make.target(1, "lost")], "tensorrt", **names)]
+    (sentence,) = summaries(make.bench("p2p", [make.variant("fp32"), engine], drifts), PASSED)
+    assert sentence == (
+        "p2p: INT8-FP16 on tensorrt keeps 1 of the 2 targets of FP32 on onnxruntime "
+        "(lost: 1 of 5 px at SCR 0.8), 90 FPS, no FP32 beside it: time both before you ship it"
+    )
 
 
 def timed(make: SimpleNamespace, times: dict[str, float], noise: float = 0.02) -> dict[str, Any]:

@@ -122,6 +122,21 @@ def test_what_comes_too_late_at_the_sensors_rate_has_a_table(bench_json: dict[st
     assert "frames at 50 Hz: missed, detections after the next frame; dropped" in words
 
 
+def test_a_reference_on_another_runtime_is_named(
+    bench_json: dict[str, Any], make: SimpleNamespace
+) -> None:
+    note = "int8 openvino: lost and gained against fp32 on onnxruntime"
+    assert note not in printed(bench_json, 160)
+    drift = bench_json["results"][0]["drift"][1]
+    drift |= {"reference_runtime": "onnxruntime", "pd_at_fa": [make.equal_fa()]}
+    text = printed(bench_json, 160)
+    assert note in text
+    assert "At the false alarms of fp32 on onnxruntime" in text
+    page = report_html([bench_json])
+    assert "int8 against fp32 on onnxruntime, openvino" in page
+    assert "int8 against fp32, onnxruntime" in page
+
+
 def test_a_bench_without_data_has_no_accuracy(bench_json: dict[str, Any]) -> None:
     result = bench_json["results"][0]
     result["drift"] = []
