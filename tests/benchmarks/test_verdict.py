@@ -1,5 +1,9 @@
+import json
+import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+
+import pytest
 
 from irstd_edge.benchmarks.verdict import (
     Check,
@@ -40,6 +44,12 @@ def test_json_is_plain() -> None:
             }
         ],
     }
+
+
+@pytest.mark.parametrize("limit", [math.inf, -math.inf])
+def test_a_limit_that_is_off_is_null_in_json(limit: float) -> None:
+    value = verdict_as_json(Verdict((replace(GOOD, limit=limit),)))
+    assert json.loads(json.dumps(value, allow_nan=False))["checks"][0]["limit"] is None
 
 
 def test_markdown_puts_failures_first() -> None:
