@@ -107,6 +107,8 @@ class Drift:
     """None in a file that does not say."""
     ranges: Mapping[tuple[str, str], tuple[int, int]]
     """(lost_by_area or lost_by_scr, range) -> targets in it, and those that were lost."""
+    unknown: Mapping[str, tuple[int, int]]
+    """lost_by_area or lost_by_scr -> the same of targets whose area or SCR is not known."""
 
     @property
     def is_across(self) -> bool:
@@ -232,6 +234,10 @@ def _drift(item: Mapping[str, Any]) -> Drift:
         targets=tuple(_target(each) for each in item["targets"]),
         at_own_fa=_at_own_fa(item),
         ranges=_ranges(item["targets"]),
+        unknown={
+            "lost_by_area": _unknown(item["targets"], "area_px"),
+            "lost_by_scr": _unknown(item["targets"], "scr"),
+        },
     )
 
 
@@ -249,6 +255,11 @@ def _ranges(targets: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple
         for by, ranges in flips_by_range(targets).items()
         for each in ranges
     }
+
+
+def _unknown(targets: Sequence[Mapping[str, Any]], key: str) -> tuple[int, int]:
+    flips = [target["flip"] for target in targets if target[key] is None]
+    return len(flips), flips.count("lost")
 
 
 def _target(item: Mapping[str, Any]) -> TargetRow:

@@ -111,12 +111,17 @@ def _speed_check(
 def _range_checks(
     subject: Subject, entry: Drift, limits: Mapping[tuple[str, str], float]
 ) -> Iterator[Check]:
+    """A lost target of unknown area or SCR may be of any range, and counts in each."""
     for (section, name), limit in limits.items():
         targets, lost = entry.ranges[section, name]
+        others, lost_of_others = entry.unknown[section]
         title = f"{section}.{name}"
-        if not targets:
+        if not targets and not others:
             yield subject.skip(title, f"the data has no target in {name}")
             continue
         span = f"of {name} px" if section == "lost_by_area" else f"at SCR {name}"
-        why = f"{lost} lost of {targets} targets {span}, highest allowed {limit:g}"
-        yield subject.check(title, lost <= limit, why, candidate=lost, limit=limit)
+        what = "area" if section == "lost_by_area" else "SCR"
+        more = f", and {lost_of_others} of {others} of unknown {what}" if others else ""
+        why = f"{lost} lost of {targets} targets {span}{more}, highest allowed {limit:g}"
+        worst = lost + lost_of_others
+        yield subject.check(title, worst <= limit, why, candidate=worst, limit=limit)

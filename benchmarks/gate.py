@@ -41,8 +41,10 @@ def judge(
     new = bench_from_json(bench)
     old = None if baseline is None else bench_from_json(baseline, "--baseline")
     checks: list[Check] = []
+    measured = [variant for result in new.results for variant in result.measured]
+    masked = any(not _is_of_points(variant) for variant in measured)
     for result in new.results:
-        own = [*drift_checks(result, limits), *_floor_checks(result, limits.floor)]
+        own = [*drift_checks(result, limits), *_floor_checks(result, limits.floor, masked)]
         if old is not None:
             own += _baseline_checks(result, new, old, limits.baseline)
         own += _finds_nothing(result)
@@ -55,8 +57,12 @@ def judge(
     return Verdict(tuple(checks))
 
 
-def _floor_checks(result: Result, limits: Mapping[str, float]) -> Iterator[Check]:
-    """Of every measured variant but those that only serve as a reference."""
+def _floor_checks(result: Result, limits: Mapping[str, float], masked: bool) -> Iterator[Check]:
+    """Of every measured variant but those that only serve as a reference.
+
+    masked: the bench has masks. Then a floor of masks is skipped for points; else nothing answers
+    it, and it fails.
+    """
     candidates = {(entry.candidate, entry.runtime) for entry in result.drifts}
     references = {(entry.reference, entry.reference_runtime) for entry in result.drifts}
     references -= candidates
@@ -65,15 +71,23 @@ def _floor_checks(result: Result, limits: Mapping[str, float]) -> Iterator[Check
             continue
         subject = subject_of("floor", result, variant.name, variant.runtime)
         for name, limit in limits.items():
-            if not _is_inapplicable(variant, name):
+            if name not in MASK_METRICS or not _is_of_points(variant):
                 yield _floor_check(subject, variant, name, limit)
+            elif masked:
+                yield subject.skip(name, f"points have no {name}")
+            else:
+                why = (
+                    f"points have no {name}, and nothing else was measured; take it out of [floor]"
+                )
+                yield subject.check(name, False, why, limit=limit)
 
 
-def _is_inapplicable(variant: Variant, name: str) -> bool:
+def _is_of_points(variant: Variant) -> bool:
+    """Whether detector or labels are points, so that no metric of masks applies."""
     accuracy = variant.accuracy
-    if accuracy is None or name not in MASK_METRICS:
-        return False
-    return accuracy.metrics[name] is None and name not in accuracy.undefined
+    return accuracy is not None and all(
+        accuracy.metrics[name] is None and name not in accuracy.undefined for name in MASK_METRICS
+    )
 
 
 def _floor_check(subject: Subject, variant: Variant, name: str, limit: float) -> Check:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from irstd_edge.benchmarks.accuracy import MASK_METRICS
 from irstd_edge.benchmarks.gate import judge, load_limits
 from irstd_edge.benchmarks.limits import Limits
 from irstd_edge.benchmarks.verdict import Verdict
@@ -267,11 +268,36 @@ def test_a_clear_target_or_a_gain_leaves_what_is_asked_green(asked: Make, change
 def test_a_range_without_targets_is_skipped_and_red_where_strict(asked: Make) -> None:
     bench = asked()
     for row in entry(bench)["targets"]:
-        row["scr"] = None
+        row["scr"] = min(row["scr"], 6.0)
     limits = Limits(lost={("lost_by_scr", "over 6"): 0})
     verdict = judge(bench, limits)
     assert verdict.passed and skipped(verdict) == ["drift.lost_by_scr.over 6"]
     assert failed(judge(bench, limits, strict=True)) == ["drift.lost_by_scr.over 6"]
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "words"),
+    [
+        ("area_px", "lost_by_area.0 to 9", "0 targets of 0 to 9 px, and 1 of 945 of unknown area"),
+        ("scr", "lost_by_scr.over 6", "0 targets at SCR over 6, and 1 of 945 of unknown SCR"),
+    ],
+)
+def test_a_lost_target_of_unknown_area_or_scr_counts_in_every_range(
+    asked: Make, key: str, name: str, words: str
+) -> None:
+    section, span = name.split(".")
+    bench = asked(lose(1))
+    for row in entry(bench)["targets"]:
+        row[key] = None
+    none, one = (Limits(lost={(section, span): limit}) for limit in (0, 1))
+    (check,) = [check for check in judge(bench, none).checks if not check.passed]
+    assert (check.name, check.candidate) == (f"drift.{name}", 1)
+    assert check.why == f"0 lost of {words}, highest allowed 0"
+    assert judge(bench, one, strict=True).passed
+    known = asked(lose(1))
+    entry(known)["targets"][1][key] = None
+    (check,) = [check for check in judge(known, none).checks if not check.passed]
+    assert check.why.endswith(f"and 1 of 1 of unknown {words.split()[-1]}, highest allowed 0")
 
 
 def test_one_lost_target_is_red_where_none_may_be_lost(make_bench: Make) -> None:
@@ -405,10 +431,33 @@ def test_a_floor_that_cannot_be_checked_is_red(make_bench: Make, change: Json) -
     assert len(failed(verdict)) == 1
 
 
-def test_a_floor_that_does_not_apply_is_not_checked_but_one_undefined_is_red(
-    make_bench: Make,
-) -> None:
-    assert judge(make_bench("p2p"), Limits(floor={"iou": 0.9}), strict=True).passed
+@pytest.mark.parametrize("name", MASK_METRICS)
+def test_a_floor_of_masks_that_only_points_meet_is_red(make_bench: Make, name: str) -> None:
+    (check,) = [
+        check
+        for check in judge(make_bench("p2p"), Limits(floor={name: 0.9})).checks
+        if not check.passed
+    ]
+    assert (check.name, check.variant) == (f"floor.{name}", "int8")
+    assert check.why == (
+        f"points have no {name}, and nothing else was measured; take it out of [floor]"
+    )
+
+
+def test_a_floor_of_masks_is_skipped_for_points_beside_them(make_bench: Make) -> None:
+    bench = make_bench()
+    bench["results"] += make_bench("p2p")["results"]
+    limits = Limits(floor={"iou": 0.79})
+    verdict = judge(bench, limits)
+    assert verdict.passed and skipped(verdict) == ["floor.iou"]
+    (check,) = [check for check in verdict.checks if check.skipped]
+    assert (check.model, check.why) == ("p2p", "skipped: points have no iou")
+    assert failed(judge(bench, limits, strict=True)) == ["floor.iou"]
+    int8(bench)["accuracy"]["iou"] = entry(bench)["iou"] = None
+    assert failed(judge(bench, limits)) == ["drift.iou", "floor.iou"], "a null is no point"
+
+
+def test_a_floor_that_is_undefined_is_red(make_bench: Make) -> None:
     bench = make_bench("p2p")
     int8(bench)["accuracy"] |= {"position_px": None, "undefined": ["position_px"]}
     assert failed(judge(bench, Limits(floor={"position_px": 9}))) == ["floor.position_px"]
