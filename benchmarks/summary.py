@@ -175,6 +175,8 @@ def _advice(up: SpeedUp | None, reference: str, failed: Sequence[Check]) -> str:
         return f"do not ship it, the gate failed ({failed[0].name}: {failed[0].why}{more})"
     if up is None:
         return "time both before you ship it"
+    if up.interval is None:
+        return "too few times to tell, bench again with more --samples"
     if up.lowest > 1 + SAME_SPEED:
         return "ship it"
     if up.highest > 1 + SAME_SPEED and up.margin > SAME_SPEED:
