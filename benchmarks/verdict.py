@@ -95,7 +95,7 @@ def verdict_as_markdown(verdict: Verdict, sentences: Sequence[str] = ()) -> str:
     failed = sum(not check.passed for check in verdict.checks)
     title = "passed" if verdict.passed else f"FAILED ({failed} of {len(verdict.checks)} checks)"
     lines = [f"## irstd-edge gate: {title}", ""]
-    lines += [line for sentence in sentences for line in (sentence, "")]
+    lines += [line for sentence in sentences for line in (_as_paragraph(sentence), "")]
     lines += ["| state | model | variant | check | why |", "|---|---|---|---|---|"]
     for check in sorted(verdict.checks, key=lambda check: check.passed):
         where = (check.who, _variant_of(check), check.name, check.why)
@@ -104,9 +104,23 @@ def verdict_as_markdown(verdict: Verdict, sentences: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _as_text(cell: str) -> str:
-    """A cell that stays text: no table, link, picture or markup comes out of a name."""
-    return re.sub(r"([\\`*<\[\]|])", r"\\\1", printable(cell))
+MARKUP = re.compile(
+    r"[\\`*<\[\]|~&]"  # code, emphasis, HTML, links, tables, entities
+    r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis begins and ends outside a word
+    r"|:(?=//)|(?<=www)\."  # addresses that become links by themselves
+)
+OPENING = re.compile(r"^(\d*)([#>+\-=.)])")
+"""What makes a heading, a list, a quotation or a line of a paragraph that it begins."""
+
+
+def _as_text(words: str) -> str:
+    """Words that stay text: no table, link, picture or markup comes out of a name."""
+    return MARKUP.sub(r"\\\g<0>", printable(words))
+
+
+def _as_paragraph(sentence: str) -> str:
+    """A sentence of which no name makes a heading, a list, a quotation or code."""
+    return OPENING.sub(r"\1\\\2", _as_text(sentence).lstrip())
 
 
 def verdict_as_junit(verdict: Verdict) -> str:

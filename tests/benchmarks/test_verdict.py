@@ -67,6 +67,42 @@ def test_markdown_puts_failures_first() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("<img src=x onerror=y>", r"\<img src=x onerror=y>"),
+        ("![x](https://a.b/c)", r"!\[x\](https\://a.b/c)"),
+        ("www.a.b", r"www\.a.b"),
+        ("**ship** `it`", r"\*\*ship\*\* \`it\`"),
+        ("_ship_ ~~it~~ f1_3px", r"\_ship\_ \~\~it\~\~ f1_3px"),
+        ("a | b \\ &lt;", r"a \| b \\ \&lt;"),
+    ],
+)
+def test_markup_of_a_name_stays_text_in_cells_and_in_sentences(name: str, expected: str) -> None:
+    verdict = Verdict((replace(GOOD, model=name),))
+    text = verdict_as_markdown(verdict, [f"{name}: ship it"])
+    assert f"\n\n{expected}: ship it\n\n" in text
+    assert f"| passed | {expected} | int8 on openvino |" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("# p2p", r"\# p2p"),
+        ("- p2p", r"\- p2p"),
+        ("1. p2p", r"1\. p2p"),
+        ("2) p2p", r"2\) p2p"),
+        ("> p2p", r"\> p2p"),
+        ("    p2p", "p2p"),
+        ("+ p2p", r"\+ p2p"),
+        ("~~~", r"\~\~\~"),
+    ],
+)
+def test_a_name_opens_no_heading_list_or_block(name: str, expected: str) -> None:
+    text = verdict_as_markdown(Verdict((GOOD,)), [f"{name}: ship it"])
+    assert f"\n\n{expected}: ship it\n\n" in text
+
+
 def test_one_of_several_bundles_is_told_from_the_others() -> None:
     second = Verdict((replace(GOOD, place=2),))
     assert verdict_as_json(second)["checks"][0]["place"] == 2
