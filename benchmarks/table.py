@@ -275,15 +275,20 @@ def print_layers(layers: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 
 def print_verdict(verdict: Verdict, sentences: Sequence[str], console: Console) -> None:
-    """Print the verdict, a sentence for each model, and every check that did not simply pass."""
+    """Print the verdict, a sentence for each model, and every check that did not simply pass.
+
+    One line each, of any length, but on a terminal: other programs look for words in a line.
+    """
+    whole = not console.is_terminal
     counts = Counter(check.state for check in verdict.checks)
     words = ", ".join(f"{count} {state}" for state, count in counts.items())
     style = "bold green" if verdict.passed else "bold red"
     console.print(Text("PASSED" if verdict.passed else "FAILED", style=style), Text(f"({words})"))
     for sentence in sentences:
-        console.print(Text(sentence))
+        console.print(Text(sentence), soft_wrap=whole)
     for check in verdict.checks:
         if check.state != "passed":
             parts = (check.state, check.name, check.who, check.variant, check.runtime)
             why = check.why if not check.passed else check.why.removeprefix("skipped: ")
-            console.print(Text(f"{' '.join(part for part in parts if part)}: {why}"))
+            line = f"{' '.join(part for part in parts if part)}: {why}"
+            console.print(Text(line), soft_wrap=whole)

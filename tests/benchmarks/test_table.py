@@ -222,8 +222,8 @@ def test_every_metric_has_words(make: SimpleNamespace) -> None:
     assert sum("undefined on these frames" in line for line in lines) == len(METRICS)
 
 
-def verdict_printed(verdict: Verdict) -> list[str]:
-    console = Console(file=io.StringIO(), width=80, color_system=None)
+def verdict_printed(verdict: Verdict, on_terminal: bool = False) -> list[str]:
+    console = Console(file=io.StringIO(), width=80, color_system=None, force_terminal=on_terminal)
     print_verdict(verdict, ["p2p: do not ship it"], console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
@@ -245,6 +245,16 @@ def test_the_verdict_names_what_did_not_simply_pass() -> None:
         "skipped baseline.fps_ratio p2p int8 openvino: other machine",
         "FAILED gate.baseline: give --baseline [OLD]",
     ]
+
+
+def test_a_check_is_one_line_however_long_but_on_a_terminal() -> None:
+    why = "no fp32 was measured to compare it with: compile BUNDLE --variant fp32, then bench again"
+    verdict = Verdict((Check("drift.entry", "p2p", "int8-fp16", "tensorrt", False, why),))
+    line = f"FAILED drift.entry p2p int8-fp16 tensorrt: {why}"
+    assert verdict_printed(verdict)[-1] == line
+    wrapped = verdict_printed(verdict, on_terminal=True)[2:]
+    assert len(wrapped) > 1 and max(map(len, wrapped)) <= 80
+    assert " ".join(" ".join(wrapped).split()) == line
 
 
 def test_a_strict_verdict_says_that_a_failure_was_skipped() -> None:
