@@ -1008,6 +1008,7 @@ def bench(
 
     from irstd_edge.benchmarks.plan import Plan
     from irstd_edge.benchmarks.projection import devices_to_project
+    from irstd_edge.benchmarks.schema import write_bench
     from irstd_edge.benchmarks.table import print_table
     from irstd_edge.edge.bundle import open_bundle
     from irstd_edge.edge.dataset import open_dataset
@@ -1043,7 +1044,10 @@ def bench(
     print_table(found, _results(json_to))
     if not profiles:
         _print_sentences(found, _results(json_to))
-    _emit(found, json_to)
+    if json_to in (None, "-"):
+        _emit(found, json_to)
+    else:
+        write_bench(Path(json_to), found)
 
 
 def _print_sentences(found: dict[str, Any], results: Console) -> None:
@@ -1293,12 +1297,12 @@ def demo(
     from irstd_edge.benchmarks.limits import load_limits
     from irstd_edge.benchmarks.plan import Plan
     from irstd_edge.benchmarks.scenes import write_dataset
+    from irstd_edge.benchmarks.schema import write_bench
     from irstd_edge.benchmarks.summary import summaries
     from irstd_edge.benchmarks.table import print_table, print_verdict
     from irstd_edge.benchmarks.verdict import verdict_as_json
     from irstd_edge.edge.dataset import open_dataset
     from irstd_edge.edge.files import write_atomic
-    from irstd_edge.edge.json_files import write_json
 
     with _training("demo"):
         import_module("irstd_edge.calibration.to_bundle")
@@ -1311,7 +1315,7 @@ def demo(
     talk.print("3/5 bench: FP32 and INT8 on every installed runtime")
     plan = Plan(**_runtimes(None), data=open_dataset(scenes, "test"), samples=60)
     found = _bench([bundle], plan)
-    write_json(out / "bench.json", found)
+    write_bench(out / "bench.json", found)
     results = _results(json_to)
     print_table(found, results)
     talk.print("4/5 gate")

@@ -268,10 +268,14 @@ def _pace(runner: Runner, timed_on: TimedOn, plan: Plan, progress: Progress) -> 
 
 
 def _drifts(evaluations: dict[Pair, Evaluation | None]) -> list[dict[str, Any]]:
-    """Every other variant against FP32 on the same runtime."""
+    """Every other variant against FP32 on its runtime, else on the first that has it."""
+    judged = {pair: each for pair, each in evaluations.items() if each is not None}
+    have = [runtime for name, runtime in judged if name == REFERENCE]
     entries = []
-    for (name, runtime), candidate in evaluations.items():
-        reference = evaluations.get((REFERENCE, runtime))
-        if name != REFERENCE and reference is not None and candidate is not None:
-            entries.append(drift(reference, candidate, (REFERENCE, name), runtime))
+    for (name, runtime), candidate in judged.items():
+        if name == REFERENCE or not have:
+            continue
+        beside = runtime if runtime in have else have[0]
+        reference = judged[REFERENCE, beside]
+        entries.append(drift(reference, candidate, (REFERENCE, name), runtime, beside))
     return entries

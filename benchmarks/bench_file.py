@@ -95,6 +95,9 @@ class Drift:
     reference: str
     candidate: str
     runtime: str
+    """Of the candidate."""
+    reference_runtime: str
+    """The same, but where the bench has no reference on it."""
     changes: Mapping[str, float | None]
     """`DIFFERENCES`, candidate - reference."""
     targets_lost: int
@@ -104,6 +107,13 @@ class Drift:
     """None in a file that does not say."""
     ranges: Mapping[tuple[str, str], tuple[int, int]]
     """(lost_by_area or lost_by_scr, range) -> targets in it, and those that were lost."""
+    unknown: Mapping[str, tuple[int, int]]
+    """lost_by_area or lost_by_scr -> the same of targets whose area or SCR is not known."""
+
+    @property
+    def is_across(self) -> bool:
+        """Whether the reference ran on another runtime than the candidate."""
+        return self.reference_runtime != self.runtime
 
 
 @dataclass(frozen=True)
@@ -217,12 +227,17 @@ def _drift(item: Mapping[str, Any]) -> Drift:
         reference=item["reference"],
         candidate=item["candidate"],
         runtime=item["runtime"],
+        reference_runtime=item.get("reference_runtime") or item["runtime"],
         changes={name: item[name] for name in DIFFERENCES},
         targets_lost=item["targets_lost"],
         targets_gained=item["targets_gained"],
         targets=tuple(_target(each) for each in item["targets"]),
         at_own_fa=_at_own_fa(item),
         ranges=_ranges(item["targets"]),
+        unknown={
+            "lost_by_area": _unknown(item["targets"], "area_px"),
+            "lost_by_scr": _unknown(item["targets"], "scr"),
+        },
     )
 
 
@@ -240,6 +255,11 @@ def _ranges(targets: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple
         for by, ranges in flips_by_range(targets).items()
         for each in ranges
     }
+
+
+def _unknown(targets: Sequence[Mapping[str, Any]], key: str) -> tuple[int, int]:
+    flips = [target["flip"] for target in targets if target[key] is None]
+    return len(flips), flips.count("lost")
 
 
 def _target(item: Mapping[str, Any]) -> TargetRow:

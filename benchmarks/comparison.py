@@ -91,6 +91,12 @@ def rows_of(result: Mapping[str, Any]) -> tuple[Row, ...]:
     )
 
 
+def reference_of(drift: Mapping[str, Any]) -> str:
+    """Of a drift entry: fp32, or `fp32 on onnxruntime` where the candidate ran on another."""
+    name, runtime = str(drift["reference"]), drift.get("reference_runtime")
+    return f"{name} on {runtime}" if runtime and runtime != drift["runtime"] else name
+
+
 def _place(variant: Mapping[str, Any]) -> tuple[str, str]:
     return variant["runtime"], variant["device"]
 

@@ -23,11 +23,14 @@ def drift(
     candidate: Evaluation,
     names: tuple[str, str] = ("fp32", "int8"),
     runtime: str = "onnxruntime",
+    reference_runtime: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The drift entry of bench.json: every difference is candidate - reference.
 
-    `names` are the variants (reference, candidate). A difference is None where either side is.
+    `names` are the variants (reference, candidate), `runtime` is the candidate's and
+    `reference_runtime` the reference's, None where it is the same. A difference is None where
+    either side is.
     `p_value`: exact two-sided McNemar test of targets lost against targets gained.
     `ci95`: percentile bootstrap over frames, seeded, of the difference of Pd (masks) or of
     F1 at 3 px (points), both variants on the same resample; None where it is undefined.
@@ -53,6 +56,7 @@ def drift(
         "reference": names[0],
         "candidate": names[1],
         "runtime": runtime,
+        "reference_runtime": reference_runtime or runtime,
         **{name: _difference(before[name], after[name]) for name in METRICS},
         "targets_lost": lost,
         "targets_gained": gained,

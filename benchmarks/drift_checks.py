@@ -3,50 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from irstd_edge.benchmarks.bench_file import Drift, Result, Variant
 from irstd_edge.benchmarks.figures import flip_figures, is_within, metric_figures
 from irstd_edge.benchmarks.limits import Limits
+from irstd_edge.benchmarks.plan import REFERENCE
 from irstd_edge.benchmarks.subject import Subject, subject_of
 from irstd_edge.benchmarks.verdict import Check
+from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 
 
 def drift_checks(result: Result, limits: Limits) -> Iterator[Check]:
-    """Of every candidate that was measured; one without a drift entry is skipped by name."""
+    """Of every candidate that was measured; one that was judged by no entry fails by name.
+
+    Where no variant was shown frames, that is skipped: a floor of speed needs none.
+    """
     judged = set()
     for entry in result.drifts:
         candidate = result.find(entry.candidate, entry.runtime)
-        reference = result.find(entry.reference, entry.runtime)
+        reference = result.find(entry.reference, entry.reference_runtime)
         if candidate is None:
             continue
         judged.add((entry.candidate, entry.runtime))
-        before, after = (side.accuracy if side else None for side in (reference, candidate))
-        flips = (entry.targets_lost, entry.targets_gained)
-        targets = after.targets if after else len(entry.targets)
         subject = subject_of("drift", result, entry.candidate, entry.runtime)
-        figures = flip_figures(before, after, targets, flips)
-        figures |= metric_figures(before, after, entry.changes)
-        yield from subject.changes(figures, limits.drift)
-        yield from _asked_checks(subject, entry, (reference, candidate), limits.drift)
-        yield from _range_checks(subject, entry, limits.lost)
-    references = {entry.reference for entry in result.drifts}
+        against = f" (against {entry.reference} on {entry.reference_runtime})"
+        for check in _accuracy_checks(subject, entry, (reference, candidate), limits):
+            yield replace(check, why=check.why + against) if entry.is_across else check
+        if "fps_ratio" in limits.drift:
+            beside = (result.find(entry.reference, entry.runtime), candidate)
+            yield _speed_check(subject, entry.reference, beside, limits.drift["fps_ratio"])
+    shown = any(variant.accuracy for variant in result.measured)
     for variant in result.measured:
-        if variant.name not in references and (variant.name, variant.runtime) not in judged:
+        if variant.name != REFERENCE and (variant.name, variant.runtime) not in judged:
             subject = subject_of("drift", result, variant.name, variant.runtime)
-            yield subject.skip("entry", "the bench has no drift entry of it; bench with --data")
+            why = why_unjudged(result, variant)
+            yield subject.check("entry", False, why) if shown else subject.skip("entry", why)
 
 
-def _asked_checks(
-    subject: Subject,
-    entry: Drift,
-    sides: tuple[Variant | None, Variant],
-    limits: Mapping[str, float],
+def why_unjudged(result: Result, variant: Variant) -> str:
+    """Why a measured variant has no drift entry, and what brings one."""
+    if variant.accuracy is None:
+        return "no drift was measured: bench with --data"
+    if any(each.name == REFERENCE and each.accuracy for each in result.measured):
+        return f"the bench does not compare it with {REFERENCE}: bench again with --data"
+    return f"no {REFERENCE} was measured to compare it with: {_reference_beside(variant)}"
+
+
+def _reference_beside(variant: Variant) -> str:
+    """What brings a reference on the runtime of a variant."""
+    if variant.runtime in TENSORRT:
+        return f"compile BUNDLE --variant {REFERENCE}, then bench again"
+    return f"bench a bundle that holds {REFERENCE}.onnx"
+
+
+def is_reference_alone(result: Result) -> bool:
+    """Whether nothing but the reference was shown frames: there is no candidate to judge."""
+    measured = result.measured
+    return bool(measured) and all(each.name == REFERENCE and each.accuracy for each in measured)
+
+
+def _accuracy_checks(
+    subject: Subject, entry: Drift, sides: tuple[Variant | None, Variant], limits: Limits
 ) -> Iterator[Check]:
-    """What only a gate.toml asks for; it fails where the bench cannot answer."""
-    if "pd_at_fa" in limits:
-        yield _pd_check(subject, entry, limits["pd_at_fa"])
-    if "fps_ratio" in limits:
-        yield _speed_check(subject, entry.reference, sides, limits["fps_ratio"])
+    """What a gate.toml alone asks for fails where the bench cannot answer."""
+    before, after = (side.accuracy if side else None for side in sides)
+    flips = (entry.targets_lost, entry.targets_gained)
+    targets = after.targets if after else len(entry.targets)
+    figures = flip_figures(before, after, targets, flips)
+    figures |= metric_figures(before, after, entry.changes)
+    yield from subject.changes(figures, limits.drift)
+    if "pd_at_fa" in limits.drift:
+        yield _pd_check(subject, entry, limits.drift["pd_at_fa"])
+    yield from _range_checks(subject, entry, limits.lost)
 
 
 def _pd_check(subject: Subject, entry: Drift, limit: float) -> Check:
@@ -67,6 +96,9 @@ def _speed_check(
     subject: Subject, name: str, sides: tuple[Variant | None, Variant], limit: float
 ) -> Check:
     slow, fast = (side.fps if side else None for side in sides)
+    if sides[0] is None:
+        why = f"{name} was not measured on {sides[1].runtime}: {_reference_beside(sides[1])}"
+        return subject.check("fps_ratio", False, why, limit=limit)
     if not slow or fast is None:
         why = f"the speed of both sides was not measured; bench {name} beside it"
         return subject.check("fps_ratio", False, why, limit=limit)
@@ -79,12 +111,17 @@ def _speed_check(
 def _range_checks(
     subject: Subject, entry: Drift, limits: Mapping[tuple[str, str], float]
 ) -> Iterator[Check]:
+    """A lost target of unknown area or SCR may be of any range, and counts in each."""
     for (section, name), limit in limits.items():
         targets, lost = entry.ranges[section, name]
+        others, lost_of_others = entry.unknown[section]
         title = f"{section}.{name}"
-        if not targets:
+        if not targets and not others:
             yield subject.skip(title, f"the data has no target in {name}")
             continue
         span = f"of {name} px" if section == "lost_by_area" else f"at SCR {name}"
-        why = f"{lost} lost of {targets} targets {span}, highest allowed {limit:g}"
-        yield subject.check(title, lost <= limit, why, candidate=lost, limit=limit)
+        what = "area" if section == "lost_by_area" else "SCR"
+        more = f", and {lost_of_others} of {others} of unknown {what}" if others else ""
+        why = f"{lost} lost of {targets} targets {span}{more}, highest allowed {limit:g}"
+        worst = lost + lost_of_others
+        yield subject.check(title, worst <= limit, why, candidate=worst, limit=limit)

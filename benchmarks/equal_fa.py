@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from irstd_edge.benchmarks.bootstrap import interval
-from irstd_edge.benchmarks.comparison import percent, signed
+from irstd_edge.benchmarks.comparison import percent, reference_of, signed
 from irstd_edge.benchmarks.curves import Curve
 
 RATES_PER_MPX = (1.0, 5.0, 20.0)
@@ -92,14 +92,15 @@ def equal_fa_words(drift: Mapping[str, Any]) -> str | None:
     entry = own_entry(drift)
     if entry is None:
         return None
+    names = {"reference": reference_of(drift), "candidate": drift["candidate"]}
     sides = [
-        f"{drift[side]} finds {percent(entry[f'pd_{side}'])} % "
+        f"{name} finds {percent(entry[f'pd_{side}'])} % "
         f"(threshold {_threshold(entry[f'threshold_{side}'])})"
-        for side in ("reference", "candidate")
+        for side, name in names.items()
     ]
     rate = f"{entry['fa_per_mpx']:.2f} {false_alarm_unit(drift)}"
     said = f"{', '.join(sides)}: {_meaning(drift['pd'], entry)}"
-    return f"At the false alarms of {drift['reference']}, {rate}: {said}."
+    return f"At the false alarms of {names['reference']}, {rate}: {said}."
 
 
 def _meaning(change_at_own: float | None, entry: Mapping[str, Any]) -> str:

@@ -83,8 +83,10 @@ def metric_figures(
 def states_of(result: Result, variant: str, runtime: str) -> States | None:
     """Which targets a variant found, from whichever drift entry lists it."""
     for entry in result.drifts:
-        if entry.runtime == runtime and variant in (entry.reference, entry.candidate):
-            return _states(entry, of_candidate=variant == entry.candidate)
+        if (variant, runtime) == (entry.candidate, entry.runtime):
+            return _states(entry, of_candidate=True)
+        if (variant, runtime) == (entry.reference, entry.reference_runtime):
+            return _states(entry, of_candidate=False)
     return None
 
 

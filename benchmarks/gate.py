@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from irstd_edge.benchmarks.accuracy import MASK_METRICS
 from irstd_edge.benchmarks.bench_file import Bench, Result, Variant, bench_from_json
-from irstd_edge.benchmarks.drift_checks import drift_checks
+from irstd_edge.benchmarks.drift_checks import drift_checks, is_reference_alone
 from irstd_edge.benchmarks.figures import (
     States,
     flip_figures,
@@ -22,6 +22,7 @@ from irstd_edge.benchmarks.figures import (
 )
 from irstd_edge.benchmarks.limits import LOWER_IS_BETTER, Limits
 from irstd_edge.benchmarks.limits import load_limits as load_limits
+from irstd_edge.benchmarks.plan import REFERENCE
 from irstd_edge.benchmarks.subject import Subject, subject_of
 from irstd_edge.benchmarks.verdict import Check, Verdict
 
@@ -40,8 +41,10 @@ def judge(
     new = bench_from_json(bench)
     old = None if baseline is None else bench_from_json(baseline, "--baseline")
     checks: list[Check] = []
+    measured = [variant for result in new.results for variant in result.measured]
+    masked = any(not _is_of_points(variant) for variant in measured)
     for result in new.results:
-        own = [*drift_checks(result, limits), *_floor_checks(result, limits.floor)]
+        own = [*drift_checks(result, limits), *_floor_checks(result, limits.floor, masked)]
         if old is not None:
             own += _baseline_checks(result, new, old, limits.baseline)
         own += _finds_nothing(result)
@@ -54,24 +57,37 @@ def judge(
     return Verdict(tuple(checks))
 
 
-def _floor_checks(result: Result, limits: Mapping[str, float]) -> Iterator[Check]:
-    """Of every measured variant but those that only serve as a reference."""
+def _floor_checks(result: Result, limits: Mapping[str, float], masked: bool) -> Iterator[Check]:
+    """Of every measured variant but those that only serve as a reference.
+
+    masked: the bench has masks. Then a floor of masks is skipped for points; else nothing answers
+    it, and it fails.
+    """
     candidates = {(entry.candidate, entry.runtime) for entry in result.drifts}
-    references = {(entry.reference, entry.runtime) for entry in result.drifts} - candidates
+    references = {(entry.reference, entry.reference_runtime) for entry in result.drifts}
+    references -= candidates
     for variant in result.measured:
         if (variant.name, variant.runtime) in references:
             continue
         subject = subject_of("floor", result, variant.name, variant.runtime)
         for name, limit in limits.items():
-            if not _is_inapplicable(variant, name):
+            if name not in MASK_METRICS or not _is_of_points(variant):
                 yield _floor_check(subject, variant, name, limit)
+            elif masked:
+                yield subject.skip(name, f"points have no {name}")
+            else:
+                why = (
+                    f"points have no {name}, and nothing else was measured; take it out of [floor]"
+                )
+                yield subject.check(name, False, why, limit=limit)
 
 
-def _is_inapplicable(variant: Variant, name: str) -> bool:
+def _is_of_points(variant: Variant) -> bool:
+    """Whether detector or labels are points, so that no metric of masks applies."""
     accuracy = variant.accuracy
-    if accuracy is None or name not in MASK_METRICS:
-        return False
-    return accuracy.metrics[name] is None and name not in accuracy.undefined
+    return accuracy is not None and all(
+        accuracy.metrics[name] is None and name not in accuracy.undefined for name in MASK_METRICS
+    )
 
 
 def _floor_check(subject: Subject, variant: Variant, name: str, limit: float) -> Check:
@@ -171,8 +187,11 @@ def _finds_nothing(result: Result) -> Iterator[Check]:
 
 
 def _nothing_checked(result: Result) -> Check:
-    why = "nothing to judge: no drift entry, no floor, no comparable baseline of a measured variant"
-    return subject_of("gate", result).check("empty", False, f"{why}; bench with --data")
+    why = "no drift entry, no floor, no comparable baseline of a measured variant"
+    fix = "bench with --data"
+    if is_reference_alone(result):
+        why, fix = f"{REFERENCE} alone", "bench a cheaper variant beside it, or set a [floor]"
+    return subject_of("gate", result).check("empty", False, f"nothing to judge: {why}; {fix}")
 
 
 def _general_checks(new: Bench, old: Bench | None, limits: Limits) -> Iterator[Check]:

@@ -38,11 +38,14 @@ RANGES: Mapping[str, tuple[str, ...]] = {
 }
 """Sections within [drift]: most targets lost of each range of area in px, and of SCR."""
 MAX_LIMIT = 1e12
-"""Of a finite one; infinity turns a limit off."""
+"""Of a finite one; infinity turns a limit off, on the side where it allows everything."""
 FLOORS = ("fps", "images", "targets", *METRICS)
 """What [floor] may name."""
 LOWER_IS_BETTER = frozenset(
-    {"fa_per_mpx", "fa_legacy_per_mpx", "position_px", "net_targets_lost", "targets_flipped"}
+    {
+        *("fa_per_mpx", "fa_legacy_per_mpx", "position_px"),
+        *("net_targets_lost", "targets_flipped", *RANGES),
+    }
 )
 """Their limits are the highest allowed values; all others are the lowest. In [floor] too: for
 false alarms and position error the "floor" is a ceiling."""
@@ -109,7 +112,7 @@ def _lost_by_range(given: Mapping[str, Any], path: Path) -> dict[tuple[str, str]
         drift.pop(name, None)
         _check_names(values, valid, f"{path}: [drift.{name}] range")
         for key, value in values.items():
-            _check_limit(value, key, absolute=True, where=f"{path}: [drift.{name}] {key}")
+            _check_limit(value, name, absolute=True, where=f"{path}: [drift.{name}] {key}")
             limits[name, key] = value
     return limits
 
@@ -138,5 +141,7 @@ def _check_limit(value: Any, key: str, *, absolute: bool, where: str) -> None:
             raise IrstdError(f"{where} = {value} is negative; write 0 or more")
     elif value > 0:
         raise IrstdError(f"{where} = {value} demands a rise; write {-value} to allow that drop")
-    if key in FRACTIONS and abs(value) > 1:
+    if value == math.inf and key not in LOWER_IS_BETTER:
+        raise IrstdError(f"{where} = {value} is out of reach; leave it out or write 0")
+    if key in FRACTIONS and 1 < abs(value) < math.inf:
         raise IrstdError(f"{where} = {value} is no fraction; write {value / 100:g} for {value} %")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from irstd_edge.benchmarks.buckets import AREA_EDGES_PX, SCR_EDGES, range_name, ranges_of
-from irstd_edge.benchmarks.comparison import fixed, signed
+from irstd_edge.benchmarks.comparison import fixed, reference_of, signed
 from irstd_edge.benchmarks.equal_fa import equal_fa_words, false_alarm_unit
 from irstd_edge.benchmarks.report_charts import score_chart
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
@@ -20,7 +20,7 @@ MAX_TARGET_ROWS = 400
 
 def drift_parts(drift: Mapping[str, Any]) -> list[Html]:
     """What changed between two variants on one runtime: heading, sentence, chart, tables."""
-    title = f"{drift['candidate']} against {drift['reference']}, {drift['runtime']}"
+    title = f"{drift['candidate']} against {reference_of(drift)}, {drift['runtime']}"
     targets = drift["targets"]
     parts = [element("h3", title), element("p", _drift_words(drift))]
     if sentence := equal_fa_words(drift):

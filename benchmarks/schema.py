@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from irstd_edge.benchmarks.accuracy import METRICS
-from irstd_edge.edge.json_files import read_json
-from irstd_edge.edge.policy import is_printable
+from irstd_edge.edge.json_files import read_json, write_json
+from irstd_edge.edge.policy import MAX_BENCH_BYTES, is_printable
 from irstd_edge.edge.types import IrstdError
 
 SCHEMA = "irstd-edge/bench/1"
@@ -77,6 +77,7 @@ _CI95_OF = {
 
 _DRIFT = {
     **_all(TEXT, "reference", "candidate", "runtime"),
+    "reference_runtime": Maybe(TEXT, optional=True),
     **_all(Maybe(NUMBER), *_CHANGES, "p_value"),
     **_all(COUNT, "targets_lost", "targets_gained", "false_alarms_gained"),
     "ci95": Maybe(NUMBERS),
@@ -152,7 +153,12 @@ _BENCH = {"machine": {"fingerprint": Maybe(TEXT)}, "results": [_RESULT]}
 
 def read_bench(path: Path) -> dict[str, Any]:
     """The value of a bench.json. Raises IrstdError where it is none."""
-    return check_bench(read_json(path, "a bench.json"), str(path))
+    return check_bench(read_json(path, "a bench.json", MAX_BENCH_BYTES), str(path))
+
+
+def write_bench(path: Path, bench: Mapping[str, Any]) -> None:
+    """Write a bench.json, a target a line. Raises IrstdError where `path` cannot be written."""
+    write_json(path, bench, rows=True)
 
 
 def read_sensitivity(path: Path) -> dict[str, Any]:

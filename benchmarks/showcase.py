@@ -84,14 +84,13 @@ def pictures_of(
     if not result["drift"]:
         raise IrstdError("--data: the bench has no drift to show; bench with --data")
     drift = max(result["drift"], key=lambda d: fps.get((d["candidate"], d["runtime"]), 0.0))
-    names = (drift["reference"], drift["candidate"])
+    runtime = drift["runtime"]
+    beside = drift.get("reference_runtime") or runtime
+    sides = ((drift["reference"], beside), (drift["candidate"], runtime))
     with ExitStack() as stack:
-        looks = [
-            stack.enter_context(open_runner(bundle, name, drift["runtime"], threads)).predict
-            for name in names
-        ]
+        looks = [stack.enter_context(open_runner(bundle, *side, threads)).predict for side in sides]
         protocol = _protocol(result, drift)
-        model = f"{result['model']} {drift['candidate']} on {drift['runtime']}"
+        model = f"{result['model']} {drift['candidate']} on {runtime}"
         return [
             (f"{place.kind}, {model}: {place.words}", _picture(place, data, protocol, looks))
             for place in places_of(drift)

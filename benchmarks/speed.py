@@ -6,6 +6,7 @@ of the machine hits both. Rounds are drawn in blocks, because a spell outlasts a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,17 +29,17 @@ class SpeedUp:
 
     @property
     def lowest(self) -> float:
-        """What it is at least, as far as is known."""
-        return self.ratio if self.interval is None else self.interval[0]
+        """What it is at least; 0 without an interval."""
+        return 0.0 if self.interval is None else self.interval[0]
 
     @property
     def highest(self) -> float:
-        """What it is at most, as far as is known."""
-        return self.ratio if self.interval is None else self.interval[1]
+        """What it is at most; infinite without an interval."""
+        return math.inf if self.interval is None else self.interval[1]
 
     @property
     def margin(self) -> float:
-        """Half of the interval."""
+        """Half of the interval; infinite without one."""
         return (self.highest - self.lowest) / 2
 
     @property

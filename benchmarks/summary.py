@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from irstd_edge.benchmarks.bench_file import Drift, Result, TargetRow, Variant, bench_from_json
+from irstd_edge.benchmarks.drift_checks import is_reference_alone, why_unjudged
+from irstd_edge.benchmarks.plan import REFERENCE
 from irstd_edge.benchmarks.speed import SpeedUp, speed_up_of
 from irstd_edge.benchmarks.verdict import Check, Verdict, named
 
@@ -37,7 +39,7 @@ def _summary(result: Result, verdict: Verdict) -> str:
     failed = [c for c in verdict.checks if not c.passed and _is_about(c, result)]
     own = [c for c in failed if c.variant is None or _is_of(c, candidate)]
     own.sort(key=lambda c: not _is_of(c, candidate))
-    speed, advice = _speed_words(up, name), _advice(up, name, own)
+    speed, advice = _speed_words(up, name, candidate), _advice(up, name, own)
     others = "" if own else _others_words(failed)
     return f"{_who(result, candidate)} {_targets_words(entry)}, {speed}: {advice}{others}"
 
@@ -62,13 +64,16 @@ def _others_words(failed: Sequence[Check]) -> str:
 
 def _unjudged(result: Result, verdict: Verdict) -> str:
     """Speed alone, where it was measured."""
+    if is_reference_alone(result):
+        who = named(result.model, result.place)
+        return f"{who}: {REFERENCE.upper()} alone was measured; bench a cheaper variant beside it"
     cheaper = [v for v in result.measured if _is_integer(v) and v.fps]
     if not cheaper:
         return f"{named(result.model, result.place)}: no drift was measured; bench with --data"
     candidate = max(cheaper, key=lambda variant: variant.fps or 0.0)
     rival = _fastest_rival(result, candidate, verdict)
-    speed = _speed_words(_speed_up(rival, candidate), _name(rival, candidate))
-    return f"{_who(result, candidate)} {speed}; no drift was measured: bench with --data"
+    speed = _speed_words(_speed_up(rival, candidate), _name(rival, candidate), candidate)
+    return f"{_who(result, candidate)} {speed}; {why_unjudged(result, candidate)}"
 
 
 def _who(result: Result, candidate: Variant) -> str:
@@ -122,8 +127,11 @@ def _targets_words(entry: Drift) -> str:
     found = [row.matched_reference for row in entry.targets]
     kept = f"loses {entry.targets_lost} of {len(entry.targets)} targets"
     if None not in found:
-        total = found.count(True)
-        kept = f"keeps {total - len(lost)} of {entry.reference.upper()}'s {total} targets"
+        total, name = found.count(True), entry.reference.upper()
+        theirs = f"{name}'s {total} targets"
+        if entry.is_across:
+            theirs = f"the {total} targets of {name} on {entry.reference_runtime}"
+        kept = f"keeps {total - len(lost)} of {theirs}"
     details = []
     if lost:
         details.append(f"lost: {_lost_words(lost)}")
@@ -142,9 +150,10 @@ def _lost_words(lost: list[TargetRow]) -> str:
     return f"{len(lost)}{size}{clutter}"
 
 
-def _speed_words(up: SpeedUp | None, reference: str) -> str:
+def _speed_words(up: SpeedUp | None, reference: str, candidate: Variant) -> str:
     if up is None:
-        return "speed not measured"
+        fps = candidate.fps
+        return f"{fps:.4g} FPS, no {reference} beside it" if fps else "speed not measured"
     if up.ratio > 1 + SAME_SPEED:
         return f"{_times(up)} faster than {reference}"
     if up.ratio < 1 - SAME_SPEED:
@@ -165,7 +174,9 @@ def _advice(up: SpeedUp | None, reference: str, failed: Sequence[Check]) -> str:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         return f"do not ship it, the gate failed ({failed[0].name}: {failed[0].why}{more})"
     if up is None:
-        return "time it before you ship it"
+        return "time both before you ship it"
+    if up.interval is None:
+        return "too few times to tell, bench again with more --samples"
     if up.lowest > 1 + SAME_SPEED:
         return "ship it"
     if up.highest > 1 + SAME_SPEED and up.margin > SAME_SPEED:

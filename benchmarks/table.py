@@ -23,6 +23,7 @@ from irstd_edge.benchmarks.comparison import (
     fixed,
     layer_rows,
     percent,
+    reference_of,
     rows_of,
     size_of,
 )
@@ -176,6 +177,8 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     for reason in reasons:
         yield f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"
     for drift in result["drift"]:
+        if (reference := reference_of(drift)) != drift["reference"]:
+            yield f"{drift['candidate']} {drift['runtime']}: lost and gained against {reference}"
         if words := equal_fa_words(drift):
             yield f"{drift['runtime']}: {words}"
     yield from (f"{row.label}: {note}" for row in rows if (note := row.variant["not_measured"]))
@@ -272,15 +275,20 @@ def print_layers(layers: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 
 def print_verdict(verdict: Verdict, sentences: Sequence[str], console: Console) -> None:
-    """Print the verdict, a sentence for each model, and every check that did not simply pass."""
+    """Print the verdict, a sentence for each model, and every check that did not simply pass.
+
+    One line each, of any length, but on a terminal: other programs look for words in a line.
+    """
+    whole = not console.is_terminal
     counts = Counter(check.state for check in verdict.checks)
     words = ", ".join(f"{count} {state}" for state, count in counts.items())
     style = "bold green" if verdict.passed else "bold red"
     console.print(Text("PASSED" if verdict.passed else "FAILED", style=style), Text(f"({words})"))
     for sentence in sentences:
-        console.print(Text(sentence))
+        console.print(Text(sentence), soft_wrap=whole)
     for check in verdict.checks:
         if check.state != "passed":
             parts = (check.state, check.name, check.who, check.variant, check.runtime)
             why = check.why if not check.passed else check.why.removeprefix("skipped: ")
-            console.print(Text(f"{' '.join(part for part in parts if part)}: {why}"))
+            line = f"{' '.join(part for part in parts if part)}: {why}"
+            console.print(Text(line), soft_wrap=whole)

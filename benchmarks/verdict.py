@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -35,6 +36,11 @@ class Check:
         return named(self.model, self.place)
 
     @property
+    def is_off(self) -> bool:
+        """Whether its limit is infinite, so that nothing can break it."""
+        return self.limit is not None and math.isinf(self.limit)
+
+    @property
     def skipped(self) -> bool:
         """Could not be judged: passed, unless the gate is strict."""
         return self.why.startswith("skipped: ")
@@ -63,7 +69,7 @@ class Verdict:
 
 
 def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
-    """The form of `gate --json`."""
+    """The form of `gate --json`; the limit is null where it is infinite, which turns it off."""
     return {
         "passed": verdict.passed,
         "checks": [
@@ -75,7 +81,7 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
                 "runtime": check.runtime,
                 "reference": check.reference,
                 "candidate": check.candidate,
-                "limit": check.limit,
+                "limit": None if check.is_off else check.limit,
                 "passed": check.passed,
                 "why": check.why,
             }
@@ -89,7 +95,7 @@ def verdict_as_markdown(verdict: Verdict, sentences: Sequence[str] = ()) -> str:
     failed = sum(not check.passed for check in verdict.checks)
     title = "passed" if verdict.passed else f"FAILED ({failed} of {len(verdict.checks)} checks)"
     lines = [f"## irstd-edge gate: {title}", ""]
-    lines += [line for sentence in sentences for line in (sentence, "")]
+    lines += [line for sentence in sentences for line in (_as_paragraph(sentence), "")]
     lines += ["| state | model | variant | check | why |", "|---|---|---|---|---|"]
     for check in sorted(verdict.checks, key=lambda check: check.passed):
         where = (check.who, _variant_of(check), check.name, check.why)
@@ -98,9 +104,23 @@ def verdict_as_markdown(verdict: Verdict, sentences: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _as_text(cell: str) -> str:
-    """A cell that stays text: no table, link, picture or markup comes out of a name."""
-    return re.sub(r"([\\`*<\[\]|])", r"\\\1", printable(cell))
+MARKUP = re.compile(
+    r"[\\`*<\[\]|~&]"  # code, emphasis, HTML, links, tables, entities
+    r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis begins and ends outside a word
+    r"|:(?=//)|(?<=www)\."  # addresses that become links by themselves
+)
+OPENING = re.compile(r"^(\d*)([#>+\-=.)])")
+"""What makes a heading, a list, a quotation or a line of a paragraph that it begins."""
+
+
+def _as_text(words: str) -> str:
+    """Words that stay text: no table, link, picture or markup comes out of a name."""
+    return MARKUP.sub(r"\\\g<0>", printable(words))
+
+
+def _as_paragraph(sentence: str) -> str:
+    """A sentence of which no name makes a heading, a list, a quotation or code."""
+    return OPENING.sub(r"\1\\\2", _as_text(sentence).lstrip())
 
 
 def verdict_as_junit(verdict: Verdict) -> str:

@@ -12,16 +12,17 @@ from irstd_edge.edge.files import read_bytes, write_atomic
 from irstd_edge.edge.policy import MAX_TEXT_BYTES
 from irstd_edge.edge.types import IrstdError
 
+NESTED = (dict, list, tuple)
 MAX_DIGITS = 18
 """Of a whole number: it stays within 64 bits."""
 
 
-def read_json(path: Path, what: str) -> Any:
+def read_json(path: Path, what: str, max_bytes: int = MAX_TEXT_BYTES) -> Any:
     """The value in a strict JSON file (RFC 8259: no NaN, no Infinity, no name twice).
 
     `what` names the file's purpose in the message, as in "a bench.json". Raises IrstdError.
     """
-    data = read_bytes(path, MAX_TEXT_BYTES)
+    data = read_bytes(path, max_bytes)
     try:
         return parse_json(data)
     except (ValueError, RecursionError) as error:
@@ -30,9 +31,31 @@ def read_json(path: Path, what: str) -> Any:
         ) from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as strict JSON, atomically. NaN and infinity are a ValueError: say null."""
-    write_atomic(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, *, rows: bool = False) -> None:
+    """Write a value as strict JSON, atomically. NaN and infinity are a ValueError: say null.
+
+    rows: a list or an object that holds no other is one line, as a row of a table.
+    """
+    text = _in_rows(value) if rows else _dumped(value, indent=2)
+    write_atomic(path, text + "\n")
+
+
+def _dumped(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _in_rows(value: Any, margin: str = "") -> str:
+    """As `json.dumps` with an indent of 2, but for what holds no list and no object."""
+    is_object = isinstance(value, dict)
+    inside = tuple(value.values()) if is_object else value
+    if not isinstance(inside, list | tuple) or not any(isinstance(v, NESTED) for v in inside):
+        return _dumped(value)
+    deeper = margin + "  "
+    names = [f"{_dumped(str(name))}: " for name in value] if is_object else [""] * len(inside)
+    parts = [n + _in_rows(each, deeper) for n, each in zip(names, inside, strict=True)]
+    opening, closing = "{}" if is_object else "[]"
+    lines = f",\n{deeper}".join(parts)
+    return f"{opening}\n{deeper}{lines}\n{margin}{closing}"
 
 
 def parse_json(data: bytes) -> Any:

@@ -17,6 +17,8 @@ MAX_SIDE_PX = 8192
 """Of a frame."""
 MAX_TEXT_BYTES = 32 * 2**20
 """Of JSON and lists: parsed, they take some thirty times as much."""
+MAX_BENCH_BYTES = 256 * 2**20
+"""Of bench.json, which lists every target; parsed, it takes some five times as much."""
 MAX_TOML_BYTES = 2**18
 """Parsing TOML takes time that grows faster than the file."""
 MAX_PICTURE_BYTES = 2**30

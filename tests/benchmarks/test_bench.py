@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.frames import png_of
 from irstd_edge.edge.golden import golden_files
+from irstd_edge.edge.runners import open_runner
 from irstd_edge.edge.types import (
     DecodeSpec,
     InputSpec,
@@ -258,6 +260,26 @@ def test_of_tensorrt_the_variants_with_an_engine_are_taken(
     ]
     built.clear()
     assert bench_module._pairs(bundle, plan)[1:] == [("fp32", "tensorrt"), ("int8", "tensorrt")]
+
+
+def test_a_runtime_without_fp32_is_compared_with_another_of_the_same_frames(
+    bundle: Bundle, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runners = {}
+    with ExitStack() as stack:
+        for variant in ("fp32", "int8"):
+            runner = stack.enter_context(open_runner(bundle, variant, "onnxruntime"))
+            runners[variant] = bench_module._evaluate(runner, Plan(data=data), "", lambda *_: None)
+    cpu = {("fp32", "onnxruntime"): runners["fp32"], ("int8", "onnxruntime"): runners["int8"]}
+    engine = {("int8-fp16", "tensorrt"): runners["int8"]}
+    own, across = bench_module._drifts({**engine, **cpu})[::-1]
+    assert (own["candidate"], own["reference_runtime"]) == ("int8", "onnxruntime")
+    assert (across["candidate"], across["runtime"]) == ("int8-fp16", "tensorrt")
+    assert (across["reference"], across["reference_runtime"]) == ("fp32", "onnxruntime")
+    assert across["targets"] == own["targets"] and across["targets_lost"] == 1
+    assert bench_module._drifts({**engine, ("fp32", "onnxruntime"): None}) == []
+    beside = {("fp32", "tensorrt"): runners["fp32"]}
+    assert bench_module._drifts({**cpu, **engine, **beside})[1]["reference_runtime"] == "tensorrt"
 
 
 def test_without_a_board_there_is_no_power(bundle: Bundle, quick: Callable[..., Plan]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from irstd_edge.benchmarks.accuracy import MASK_METRICS
 from irstd_edge.benchmarks.gate import judge, load_limits
 from irstd_edge.benchmarks.limits import Limits
 from irstd_edge.benchmarks.verdict import Verdict
@@ -201,9 +202,9 @@ def test_what_is_asked_for_is_checked_and_green_without_drift(asked: Make) -> No
     assert verdict.passed
     assert [check.name for check in verdict.checks][5:] == [
         "drift.pd_at_fa",
-        "drift.fps_ratio",
         "drift.lost_by_scr.0 to 1.5",
         "drift.lost_by_area.0 to 9",
+        "drift.fps_ratio",
     ]
 
 
@@ -267,11 +268,36 @@ def test_a_clear_target_or_a_gain_leaves_what_is_asked_green(asked: Make, change
 def test_a_range_without_targets_is_skipped_and_red_where_strict(asked: Make) -> None:
     bench = asked()
     for row in entry(bench)["targets"]:
-        row["scr"] = None
+        row["scr"] = min(row["scr"], 6.0)
     limits = Limits(lost={("lost_by_scr", "over 6"): 0})
     verdict = judge(bench, limits)
     assert verdict.passed and skipped(verdict) == ["drift.lost_by_scr.over 6"]
     assert failed(judge(bench, limits, strict=True)) == ["drift.lost_by_scr.over 6"]
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "words"),
+    [
+        ("area_px", "lost_by_area.0 to 9", "0 targets of 0 to 9 px, and 1 of 945 of unknown area"),
+        ("scr", "lost_by_scr.over 6", "0 targets at SCR over 6, and 1 of 945 of unknown SCR"),
+    ],
+)
+def test_a_lost_target_of_unknown_area_or_scr_counts_in_every_range(
+    asked: Make, key: str, name: str, words: str
+) -> None:
+    section, span = name.split(".")
+    bench = asked(lose(1))
+    for row in entry(bench)["targets"]:
+        row[key] = None
+    none, one = (Limits(lost={(section, span): limit}) for limit in (0, 1))
+    (check,) = [check for check in judge(bench, none).checks if not check.passed]
+    assert (check.name, check.candidate) == (f"drift.{name}", 1)
+    assert check.why == f"0 lost of {words}, highest allowed 0"
+    assert judge(bench, one, strict=True).passed
+    known = asked(lose(1))
+    entry(known)["targets"][1][key] = None
+    (check,) = [check for check in judge(known, none).checks if not check.passed]
+    assert check.why.endswith(f"and 1 of 1 of unknown {words.split()[-1]}, highest allowed 0")
 
 
 def test_one_lost_target_is_red_where_none_may_be_lost(make_bench: Make) -> None:
@@ -358,7 +384,7 @@ def test_a_lone_detector_that_finds_nothing_is_red_under_a_floor_of_speed(
 ) -> None:
     blind = make_bench(change=find_nothing)
     blind["results"][0]["drift"] = []
-    assert failed(judge(blind, Limits(floor={"fps": 1}))) == ["gate.empty"] * 2
+    assert failed(judge(blind, Limits(floor={"fps": 1}))) == ["drift.entry", *["gate.empty"] * 2]
 
 
 def test_one_target_found_is_not_nothing(make_bench: Make) -> None:
@@ -405,19 +431,42 @@ def test_a_floor_that_cannot_be_checked_is_red(make_bench: Make, change: Json) -
     assert len(failed(verdict)) == 1
 
 
-def test_a_floor_that_does_not_apply_is_not_checked_but_one_undefined_is_red(
-    make_bench: Make,
-) -> None:
-    assert judge(make_bench("p2p"), Limits(floor={"iou": 0.9}), strict=True).passed
+@pytest.mark.parametrize("name", MASK_METRICS)
+def test_a_floor_of_masks_that_only_points_meet_is_red(make_bench: Make, name: str) -> None:
+    (check,) = [
+        check
+        for check in judge(make_bench("p2p"), Limits(floor={name: 0.9})).checks
+        if not check.passed
+    ]
+    assert (check.name, check.variant) == (f"floor.{name}", "int8")
+    assert check.why == (
+        f"points have no {name}, and nothing else was measured; take it out of [floor]"
+    )
+
+
+def test_a_floor_of_masks_is_skipped_for_points_beside_them(make_bench: Make) -> None:
+    bench = make_bench()
+    bench["results"] += make_bench("p2p")["results"]
+    limits = Limits(floor={"iou": 0.79})
+    verdict = judge(bench, limits)
+    assert verdict.passed and skipped(verdict) == ["floor.iou"]
+    (check,) = [check for check in verdict.checks if check.skipped]
+    assert (check.model, check.why) == ("p2p", "skipped: points have no iou")
+    assert failed(judge(bench, limits, strict=True)) == ["floor.iou"]
+    int8(bench)["accuracy"]["iou"] = entry(bench)["iou"] = None
+    assert failed(judge(bench, limits)) == ["drift.iou", "floor.iou"], "a null is no point"
+
+
+def test_a_floor_that_is_undefined_is_red(make_bench: Make) -> None:
     bench = make_bench("p2p")
     int8(bench)["accuracy"] |= {"position_px": None, "undefined": ["position_px"]}
     assert failed(judge(bench, Limits(floor={"position_px": 9}))) == ["floor.position_px"]
 
 
 def test_a_gate_that_checks_nothing_is_red(make_bench: Make) -> None:
-    for change in ({"drift": []}, {"drift": [], "variants": []}):
-        bench = make_bench(change=lambda bench, change=change: bench["results"][0].update(change))
-        assert failed(judge(bench, Limits())) == ["gate.empty"]
+    bench = make_bench()
+    bench["results"][0] |= {"drift": [], "variants": []}
+    assert failed(judge(bench, Limits())) == ["gate.empty"]
     nothing = make_bench() | {"results": []}
     assert failed(judge(nothing, Limits())) == ["gate.empty"]
 
@@ -427,7 +476,7 @@ def test_one_model_that_is_checked_does_not_cover_for_another(make_bench: Make) 
     other["results"][0]["drift"] = []
     bench["results"] += other["results"]
     verdict = judge(bench, Limits())
-    assert [(c.model, c.name) for c in verdict.checks if not c.passed] == [("p2p", "gate.empty")]
+    assert [(c.model, c.name) for c in verdict.checks if not c.passed] == [("p2p", "drift.entry")]
 
 
 def test_projections_are_not_judged(make_bench: Make) -> None:
@@ -437,15 +486,92 @@ def test_projections_are_not_judged(make_bench: Make) -> None:
     assert failed(judge(bench, Limits(floor={"fps": 1000}))) == ["gate.empty"]
 
 
-def test_a_variant_without_drift_is_skipped_and_red_where_strict(
-    make: SimpleNamespace, make_bench: Make
-) -> None:
+def test_a_variant_that_nothing_judged_is_red(make: SimpleNamespace, make_bench: Make) -> None:
     bench = make_bench()
     bench["results"][0]["variants"].append(make.variant("fp16"))
-    verdict = judge(bench, Limits())
-    assert verdict.passed
-    assert skipped(verdict) == ["drift.entry"]
-    assert failed(judge(bench, Limits(), strict=True)) == ["drift.entry"]
+    (check,) = [check for check in judge(bench, Limits()).checks if not check.passed]
+    assert (check.name, check.variant) == ("drift.entry", "fp16")
+    assert check.why == "the bench does not compare it with fp32: bench again with --data"
+    bench["results"][0]["variants"][-1]["accuracy"] = None
+    (check,) = [check for check in judge(bench, Limits()).checks if not check.passed]
+    assert check.why == "no drift was measured: bench with --data"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "fix"),
+    [
+        ("tensorrt", "compile BUNDLE --variant fp32, then bench again"),
+        ("onnxruntime", "bench a bundle that holds fp32.onnx"),
+    ],
+)
+def test_a_variant_without_any_fp32_is_red_and_says_what_brings_one(
+    make: SimpleNamespace, runtime: str, fix: str
+) -> None:
+    bench = make.bench("p2p", [make.variant("int8-fp16", runtime)], [])
+    (check,) = judge(bench, Limits(floor={"fps": 1})).checks[:1]
+    assert (check.name, check.passed) == ("drift.entry", False)
+    assert check.why == f"no fp32 was measured to compare it with: {fix}"
+    bench["results"][0]["variants"][0]["measured"] = False
+    assert failed(judge(bench, Limits())) == ["gate.empty"]
+
+
+def test_speed_alone_may_be_judged_without_data(make_bench: Make) -> None:
+    bench = make_bench()
+    bench["results"][0]["drift"] = []
+    for each in bench["results"][0]["variants"]:
+        each["accuracy"] = None
+    verdict = judge(bench, Limits(floor={"fps": 5}))
+    assert verdict.passed and skipped(verdict) == ["drift.entry"]
+    assert failed(judge(bench, Limits())) == ["gate.empty"]
+
+
+def test_fp32_alone_asks_for_something_to_hold_against_it(make_bench: Make) -> None:
+    bench = make_bench()
+    bench["results"][0] |= {"drift": [], "variants": bench["results"][0]["variants"][:1]}
+    (check,) = judge(bench, Limits()).checks
+    assert (check.name, check.passed) == ("gate.empty", False)
+    assert check.why == (
+        "nothing to judge: fp32 alone; bench a cheaper variant beside it, or set a [floor]"
+    )
+
+
+@pytest.fixture
+def across(make: SimpleNamespace, make_bench: Make) -> Make:
+    """`make_bench`, and an engine in INT8 that lost so many targets against the CPU's FP32."""
+
+    def made(lost: int) -> Json:
+        bench = make_bench()
+        engine = {"runtime": "tensorrt", "device": "cuda", "fps": 90.0}
+        engine["accuracy"] = make.accuracy(**figures(True))
+        drift = deepcopy(entry(bench))
+        drift |= {"candidate": "int8-fp16", "runtime": "tensorrt", "targets_lost": lost}
+        drift["reference_runtime"] = "onnxruntime"
+        bench["results"][0]["variants"].append(make.variant("int8-fp16", **engine))
+        bench["results"][0]["drift"].append(drift)
+        return bench
+
+    return made
+
+
+def test_an_engine_without_fp32_beside_it_is_judged_by_that_of_another_runtime(
+    across: Make,
+) -> None:
+    assert judge(across(lost=1), Limits(), strict=True).passed
+    (check,) = [check for check in judge(across(lost=2), Limits()).checks if not check.passed]
+    assert (check.name, check.runtime) == ("drift.net_targets_lost", "tensorrt")
+    assert check.why.endswith("+2, highest allowed +1 (against fp32 on onnxruntime)")
+    floors = judge(across(lost=0), Limits(floor={"fps": 1})).checks
+    assert [c.variant for c in floors if c.name == "floor.fps"] == ["int8", "int8-fp16"]
+    assert judge(across(lost=0), Limits(), across(lost=0), strict=True).passed
+
+
+def test_speed_is_never_compared_with_fp32_of_another_runtime(across: Make) -> None:
+    limits = Limits(drift={**Limits().drift, "fps_ratio": 1.2})
+    (check,) = [check for check in judge(across(lost=0), limits).checks if not check.passed]
+    assert (check.name, check.why) == (
+        "drift.fps_ratio",
+        "fp32 was not measured on tensorrt: compile BUNDLE --variant fp32, then bench again",
+    )
 
 
 def test_a_bench_equals_itself_as_baseline(make_bench: Make) -> None:

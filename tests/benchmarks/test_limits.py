@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -71,8 +72,27 @@ def test_every_figure_can_have_a_floor(tmp_path: Path, name: str) -> None:
 
 
 def test_infinity_turns_a_limit_off(tmp_path: Path) -> None:
-    limits = load_limits(written(tmp_path, "[drift]\nnet_targets_lost = inf\n"))
-    assert limits.drift["net_targets_lost"] == float("inf")
+    text = """
+        [drift]
+        net_targets_lost = inf
+        targets_flipped = inf
+        iou = -inf
+        f1_3px = -inf
+        fa_per_mpx = inf
+        pd_at_fa = -inf
+        [drift.lost_by_scr]
+        "0 to 1.5" = inf
+        [floor]
+        fa_per_mpx = inf
+        [baseline]
+        iou = -inf
+    """
+    limits = load_limits(written(tmp_path, text))
+    assert set(limits.drift) == {*CHANGES, "pd_at_fa"}
+    assert {abs(value) for value in limits.drift.values()} == {math.inf}
+    assert limits.lost == {("lost_by_scr", "0 to 1.5"): math.inf}
+    assert limits.floor == {"fa_per_mpx": math.inf}
+    assert limits.baseline["iou"] == -math.inf
 
 
 @pytest.mark.parametrize(
@@ -115,6 +135,10 @@ def test_infinity_turns_a_limit_off(tmp_path: Path) -> None:
         ("[drift]\nfa_per_mpx = -2\n", "fa_per_mpx = -2 is negative; write 0 or more"),
         ("[drift]\ntargets_flipped = 5\n", "is no fraction; write 0.05 for 5 %"),
         ("[baseline]\nfps_ratio = -0.1\n", "fps_ratio = -0.1 is negative"),
+        ("[floor]\niou = inf\n", "iou = inf is out of reach; leave it out or write 0"),
+        ("[floor]\nfps = inf\n", "fps = inf is out of reach; leave it out or write 0"),
+        ("[drift]\nfps_ratio = inf\n", "fps_ratio = inf is out of reach"),
+        ("[drift]\niou = inf\n", "iou = inf demands a rise; write -inf to allow"),
     ],
 )
 def test_a_wrong_file_is_named_in_one_line(tmp_path: Path, text: str, message: str) -> None:

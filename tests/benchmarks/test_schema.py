@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from irstd_edge.benchmarks.schema import check_bench, read_bench
+from irstd_edge.benchmarks.schema import check_bench, read_bench, write_bench
+from irstd_edge.edge.policy import MAX_BENCH_BYTES, MAX_TEXT_BYTES
 from irstd_edge.edge.types import IrstdError
 
 Bench = dict[str, Any]
@@ -52,6 +53,7 @@ def test_what_a_drift_says_beyond_its_first_fields_is_checked(
     drift = bench_json["results"][0]["drift"][0]
     ranges = [{"above": 6, "up_to": None, "targets": 1, "lost": 0, "gained": 0}]
     drift |= {"pd_at_fa": [make.equal_fa()], "by_scr": ranges}
+    drift["reference_runtime"] = "openvino"
     drift["ci95_of"] = {"iou": None, "f1_3px": [-0.1, 0.1], "pd": None}
     check_bench(bench_json)
     del drift["pd_at_fa"][0]["pd_candidate"]
@@ -114,4 +116,20 @@ def test_a_file_is_named_in_the_error(tmp_path: Path, bench_json: Bench) -> None
     assert read_bench(path) == bench_json
     path.write_text("{}")
     with pytest.raises(IrstdError, match=f"^{path}: schema is None"):
+        read_bench(path)
+
+
+def test_a_target_is_a_line_and_a_bench_may_be_larger_than_other_json(
+    tmp_path: Path, bench_json: Bench
+) -> None:
+    path = tmp_path / "bench.json"
+    write_bench(path, bench_json)
+    lines = [line for line in path.read_text().splitlines() if '"score_candidate"' in line]
+    assert len(lines) == sum(len(d["targets"]) for d in bench_json["results"][0]["drift"])
+    assert max(map(len, lines)) < 250
+    path.write_text(path.read_text() + " " * MAX_TEXT_BYTES)
+    assert read_bench(path) == bench_json
+    with path.open("ab") as file:
+        file.truncate(MAX_BENCH_BYTES + 1)  # sparse
+    with pytest.raises(IrstdError, match=f"more than the {MAX_BENCH_BYTES} that are read"):
         read_bench(path)

@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from irstd_edge.benchmarks import showcase
 from irstd_edge.benchmarks.showcase import GAP_PX, HALF_PX, MOST, ZOOM, pictures_of, places_of
 from irstd_edge.edge.bundle import Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.frames import png_of
 from irstd_edge.edge.golden import golden_files
+from irstd_edge.edge.runners import Runner, open_runner
 from irstd_edge.edge.types import (
     DecodeSpec,
     InputSpec,
@@ -90,6 +92,22 @@ def test_a_lost_target_is_bright_before_and_dark_after(
     frame, before, after = (picture[middle, k * (SIDE + GAP_PX) + middle] for k in range(3))
     assert frame.tolist() == [255, 255, 255]
     assert before.sum() > 400 > 40 > after.sum()
+
+
+def test_the_reference_is_run_where_it_was_measured(
+    make: SimpleNamespace, bundle: Bundle, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def spy(of: Bundle, name: str, runtime: str, threads: int | None) -> Runner:
+        opened.append((name, runtime))
+        return open_runner(of, name, "onnxruntime", threads)
+
+    monkeypatch.setattr(showcase, "open_runner", spy)
+    bench = lost(make, bundle)
+    bench["results"][0]["drift"][0] |= {"runtime": "tensorrt", "reference_runtime": "openvino"}
+    assert len(pictures_of(bench, bundle, data, threads=1)) == 1
+    assert opened == [("fp32", "openvino"), ("int8", "tensorrt")]
 
 
 def test_a_bundle_that_was_not_measured_and_a_bench_without_data_are_refused(

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,11 @@ def rounds(count: int, seed: int, noise: float = 0.1) -> tuple[list[float], list
 
 def test_it_is_the_ratio_of_the_medians() -> None:
     assert speed_up_of([30.0, 10.0, 20.0], [5.0, 4.0, 100.0]) == SpeedUp(4.0)
-    assert SpeedUp(4.0).lowest == SpeedUp(4.0).highest == 4.0
+
+
+def test_without_an_interval_nothing_is_known() -> None:
+    alone = SpeedUp(4.0)
+    assert (alone.lowest, alone.highest, alone.margin) == (0.0, math.inf, math.inf)
 
 
 def test_equal_times_leave_no_doubt() -> None:

@@ -21,7 +21,7 @@ MakeBench = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def make_bench(make: SimpleNamespace) -> MakeBench:
-    """INT8 beside FP32 at 10 fps on onnxruntime."""
+    """INT8 beside FP32 at 10 fps on onnxruntime, each timed in 20 equal rounds."""
 
     def made(
         spots: list[Spot], fps: float | None = 29.0, runtime: str = "onnxruntime"
@@ -30,7 +30,11 @@ def make_bench(make: SimpleNamespace) -> MakeBench:
             make.target(k, flip, area_px=area_px, scr=scr)
             for k, (flip, area_px, scr) in enumerate(spots)
         ]
-        variants = [make.variant("fp32", fps=10.0), make.variant("int8", runtime, fps=fps)]
+        slow, fast = [100.0] * 20, [1000 / (fps or 10.0)] * 20
+        variants = [
+            make.variant("fp32", fps=10.0, infer_ms=slow),
+            make.variant("int8", runtime, fps=fps, infer_ms=fast),
+        ]
         bench: dict[str, Any] = make.bench("p2p", variants, [make.drift(targets, runtime)])
         return bench
 
@@ -45,28 +49,28 @@ def make_bench(make: SimpleNamespace) -> MakeBench:
             29.0,
             PASSED,
             "p2p: INT8 on onnxruntime keeps 944 of FP32's 945 targets "
-            "(lost: 1 of 4 px at SCR 1.4), 2.9x faster than FP32: ship it",
+            "(lost: 1 of 4 px at SCR 1.4), 2.90x ±0.01 faster than FP32: ship it",
         ),
         (
             KEPT,
             5.0,
             PASSED,
             "p2p: INT8 on onnxruntime keeps 944 of FP32's 944 targets, "
-            "2.0x slower than FP32: no gain here, ship FP32",
+            "2.00x ±0.01 slower than FP32: no gain here, ship FP32",
         ),
         (
             [*KEPT, ("gained", 4, 1.4)],
             10.2,
             PASSED,
             "p2p: INT8 on onnxruntime keeps 944 of FP32's 944 targets (gained: 1), "
-            "1.02x over FP32: no gain here, ship FP32",
+            "1.02x ±0.01 over FP32: no gain here, ship FP32",
         ),
         (
             [*KEPT, ("lost", 4, 1.44), ("lost", 12, 0.5), ("lost", None, None)],
             29.0,
             FAILED,
             "p2p: INT8 on onnxruntime keeps 944 of FP32's 947 targets "
-            "(lost: 3 of up to 12 px at SCR up to 1.4), 2.9x faster than FP32: "
+            "(lost: 3 of up to 12 px at SCR up to 1.4), 2.90x ±0.01 faster than FP32: "
             "do not ship it, the gate failed (drift.iou: worse)",
         ),
         (
@@ -74,7 +78,7 @@ def make_bench(make: SimpleNamespace) -> MakeBench:
             None,
             PASSED,
             "p2p: INT8 on onnxruntime keeps 944 of FP32's 945 targets (lost: 1), "
-            "speed not measured: time it before you ship it",
+            "speed not measured: time both before you ship it",
         ),
     ],
 )
@@ -96,7 +100,7 @@ def test_it_is_compared_with_the_fastest_fp32_of_any_runtime(
     (sentence,) = summaries(slow, PASSED)
     assert "INT8 on openvino" in sentence
     assert sentence.endswith(
-        "1.1x slower than FP32 on onnxruntime: no gain here, ship FP32 on onnxruntime"
+        "1.11x ±0.01 slower than FP32 on onnxruntime: no gain here, ship FP32 on onnxruntime"
     )
 
 
@@ -145,11 +149,40 @@ def test_without_drift_it_says_so(make_bench: MakeBench) -> None:
     none = make_bench([])
     result = none["results"][0]
     result["drift"] = []
+    for variant in result["variants"]:
+        variant["accuracy"] = None
     assert summaries(none, PASSED) == (
-        "p2p: INT8 on onnxruntime 2.9x faster than FP32; no drift was measured: bench with --data",
+        "p2p: INT8 on onnxruntime 2.90x ±0.01 faster than FP32; "
+        "no drift was measured: bench with --data",
     )
     result["variants"] = result["variants"][:1]
     assert summaries(none, PASSED) == ("p2p: no drift was measured; bench with --data",)
+
+
+def test_without_a_reference_it_says_what_brings_one(make: SimpleNamespace) -> None:
+    engine = make.variant("int8-fp16", "tensorrt", device="cuda", fps=90.0)
+    assert summaries(make.bench("p2p", [engine], []), PASSED) == (
+        "p2p: INT8-FP16 on tensorrt 90 FPS, no FP32 beside it; no fp32 was measured to compare it "
+        "with: compile BUNDLE --variant fp32, then bench again",
+    )
+
+
+def test_fp32_alone_is_not_told_to_bring_data(make: SimpleNamespace) -> None:
+    bench = make.bench("p2p", [make.variant("fp32")], [])
+    assert summaries(bench, PASSED) == (
+        "p2p: FP32 alone was measured; bench a cheaper variant beside it",
+    )
+
+
+def test_a_reference_on_another_runtime_is_named(make: SimpleNamespace) -> None:
+    engine = make.variant("int8-fp16", "tensorrt", device="cuda", fps=90.0)
+    names = {"candidate": "int8-fp16", "reference_runtime": "onnxruntime"}
+    drifts = [make.drift([make.target(), make.target(1, "lost")], "tensorrt", **names)]
+    (sentence,) = summaries(make.bench("p2p", [make.variant("fp32"), engine], drifts), PASSED)
+    assert sentence == (
+        "p2p: INT8-FP16 on tensorrt keeps 1 of the 2 targets of FP32 on onnxruntime "
+        "(lost: 1 of 5 px at SCR 0.8), 90 FPS, no FP32 beside it: time both before you ship it"
+    )
 
 
 def timed(make: SimpleNamespace, times: dict[str, float], noise: float = 0.02) -> dict[str, Any]:
@@ -199,3 +232,22 @@ def test_fp16_that_the_gate_refused_is_no_rival(make: SimpleNamespace) -> None:
     bench = timed(make, {"fp32": 20.0, "fp16": 10.4, "int8": 10.0})
     worse = Verdict((Check("drift.iou", "p2p", "fp16", "onnxruntime", False, "worse"),))
     assert "2.00x ±0.01 faster than FP32" in summaries(bench, worse)[0]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "advice"),
+    [
+        (0, "too few times to tell, bench again with more --samples"),
+        (19, "too few times to tell, bench again with more --samples"),
+        (20, "ship it"),
+    ],
+)
+@pytest.mark.parametrize("ms", [10.0, 40.0])
+def test_too_few_times_ship_nothing(
+    make: SimpleNamespace, rounds: int, advice: str, ms: float
+) -> None:
+    times = {"fp32": 30.0, "int8": ms}
+    variants = [make.variant(name, p50=t, infer_ms=[t] * rounds) for name, t in times.items()]
+    bench = make.bench("p2p", variants, [make.drift([make.target()])])
+    expected = "no gain here, ship FP32" if rounds == 20 and ms > 30 else advice
+    assert summaries(bench, PASSED)[0].endswith(f"FP32: {expected}")

@@ -122,6 +122,21 @@ def test_what_comes_too_late_at_the_sensors_rate_has_a_table(bench_json: dict[st
     assert "frames at 50 Hz: missed, detections after the next frame; dropped" in words
 
 
+def test_a_reference_on_another_runtime_is_named(
+    bench_json: dict[str, Any], make: SimpleNamespace
+) -> None:
+    note = "int8 openvino: lost and gained against fp32 on onnxruntime"
+    assert note not in printed(bench_json, 160)
+    drift = bench_json["results"][0]["drift"][1]
+    drift |= {"reference_runtime": "onnxruntime", "pd_at_fa": [make.equal_fa()]}
+    text = printed(bench_json, 160)
+    assert note in text
+    assert "At the false alarms of fp32 on onnxruntime" in text
+    page = report_html([bench_json])
+    assert "int8 against fp32 on onnxruntime, openvino" in page
+    assert "int8 against fp32, onnxruntime" in page
+
+
 def test_a_bench_without_data_has_no_accuracy(bench_json: dict[str, Any]) -> None:
     result = bench_json["results"][0]
     result["drift"] = []
@@ -207,8 +222,8 @@ def test_every_metric_has_words(make: SimpleNamespace) -> None:
     assert sum("undefined on these frames" in line for line in lines) == len(METRICS)
 
 
-def verdict_printed(verdict: Verdict) -> list[str]:
-    console = Console(file=io.StringIO(), width=80, color_system=None)
+def verdict_printed(verdict: Verdict, on_terminal: bool = False) -> list[str]:
+    console = Console(file=io.StringIO(), width=80, color_system=None, force_terminal=on_terminal)
     print_verdict(verdict, ["p2p: do not ship it"], console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
@@ -230,6 +245,16 @@ def test_the_verdict_names_what_did_not_simply_pass() -> None:
         "skipped baseline.fps_ratio p2p int8 openvino: other machine",
         "FAILED gate.baseline: give --baseline [OLD]",
     ]
+
+
+def test_a_check_is_one_line_however_long_but_on_a_terminal() -> None:
+    why = "no fp32 was measured to compare it with: compile BUNDLE --variant fp32, then bench again"
+    verdict = Verdict((Check("drift.entry", "p2p", "int8-fp16", "tensorrt", False, why),))
+    line = f"FAILED drift.entry p2p int8-fp16 tensorrt: {why}"
+    assert verdict_printed(verdict)[-1] == line
+    wrapped = verdict_printed(verdict, on_terminal=True)[2:]
+    assert len(wrapped) > 1 and max(map(len, wrapped)) <= 80
+    assert " ".join(" ".join(wrapped).split()) == line
 
 
 def test_a_strict_verdict_says_that_a_failure_was_skipped() -> None:

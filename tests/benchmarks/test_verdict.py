@@ -1,5 +1,9 @@
+import json
+import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+
+import pytest
 
 from irstd_edge.benchmarks.verdict import (
     Check,
@@ -42,6 +46,12 @@ def test_json_is_plain() -> None:
     }
 
 
+@pytest.mark.parametrize("limit", [math.inf, -math.inf])
+def test_a_limit_that_is_off_is_null_in_json(limit: float) -> None:
+    value = verdict_as_json(Verdict((replace(GOOD, limit=limit),)))
+    assert json.loads(json.dumps(value, allow_nan=False))["checks"][0]["limit"] is None
+
+
 def test_markdown_puts_failures_first() -> None:
     assert verdict_as_markdown(Verdict((GOOD, UNKNOWN, BAD))) == (
         "## irstd-edge gate: FAILED (1 of 3 checks)\n"
@@ -55,6 +65,42 @@ def test_markdown_puts_failures_first() -> None:
     assert verdict_as_markdown(Verdict((GOOD,)), ["p2p: ship it"]).startswith(
         "## irstd-edge gate: passed\n\np2p: ship it\n\n| state |"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("<img src=x onerror=y>", r"\<img src=x onerror=y>"),
+        ("![x](https://a.b/c)", r"!\[x\](https\://a.b/c)"),
+        ("www.a.b", r"www\.a.b"),
+        ("**ship** `it`", r"\*\*ship\*\* \`it\`"),
+        ("_ship_ ~~it~~ f1_3px", r"\_ship\_ \~\~it\~\~ f1_3px"),
+        ("a | b \\ &lt;", r"a \| b \\ \&lt;"),
+    ],
+)
+def test_markup_of_a_name_stays_text_in_cells_and_in_sentences(name: str, expected: str) -> None:
+    verdict = Verdict((replace(GOOD, model=name),))
+    text = verdict_as_markdown(verdict, [f"{name}: ship it"])
+    assert f"\n\n{expected}: ship it\n\n" in text
+    assert f"| passed | {expected} | int8 on openvino |" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("# p2p", r"\# p2p"),
+        ("- p2p", r"\- p2p"),
+        ("1. p2p", r"1\. p2p"),
+        ("2) p2p", r"2\) p2p"),
+        ("> p2p", r"\> p2p"),
+        ("    p2p", "p2p"),
+        ("+ p2p", r"\+ p2p"),
+        ("~~~", r"\~\~\~"),
+    ],
+)
+def test_a_name_opens_no_heading_list_or_block(name: str, expected: str) -> None:
+    text = verdict_as_markdown(Verdict((GOOD,)), [f"{name}: ship it"])
+    assert f"\n\n{expected}: ship it\n\n" in text
 
 
 def test_one_of_several_bundles_is_told_from_the_others() -> None:
