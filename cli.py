@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -55,6 +55,25 @@ def _writable(place: str | None) -> str | None:
     if place not in (None, "-"):
         refuse_unwritable(Path(place))
     return place
+
+
+def _check_outputs(
+    places: Mapping[str, Path | str | None],
+    inputs: Iterable[Path | None],
+    data: Iterable[Path] = (),
+) -> None:
+    """Refuse, before the work, a result that would replace an input or that cannot be kept.
+
+    places: flag -> file. data: data sets, in which new files may be made.
+    """
+    from irstd_edge.edge.dataset import PLACES
+    from irstd_edge.edge.files import refuse_clash, refuse_unwritable
+
+    outputs = [(flag, Path(place)) for flag, place in places.items() if place not in (None, "-")]
+    read = [path for path in inputs if path is not None and path.exists()]
+    refuse_clash(outputs, [*read, *(root / name for root in data for name in PLACES)])
+    for _, place in outputs:
+        refuse_unwritable(place)
 
 
 JsonOut = Annotated[
@@ -278,6 +297,7 @@ def train(
     chosen = recipe_of(model, recipe, epochs=epochs, batch_size=batch_size, lr=lr, loss=loss)
     start = None if weights is None else find_weights(weights)
     spec = spec_to_train(model, start, normalise)
+    _check_outputs({"--json": json_to}, [start], data)
     fit, held_out = _samples(data, "train"), _samples(data, "val")
     first = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun
     if first:
@@ -348,6 +368,7 @@ def import_weights(
         from irstd_edge.models.weights import import_weights as read_weights
         from irstd_edge.models.weights import save_weights
 
+    _check_outputs({"--out": out, "--json": json_to}, [file])
     net, card = read_weights(file, model)
     save_weights(out, model, net, card)
     count = sum(p.numel() for p in net.parameters())
@@ -430,10 +451,10 @@ def evaluate(
     from irstd_edge.benchmarks.table import print_accuracy, print_faults
     from irstd_edge.edge.dataset import open_dataset
 
-    if picture is not None:
-        if not faults:
-            raise IrstdError("--picture: shows sensor faults; add --faults")
-        _writable(str(picture))
+    if picture is not None and not faults:
+        raise IrstdError("--picture: shows sensor faults; add --faults")
+    inputs = [Path(source), public_key]
+    _check_outputs({"--picture": picture, "--json": json_to}, inputs, [data])
     chosen = open_dataset(data, split)
     spoilt: dict[str, Any] = {}
     with (
@@ -583,12 +604,19 @@ def predict(
     from dataclasses import asdict
 
     from irstd_edge.edge.ahead import read_ahead
+    from irstd_edge.edge.files import refuse_clash
     from irstd_edge.edge.tiles import detect_tiled
 
     if draw != (out is not None):
         missing = "has nowhere to write; add --out DIR" if draw else "add --overlay to fill it"
         raise IrstdError(f"{'--overlay' if draw else '--out'}: {missing}")
     come = _frames_to_come(paths, raw, bits)
+    pictures = [] if out is None else [out / f"{file.stem}.png" for file in come.files]
+    refuse_clash((("--out", picture) for picture in pictures), come.files)
+    _check_outputs(
+        {"--out": out and out / "frame.png", "--video": video, "--json": json_to},
+        [Path(source), public_key, *come.files],
+    )
     with (
         _progress() as move,
         _runner(source, runtime, variant, public_key, normalise) as run,
@@ -624,6 +652,8 @@ class _Come(NamedTuple):
 
     frames: Iterator[tuple[int, Frame]]
     """Each with the number of its file; of stdin with its own."""
+    files: Sequence[Path]
+    """None of stdin."""
     total: int | None
     """Of the files; nobody knows how many frames stdin will have."""
     leave: Callable[[], None]
@@ -639,7 +669,7 @@ def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Co
     if Path("-") not in paths:
         files = frames_in(paths, extensions(layout))
         frames = ((n, f) for n, file in enumerate(files, 1) for f in frames_of(file, bits, layout))
-        return _Come(frames, len(files), lambda: None)
+        return _Come(frames, files, len(files), lambda: None)
     if len(paths) > 1:
         raise IrstdError("-: stdin goes alone; give the files in another call")
     if layout is None:
@@ -647,7 +677,7 @@ def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Co
     if sys.stdin is None:
         raise IrstdError("-: this process has no stdin; give files, or start it with a pipe")
     stream = RawStream(sys.stdin.fileno(), layout, bits)
-    return _Come(enumerate(stream, 1), None, stream.leave)
+    return _Come(enumerate(stream, 1), (), None, stream.leave)
 
 
 @contextmanager
@@ -793,6 +823,7 @@ def sensitivity(
 
     with _training("sensitivity"):
         from irstd_edge.calibration.sensitivity_file import sensitivity_to_file
+    _check_outputs({"--out": out, "--json": json_to}, [bundle], [data])
     with _progress() as move:
         layers = [e.record() for e in sensitivity_to_file(open_bundle(bundle), data, out, move)]
     print_layers(layers, _results(json_to))
@@ -834,6 +865,7 @@ def compile_bundle(
     from irstd_edge.edge.engine_store import open_store
     from irstd_edge.edge.golden import golden_sizes
 
+    _check_outputs({"--json": json_to}, [bundle, public_key])
     opened = open_bundle(bundle, public_key)
     golden = golden_sizes(opened)
     sizes = tuple(_size(text) for text in size) if size else golden or ((256, 256),)
@@ -917,6 +949,7 @@ def export(
     from irstd_edge.edge.bundle import open_bundle
     from irstd_edge.edge.compiler import best_variant, export_graph
 
+    _check_outputs({"--out": out, "--json": json_to}, [bundle, public_key])
     opened = open_bundle(bundle, public_key)
     chosen = variant or best_variant(opened)
     path = export_graph(opened, chosen, out, targets)
@@ -933,6 +966,7 @@ def sign(
     from irstd_edge.edge.bundle import open_bundle
     from irstd_edge.edge.signing import sign as sign_bundle
 
+    _check_outputs({"--json": json_to}, [bundle, key])
     opened = open_bundle(bundle)
     named = sign_bundle(opened.path, key)
     made = {"path": str(bundle), "bundle": opened.sha256, "key": named}
@@ -1013,6 +1047,7 @@ def bench(
 
     if rate_hz is not None and not 0.01 <= rate_hz <= 100_000:
         raise IrstdError(f"--rate-hz: {rate_hz:g} is no rate of a sensor; give frames a second")
+    _check_outputs({"--json": json_to}, [*(bundles or ()), public_key], [data] if data else [])
     profiles: tuple[Any, ...] = ()
     if host is None or device not in ("cpu", "cuda", "jetson"):
         only = require_measured or host is not None
@@ -1180,6 +1215,10 @@ def gate(
     from irstd_edge.benchmarks.verdict import verdict_as_json, verdict_as_junit, verdict_as_markdown
     from irstd_edge.edge.files import write_atomic
 
+    _check_outputs(
+        {"--junit": junit, "--markdown": markdown, "--json": json_to},
+        [bench_file, baseline, config],
+    )
     found = read_bench(bench_file)
     old = None if baseline is None else read_bench(baseline)
     verdict = judge(found, load_limits(config), old, strict)
@@ -1217,6 +1256,8 @@ def report(
     from irstd_edge.benchmarks.schema import read_bench, read_sensitivity
     from irstd_edge.benchmarks.verdict import verdict_as_json
 
+    inputs = [*bench_files, baseline, config, *(bundle or ()), *(layers or ())]
+    _check_outputs({"--out": out, "--json": json_to}, inputs, [data] if data else [])
     old = None if baseline is None else read_bench(baseline)
     benches = [read_bench(path) for path in bench_files]
     costs = [read_sensitivity(path) for path in layers or ()]

@@ -33,6 +33,16 @@ from irstd_edge.edge.types import BIT_DEPTHS, FloatArray, Frame, IrstdError, Sam
 
 PROTOCOLS = ("native", "paper256")
 PAPER_SIZE = (256, 256)
+PLACES = (
+    "images",
+    "masks",
+    "img_idx",
+    "trainval.txt",
+    "test.txt",
+    "points.json",
+    "dataset.json",
+)
+"""Folders and files of a data set that may be read."""
 
 
 @dataclass(frozen=True)

@@ -686,3 +686,72 @@ def test_report_wants_the_frames_and_the_bundle_for_pictures(tmp_path: Path) -> 
 @pytest.mark.parametrize("rate", ["0", "-5", "nan"])
 def test_a_rate_that_is_none_is_refused(rate: str) -> None:
     refused(irstd_edge("bench", "--rate-hz", rate), "--rate-hz")
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def bench_json(tmp_path: Path) -> Path:
+    """A bench in which nothing was measured."""
+    path = tmp_path / "bench.json"
+    bench = {"schema": "irstd-edge/bench/1", "machine": {"fingerprint": None}, "results": []}
+    path.write_text(json.dumps(bench))
+    return path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "predict p2p images --overlay --out images",
+        "predict p2p images/FRAME.png --video images/FRAME.png",
+        "predict p2p images --json images/FRAME.png",
+        "eval p2p --data . --json test.txt",
+        "eval p2p --data . --faults --picture masks/sheet.png",
+        "train p2p --data . --out run --json points.json",
+        "bench bundle --json bundle/manifest.json",
+        "sensitivity bundle --data . --out bundle/layers.json",
+        "export bundle --out bundle/fp32.onnx",
+        "sign bundle --key key --json key",
+        "import-weights key --model p2p --out key",
+        "gate bench.json --json bench.json",
+        "gate bench.json --baseline test.txt --junit test.txt",
+        "gate bench.json --markdown bench.json",
+        "gate bench.json --markdown verdict --junit verdict",
+        "report bench.json --out bench.json",
+        "report bench.json --data . --bundle bundle --out bundle/report.html",
+    ],
+)
+def test_no_result_replaces_what_it_is_made_of(
+    copy: Path, float_bundle: Path, bench_json: Path, arguments: str
+) -> None:
+    copytree(float_bundle, copy / "bundle")
+    bench_json.rename(copy / "bench.json")
+    (copy / "key").touch()
+    before = snapshot(copy)
+    frame = (copy / "test.txt").read_text().split()[0]
+    run = irstd_edge(*arguments.replace("FRAME", frame).split(), cwd=copy)
+    refused(run, arguments.split()[-2], "choose another place")
+    assert snapshot(copy) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "predict p2p images --overlay --out FILE",
+        "predict p2p images --video FILE/x.avi",
+        "export no-bundle --out FILE/x.onnx",
+        "import-weights no-file --model p2p --out FILE/x",
+        "gate bench.json --markdown verdict.md --junit FILE/x --json a.json",
+        "report bench.json --out FILE/x",
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    copy: Path, bench_json: Path, arguments: str
+) -> None:
+    bench_json.rename(copy / "bench.json")
+    (copy / "FILE").touch()
+    before = snapshot(copy)
+    refused(irstd_edge(*arguments.split(), cwd=copy), "FILE", "cannot be written")
+    assert snapshot(copy) == before
