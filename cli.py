@@ -6,6 +6,7 @@ user can fix it, 3 this machine cannot do it, 70 a fault of ours.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -42,6 +43,9 @@ talk = Console(stderr=True, highlight=False)
 
 PIPE_CLOSED = 141
 """Exit code where who reads stdout has gone: 128 and SIGPIPE, as of any filter."""
+
+STOPPED = 130
+"""Exit code after Ctrl-C: 128 and SIGINT."""
 
 RUNTIME_HELP = "onnxruntime, openvino, tensorrt, torch-tensorrt; torch for W."
 
@@ -118,9 +122,13 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     if not debug:
         warnings.simplefilter("ignore")  # of libraries, to their callers: not to our users
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what its encoding lacks costs no result
     limit_memory()
     try:
         app(arguments)
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
     except Exception as error:
         if debug:
             raise
@@ -206,7 +214,7 @@ def _results(json_to: str | None) -> Console:
 
 
 def _emit(value: Any, json_to: str | None) -> None:
-    """Write the machine's form of a result where `--json` says."""
+    """Write the machine's form of a result where `--json` says; before people's, which may fail."""
     from irstd_edge.edge.json_files import write_json
 
     if json_to == "-":
@@ -217,8 +225,8 @@ def _emit(value: Any, json_to: str | None) -> None:
 
 def _tell(words: str, value: dict[str, Any], json_to: str | None) -> None:
     """Say a short result to people, and give it to programs where `--json` says."""
-    print(words, file=sys.stderr if json_to == "-" else sys.stdout)
     _emit(value, json_to)
+    print(words, file=sys.stderr if json_to == "-" else sys.stdout)
 
 
 def _version(show: bool) -> None:
@@ -490,10 +498,10 @@ def evaluate(
         **buckets(result),
         **spoilt,
     }
+    _emit(found, json_to)
     print_accuracy(found, _results(json_to))
     if faults:
         print_faults(found["faults"], _results(json_to))
-    _emit(found, json_to)
 
 
 @contextmanager
@@ -639,7 +647,7 @@ def predict(
             return
         except KeyboardInterrupt:  # what is done is a result
             talk.print("stopped: the lines of the frames done so far are kept")
-            end: Exception = typer.Exit(130)
+            end: Exception = typer.Exit(STOPPED)
         except IrstdError as error:
             if come.total is not None:  # a file can be read again, a sensor's frames cannot
                 raise
@@ -826,8 +834,8 @@ def sensitivity(
     _check_outputs({"--out": out, "--json": json_to}, [bundle], [data])
     with _progress() as move:
         layers = [e.record() for e in sensitivity_to_file(open_bundle(bundle), data, out, move)]
-    print_layers(layers, _results(json_to))
     _emit(layers, json_to)
+    print_layers(layers, _results(json_to))
 
 
 Targets = Annotated[int, typer.Option(min=1, help="Most targets of a frame in the decode.")]
@@ -882,6 +890,7 @@ def compile_bundle(
         if placed is not None:  # it is true of the graph, board or no board
             _emit({"engine": None, "not_built": str(error), "dla": placed}, json_to)
         raise
+    _emit({**done.record(), "dla": placed}, json_to)
     _print_engine(done, _results(json_to))
     stride = opened.manifest.model.input.stride
     missing = [f"--size {h}x{w}" for h, w in golden if not plan.takes((h, w), stride)]
@@ -890,7 +899,6 @@ def compile_bundle(
             "the golden frames have other sizes, and a bundle serves once it was tried on them: "
             f"add {' '.join(missing)}, or build another engine for them"
         )
-    _emit({**done.record(), "dla": placed}, json_to)
 
 
 def _builder(backend: str) -> Callable[..., Any] | None:
@@ -989,8 +997,8 @@ def doctor(json_to: JsonOut = None) -> None:
         answer = finding.found or finding.fix or "not on this machine"
         cells = ("yes" if finding.ok else "no", finding.name, finding.what_for, answer)
         table.add_row(*map(Text, cells))
-    _results(json_to).print(table)
     _emit([finding.record() for finding in findings], json_to)
+    _results(json_to).print(table)
 
 
 @app.command()
@@ -1073,10 +1081,10 @@ def bench(
         found = _bench_there(host, remote_python, opened, there, device)
     else:
         found = _project(opened, plan, profiles) if profiles else _bench(opened, plan)
+    _emit(found, json_to)
     print_table(found, _results(json_to))
     if not profiles:
         _print_sentences(found, _results(json_to))
-    _emit(found, json_to)
 
 
 def _print_sentences(found: dict[str, Any], results: Console) -> None:
@@ -1223,12 +1231,12 @@ def gate(
     old = None if baseline is None else read_bench(baseline)
     verdict = judge(found, load_limits(config), old, strict)
     sentences = summaries(found, verdict)
-    print_verdict(verdict, sentences, _results(json_to))
     if junit is not None:
         write_atomic(junit, verdict_as_junit(verdict))
     if markdown is not None:
         write_atomic(markdown, verdict_as_markdown(verdict, sentences))
     _emit(verdict_as_json(verdict), json_to)
+    print_verdict(verdict, sentences, _results(json_to))
     raise typer.Exit(0 if verdict.passed else 1)
 
 
@@ -1351,18 +1359,18 @@ def demo(
     plan = Plan(**_runtimes(None), data=open_dataset(scenes, "test"), samples=60)
     found = _bench([bundle], plan)
     write_json(out / "bench.json", found)
-    results = _results(json_to)
-    print_table(found, results)
     talk.print("4/5 gate")
     write_atomic(out / "gate.toml", DEMO_LIMITS)
     pictures = _pictures([found], [bundle.path], scenes)
     limits = load_limits(out / "gate.toml")
     verdict = _report([found], out / "report.html", limits, pictures=pictures)
+    made = {"report": str(out / "report.html"), "bench": str(out / "bench.json")}
+    _emit({**made, **verdict_as_json(verdict)}, json_to)
+    results = _results(json_to)
+    print_table(found, results)
     print_verdict(verdict, summaries(found, verdict), results)
     talk.print("5/5 report")
-    made = {"report": str(out / "report.html"), "bench": str(out / "bench.json")}
-    words = f"{out / 'report.html'}: open it in a browser"
-    _tell(words, {**made, **verdict_as_json(verdict)}, json_to)
+    results.print(f"{out / 'report.html'}: open it in a browser", markup=False, soft_wrap=True)
     raise typer.Exit(0 if verdict.passed else 1)
 
 

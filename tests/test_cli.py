@@ -755,3 +755,43 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
     before = snapshot(copy)
     refused(irstd_edge(*arguments.split(), cwd=copy), "FILE", "cannot be written")
     assert snapshot(copy) == before
+
+
+@pytest.mark.parametrize(("stdout", "code"), [("closed", 141), ("/dev/full", 2)])
+def test_results_are_kept_where_stdout_fails(bench_json: Path, stdout: str, code: int) -> None:
+    command = "gate bench.json --json a.json --junit a.xml --markdown a.md".split()
+    if stdout == "closed":
+        read, write = os.pipe()
+        os.close(read)
+    else:
+        write = os.open(stdout, os.O_WRONLY)
+    run = subprocess.run(
+        [sys.executable, "-m", "irstd_edge.cli", *command],
+        cwd=bench_json.parent,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+    os.close(write)
+    assert run.returncode == code and "Traceback" not in run.stderr, run.stderr
+    made = {path.name for path in bench_json.parent.iterdir()}
+    assert made == {"a.json", "a.md", "a.xml", "bench.json"}
+
+
+def test_a_result_is_said_in_any_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    run = irstd_edge("synth", "wärme", "--frames", 2, "--size", "32x32", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == "w?rme: 2 frames of 32x32, 8 bits\n"
+
+
+def test_ctrl_c_before_a_command_has_begun_is_no_traceback() -> None:
+    code = (
+        "import irstd_edge.cli as cli\n"
+        "def stopped(arguments): raise KeyboardInterrupt\n"
+        "cli.app = stopped\n"
+        "cli.main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
