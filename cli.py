@@ -588,7 +588,8 @@ def predict(
         float, typer.Option(metavar="HZ", min=0.1, max=1000, help="Frames/s of --video.")
     ] = 25.0,
     bits: Annotated[
-        int | None, typer.Option(help="Of the sensor, if fewer than the file's.")
+        int | None,
+        typer.Option(help="Of the sensor, if fewer than the file's. [of images/: dataset.json's]"),
     ] = None,
     raw: Annotated[
         str | None,
@@ -669,14 +670,23 @@ class _Come(NamedTuple):
 
 
 def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Come:
+    from irstd_edge.edge.counts import check_bit_depth
+    from irstd_edge.edge.dataset import bit_depths_of
     from irstd_edge.edge.lists import frames_in
     from irstd_edge.edge.sequences import extensions, frames_of, raw_format
     from irstd_edge.edge.stream import RawStream
 
+    if bits is not None:
+        check_bit_depth("--bits:", bits)
     layout = None if raw is None else raw_format(raw)
     if Path("-") not in paths:
         files = frames_in(paths, extensions(layout))
-        frames = ((n, f) for n, file in enumerate(files, 1) for f in frames_of(file, bits, layout))
+        depths = dict.fromkeys(files, bits)
+        if bits is None and layout is None:
+            depths = bit_depths_of(files)
+        frames = (
+            (n, f) for n, file in enumerate(files, 1) for f in frames_of(file, depths[file], layout)
+        )
         return _Come(frames, files, len(files), lambda: None)
     if len(paths) > 1:
         raise IrstdError("-: stdin goes alone; give the files in another call")

@@ -795,3 +795,27 @@ def test_ctrl_c_before_a_command_has_begun_is_no_traceback() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("bits", [0, -3, 9])
+def test_bits_that_no_sensor_has_are_refused(scenes: Path, bits: int) -> None:
+    run = irstd_edge("predict", "p2p", scenes / "images", "--bits", bits)
+    refused(run, f"--bits: {bits} is not one of (8, 10, 12, 14, 16)")
+
+
+def test_the_bits_of_a_data_set_hold_for_its_images_alone(copy: Path, tmp_path: Path) -> None:
+    file = sorted((copy / "images").iterdir())[0]
+    refused(irstd_edge("predict", "p2p", file, "--bits", 14), file.name, "8 bits, not of 14")
+    (copy / "dataset.json").write_text('{"bit_depth": 14}')
+    refused(irstd_edge("eval", "p2p", "--data", copy), "8 bits, not of 14")
+    counts = cv2.imread(str(file), cv2.IMREAD_UNCHANGED).astype(np.uint16)
+    counts[30:33, 40:43] = 16383
+    for path in (copy / "images" / "deep.png", tmp_path / "deep.png"):
+        cv2.imwrite(str(path), counts)
+    words = "clipped: deep: "
+    found = irstd_edge("predict", "p2p", copy / "images" / "deep.png")
+    assert found.stderr.startswith(words) and found.stderr.endswith("full scale of 14 bits\n")
+    refused(irstd_edge("predict", "p2p", "images", cwd=copy), "8 bits, not of 14")
+    assert irstd_edge("predict", "p2p", tmp_path / "deep.png").stderr == ""
+    whole = irstd_edge("predict", "p2p", copy / "images" / "deep.png", "--bits", 16)
+    assert (whole.returncode, whole.stderr) == (0, "")
