@@ -80,6 +80,16 @@ def _check_outputs(
         refuse_unwritable(place)
 
 
+def _refuse_given(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """Raise IrstdError for the first of these options that was given. why: it means nothing so."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in names and source is not None and source.name == "COMMANDLINE":
+            raise IrstdError(f"{option.opts[0]}: {why}")
+
+
+TILE_ALONE = "means nothing without --tile: add it, or leave this out"
+
 JsonOut = Annotated[
     str | None,
     typer.Option(
@@ -428,6 +438,7 @@ def _weights_runner(source: str, normalise: str | None) -> Runner:
 
 @app.command("eval")
 def evaluate(
+    context: typer.Context,
     source: Source,
     data: Data,
     split: Annotated[str, typer.Option(help="test, val or trainval.")] = "test",
@@ -459,6 +470,8 @@ def evaluate(
     from irstd_edge.benchmarks.table import print_accuracy, print_faults
     from irstd_edge.edge.dataset import open_dataset
 
+    if tile is None:
+        _refuse_given(context, ("halo", "tile_batch"), TILE_ALONE)
     if picture is not None and not faults:
         raise IrstdError("--picture: shows sensor faults; add --faults")
     inputs = [Path(source), public_key]
@@ -574,6 +587,7 @@ def _tiling(run: Runner, tile: str | None, halo: int, batch: int) -> Tiling | No
 
 @app.command()
 def predict(
+    context: typer.Context,
     source: Source,
     paths: Annotated[
         list[Path],
@@ -616,6 +630,10 @@ def predict(
     from irstd_edge.edge.files import refuse_clash
     from irstd_edge.edge.tiles import detect_tiled
 
+    if tile is None:
+        _refuse_given(context, ("halo", "tile_batch"), TILE_ALONE)
+    if video is None:
+        _refuse_given(context, ("video_fps",), "means nothing without --video: add it")
     if draw != (out is not None):
         missing = "has nowhere to write; add --out DIR" if draw else "add --overlay to fill it"
         raise IrstdError(f"{'--overlay' if draw else '--out'}: {missing}")
@@ -853,6 +871,7 @@ Targets = Annotated[int, typer.Option(min=1, help="Most targets of a frame in th
 
 @app.command("compile")
 def compile_bundle(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
     variant: Annotated[str | None, typer.Option(help="The fastest there by default.")] = None,
     target: Annotated[
@@ -883,6 +902,8 @@ def compile_bundle(
     from irstd_edge.edge.engine_store import open_store
     from irstd_edge.edge.golden import golden_sizes
 
+    if not with_decode:
+        _refuse_given(context, ("targets",), "means nothing without --with-decode: add it")
     _check_outputs({"--json": json_to}, [bundle, public_key])
     opened = open_bundle(bundle, public_key)
     golden = golden_sizes(opened)
@@ -1013,6 +1034,7 @@ def doctor(json_to: JsonOut = None) -> None:
 
 @app.command()
 def bench(
+    context: typer.Context,
     bundles: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[BUNDLE...]", help="Both shipped models by default."),
@@ -1070,6 +1092,7 @@ def bench(
     if host is None or device not in ("cpu", "cuda", "jetson"):
         only = require_measured or host is not None
         profiles = devices_to_project(device, this_machine(), only)
+    _refuse_meaningless(context, profiles, data, host)
     chosen = None if data is None else open_dataset(data, split)
     if public_key is not None and not bundles:
         raise IrstdError("--public-key: no bundle is given, and those made here are not signed")
@@ -1095,6 +1118,37 @@ def bench(
     print_table(found, _results(json_to))
     if not profiles:
         _print_sentences(found, _results(json_to))
+    elif data is not None:
+        _results(json_to).print("no accuracy is projected: --data gives the size of its frames")
+
+
+MEASURED_ALONE = (
+    "remote_python",
+    "runtime",
+    "variant",
+    "threads",
+    "split",
+    "protocol",
+    "strict",
+    "samples",
+    "batch",
+    "rate_hz",
+)
+"""Options of `bench` that a projection has no use for."""
+
+
+def _refuse_meaningless(
+    context: typer.Context, profiles: Sequence[Any], data: Path | None, host: str | None
+) -> None:
+    """Refuse the options of `bench` that change nothing about what it is asked to do."""
+    if profiles:
+        why = "means nothing to a projection: leave it out, or measure on the board"
+        _refuse_given(context, MEASURED_ALONE, why)
+    if host is None:
+        _refuse_given(context, ("remote_python",), "means nothing without --host: add it")
+    if data is None:
+        scored = ("split", "protocol", "strict")
+        _refuse_given(context, scored, "means nothing without --data: add it")
 
 
 def _print_sentences(found: dict[str, Any], results: Console) -> None:

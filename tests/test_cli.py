@@ -819,3 +819,41 @@ def test_the_bits_of_a_data_set_hold_for_its_images_alone(copy: Path, tmp_path: 
     assert irstd_edge("predict", "p2p", tmp_path / "deep.png").stderr == ""
     whole = irstd_edge("predict", "p2p", copy / "images" / "deep.png", "--bits", 16)
     assert (whole.returncode, whole.stderr) == (0, "")
+
+
+PROJECTED = "bench bundle --device agx-orin-64gb"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (f"{PROJECTED} --batch 8", "a projection"),
+        (f"{PROJECTED} --rate-hz 50", "a projection"),
+        (f"{PROJECTED} --threads 1", "a projection"),
+        (f"{PROJECTED} --samples 100", "a projection"),
+        (f"{PROJECTED} --data . --split val", "a projection"),
+        (f"{PROJECTED} --data . --protocol native", "a projection"),
+        (f"{PROJECTED} --variant int8", "a projection"),
+        (f"{PROJECTED} --runtime tensorrt", "a projection"),
+        (f"{PROJECTED} --remote-python python", "a projection"),
+        (f"{PROJECTED} --data . --strict", "a projection"),
+        ("bench bundle --protocol native", "without --data"),
+        ("bench bundle --remote-python python", "without --host"),
+        ("eval p2p --data . --halo 32", "without --tile"),
+        ("predict p2p images --tile-batch 2", "without --tile"),
+        ("predict p2p images --video-fps 25", "without --video"),
+        ("compile bundle --targets 64", "without --with-decode"),
+    ],
+)
+def test_an_option_that_changes_nothing_is_refused(
+    tmp_path: Path, arguments: str, words: str
+) -> None:
+    given = [word for word in arguments.split() if word.startswith("--")]
+    run = irstd_edge(*arguments.split(), cwd=tmp_path)
+    refused(run, f"irstd-edge: {given[-1]}: means nothing", words)
+
+
+def test_a_projection_takes_the_size_of_the_frames(float_bundle: Path, scenes: Path) -> None:
+    run = irstd_edge("bench", float_bundle, "--device", "agx-orin-64gb", "--data", scenes)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.endswith("no accuracy is projected: --data gives the size of its frames\n")
