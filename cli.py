@@ -376,12 +376,12 @@ def _validation(spec: ModelSpec, held_out: list[Any]) -> Callable[[Any], dict[st
 
 @app.command("import-weights")
 def import_weights(
-    file: Annotated[Path, typer.Argument(help="The authors' .tar, .pkl or .pth.")],
+    file: Annotated[Path, typer.Argument(help="The authors' .tar, .pkl, .pth or .safetensors.")],
     model: Annotated[str, typer.Option(help="mshnet or p2p.")],
     out: Annotated[Path, typer.Option(metavar="W.safetensors", help="File to write.")],
     json_to: JsonOut = None,
 ) -> None:
-    """Turn weights saved by torch into safetensors, without running what they may hold."""
+    """Turn the authors' weights into a file of ours, without running what they may hold."""
     with _training("import-weights"):
         from irstd_edge.models.weights import import_weights as read_weights
         from irstd_edge.models.weights import save_weights
@@ -1333,6 +1333,13 @@ def report(
     old = None if baseline is None else read_bench(baseline)
     benches = [read_bench(path) for path in bench_files]
     costs = [read_sensitivity(path) for path in layers or ()]
+    measured = {result.get("bundle") for bench in benches for result in bench["results"]}
+    for path, cost in zip(layers or (), costs, strict=True):
+        if cost["bundle"] not in measured:
+            raise IrstdError(
+                f"--sensitivity: {path} is of the bundle {cost['bundle']:.12}, which is in none of "
+                "the benches: give that of a bundle that was measured"
+            )
     if bool(bundle) != (data is not None):
         raise IrstdError("--bundle: pictures need the frames too, give both --bundle and --data")
     verdict = _report(

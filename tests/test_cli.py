@@ -857,3 +857,12 @@ def test_a_projection_takes_the_size_of_the_frames(float_bundle: Path, scenes: P
     run = irstd_edge("bench", float_bundle, "--device", "agx-orin-64gb", "--data", scenes)
     assert run.returncode == 0, run.stderr
     assert run.stdout.endswith("no accuracy is projected: --data gives the size of its frames\n")
+
+
+def test_report_refuses_layers_of_a_bundle_that_was_not_measured(bench_json: Path) -> None:
+    layers, out = bench_json.with_name("layers.json"), bench_json.with_name("report.html")
+    value = {"schema": "irstd-edge/sensitivity/2", "bundle": "a" * 64, "layers": []}
+    layers.write_text(json.dumps(value))
+    run = irstd_edge("report", bench_json, "--sensitivity", layers, "--out", out)
+    refused(run, "--sensitivity", str(layers), "of the bundle aaaaaaaaaaaa, which is in none")
+    assert not out.exists()
