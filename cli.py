@@ -688,14 +688,13 @@ class _Come(NamedTuple):
 
 
 def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Come:
-    from irstd_edge.edge.counts import check_bit_depth
+    from irstd_edge.edge.counts import checked_bit_depth
     from irstd_edge.edge.dataset import bit_depths_of
     from irstd_edge.edge.lists import frames_in
     from irstd_edge.edge.sequences import extensions, frames_of, raw_format
     from irstd_edge.edge.stream import RawStream
 
-    if bits is not None:
-        check_bit_depth("--bits:", bits)
+    bits = None if bits is None else checked_bit_depth("--bits:", bits)
     layout = None if raw is None else raw_format(raw)
     if Path("-") not in paths:
         files = frames_in(paths, extensions(layout))

@@ -46,10 +46,11 @@ def frame_of_pixels(
     return Frame(name, counts, depth)
 
 
-def check_bit_depth(name: str, depth: int) -> None:
-    """Raise IrstdError, by the name of what says it, for a depth that no sensor has."""
+def checked_bit_depth(name: str, depth: Any) -> int:
+    """The depth, if a sensor has it. Raises IrstdError by the name of what says it."""
     if depth not in BIT_DEPTHS:
         raise IrstdError(f"{name} {depth!r} is not one of {BIT_DEPTHS}: set it")
+    return int(depth)
 
 
 def one_channel(path: Path, pixels: npt.NDArray[Any]) -> CountArray:

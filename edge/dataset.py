@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from irstd_edge.edge.counts import check_bit_depth
+from irstd_edge.edge.counts import checked_bit_depth
 from irstd_edge.edge.errors import UnusableError
 from irstd_edge.edge.frames import (
     EXTENSIONS,
@@ -227,5 +227,4 @@ def read_bit_depth(root: Path) -> int | None:
         return None
     value = read_json(path, 'a data set: {"bit_depth": 14}')
     depth = value.get("bit_depth") if isinstance(value, dict) else None
-    check_bit_depth(f"{path}: bit_depth", depth)
-    return int(depth)
+    return checked_bit_depth(f"{path}: bit_depth", depth)
