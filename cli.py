@@ -1431,6 +1431,7 @@ def demo(
     write_json(out / "bench.json", found)
     talk.print("4/5 gate")
     write_atomic(out / "gate.toml", DEMO_LIMITS)
+    talk.print("5/5 report")
     pictures = _pictures([found], [bundle.path], scenes)
     limits = load_limits(out / "gate.toml")
     verdict = _report([found], out / "report.html", limits, pictures=pictures)
@@ -1439,7 +1440,6 @@ def demo(
     results = _results(json_to)
     print_table(found, results)
     print_verdict(verdict, summaries(found, verdict), results)
-    talk.print("5/5 report")
     results.print(f"{out / 'report.html'}: open it in a browser", markup=False, soft_wrap=True)
     raise typer.Exit(0 if verdict.passed else 1)
 
