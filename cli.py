@@ -6,12 +6,13 @@ user can fix it, 3 this machine cannot do it, 70 a fault of ours.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -43,6 +44,9 @@ talk = Console(stderr=True, highlight=False)
 PIPE_CLOSED = 141
 """Exit code where who reads stdout has gone: 128 and SIGPIPE, as of any filter."""
 
+STOPPED = 130
+"""Exit code after Ctrl-C: 128 and SIGINT."""
+
 RUNTIME_HELP = "onnxruntime, openvino, tensorrt, torch-tensorrt; torch for W."
 
 Data = Annotated[Path, typer.Option(help="Data set: images/, masks/, trainval.txt, test.txt.")]
@@ -56,6 +60,35 @@ def _writable(place: str | None) -> str | None:
         refuse_unwritable(Path(place))
     return place
 
+
+def _check_outputs(
+    places: Mapping[str, Path | str | None],
+    inputs: Iterable[Path | None],
+    data: Iterable[Path] = (),
+) -> None:
+    """Refuse, before the work, a result that would replace an input or that cannot be kept.
+
+    places: flag -> file. data: data sets, in which new files may be made.
+    """
+    from irstd_edge.edge.dataset import PLACES
+    from irstd_edge.edge.files import refuse_clash, refuse_unwritable
+
+    outputs = [(flag, Path(place)) for flag, place in places.items() if place not in (None, "-")]
+    read = [path for path in inputs if path is not None and path.exists()]
+    refuse_clash(outputs, [*read, *(root / name for root in data for name in PLACES)])
+    for _, place in outputs:
+        refuse_unwritable(place)
+
+
+def _refuse_given(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """Raise IrstdError for the first of these options that was given. why: it means nothing so."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in names and source is not None and source.name == "COMMANDLINE":
+            raise IrstdError(f"{option.opts[0]}: {why}")
+
+
+TILE_ALONE = "means nothing without --tile: add it, or leave this out"
 
 JsonOut = Annotated[
     str | None,
@@ -99,9 +132,13 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     if not debug:
         warnings.simplefilter("ignore")  # of libraries, to their callers: not to our users
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what its encoding lacks costs no result
     limit_memory()
     try:
         app(arguments)
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
     except Exception as error:
         if debug:
             raise
@@ -187,7 +224,7 @@ def _results(json_to: str | None) -> Console:
 
 
 def _emit(value: Any, json_to: str | None) -> None:
-    """Write the machine's form of a result where `--json` says."""
+    """Write the machine's form of a result where `--json` says; before people's, which may fail."""
     from irstd_edge.edge.json_files import write_json
 
     if json_to == "-":
@@ -198,8 +235,8 @@ def _emit(value: Any, json_to: str | None) -> None:
 
 def _tell(words: str, value: dict[str, Any], json_to: str | None) -> None:
     """Say a short result to people, and give it to programs where `--json` says."""
-    print(words, file=sys.stderr if json_to == "-" else sys.stdout)
     _emit(value, json_to)
+    print(words, file=sys.stderr if json_to == "-" else sys.stdout)
 
 
 def _version(show: bool) -> None:
@@ -278,6 +315,7 @@ def train(
     chosen = recipe_of(model, recipe, epochs=epochs, batch_size=batch_size, lr=lr, loss=loss)
     start = None if weights is None else find_weights(weights)
     spec = spec_to_train(model, start, normalise)
+    _check_outputs({"--json": json_to}, [start], data)
     fit, held_out = _samples(data, "train"), _samples(data, "val")
     first = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun
     if first:
@@ -338,16 +376,17 @@ def _validation(spec: ModelSpec, held_out: list[Any]) -> Callable[[Any], dict[st
 
 @app.command("import-weights")
 def import_weights(
-    file: Annotated[Path, typer.Argument(help="The authors' .tar, .pkl or .pth.")],
+    file: Annotated[Path, typer.Argument(help="The authors' .tar, .pkl, .pth or .safetensors.")],
     model: Annotated[str, typer.Option(help="mshnet or p2p.")],
     out: Annotated[Path, typer.Option(metavar="W.safetensors", help="File to write.")],
     json_to: JsonOut = None,
 ) -> None:
-    """Turn weights saved by torch into safetensors, without running what they may hold."""
+    """Turn the authors' weights into a file of ours, without running what they may hold."""
     with _training("import-weights"):
         from irstd_edge.models.weights import import_weights as read_weights
         from irstd_edge.models.weights import save_weights
 
+    _check_outputs({"--out": out, "--json": json_to}, [file])
     net, card = read_weights(file, model)
     save_weights(out, model, net, card)
     count = sum(p.numel() for p in net.parameters())
@@ -399,6 +438,7 @@ def _weights_runner(source: str, normalise: str | None) -> Runner:
 
 @app.command("eval")
 def evaluate(
+    context: typer.Context,
     source: Source,
     data: Data,
     split: Annotated[str, typer.Option(help="test, val or trainval.")] = "test",
@@ -430,10 +470,12 @@ def evaluate(
     from irstd_edge.benchmarks.table import print_accuracy, print_faults
     from irstd_edge.edge.dataset import open_dataset
 
-    if picture is not None:
-        if not faults:
-            raise IrstdError("--picture: shows sensor faults; add --faults")
-        _writable(str(picture))
+    if tile is None:
+        _refuse_given(context, ("halo", "tile_batch"), TILE_ALONE)
+    if picture is not None and not faults:
+        raise IrstdError("--picture: shows sensor faults; add --faults")
+    inputs = [Path(source), public_key]
+    _check_outputs({"--picture": picture, "--json": json_to}, inputs, [data])
     chosen = open_dataset(data, split)
     spoilt: dict[str, Any] = {}
     with (
@@ -469,10 +511,10 @@ def evaluate(
         **buckets(result),
         **spoilt,
     }
+    _emit(found, json_to)
     print_accuracy(found, _results(json_to))
     if faults:
         print_faults(found["faults"], _results(json_to))
-    _emit(found, json_to)
 
 
 @contextmanager
@@ -545,6 +587,7 @@ def _tiling(run: Runner, tile: str | None, halo: int, batch: int) -> Tiling | No
 
 @app.command()
 def predict(
+    context: typer.Context,
     source: Source,
     paths: Annotated[
         list[Path],
@@ -559,7 +602,8 @@ def predict(
         float, typer.Option(metavar="HZ", min=0.1, max=1000, help="Frames/s of --video.")
     ] = 25.0,
     bits: Annotated[
-        int | None, typer.Option(help="Of the sensor, if fewer than the file's.")
+        int | None,
+        typer.Option(help="Of the sensor, if fewer than the file's. [of images/: dataset.json's]"),
     ] = None,
     raw: Annotated[
         str | None,
@@ -583,12 +627,23 @@ def predict(
     from dataclasses import asdict
 
     from irstd_edge.edge.ahead import read_ahead
+    from irstd_edge.edge.files import refuse_clash
     from irstd_edge.edge.tiles import detect_tiled
 
+    if tile is None:
+        _refuse_given(context, ("halo", "tile_batch"), TILE_ALONE)
+    if video is None:
+        _refuse_given(context, ("video_fps",), "means nothing without --video: add it")
     if draw != (out is not None):
         missing = "has nowhere to write; add --out DIR" if draw else "add --overlay to fill it"
         raise IrstdError(f"{'--overlay' if draw else '--out'}: {missing}")
     come = _frames_to_come(paths, raw, bits)
+    pictures = [] if out is None else [out / f"{file.stem}.png" for file in come.files]
+    refuse_clash((("--out", picture) for picture in pictures), come.files)
+    _check_outputs(
+        {"--out": out and out / "frame.png", "--video": video, "--json": json_to},
+        [Path(source), public_key, *come.files],
+    )
     with (
         _progress() as move,
         _runner(source, runtime, variant, public_key, normalise) as run,
@@ -611,7 +666,7 @@ def predict(
             return
         except KeyboardInterrupt:  # what is done is a result
             talk.print("stopped: the lines of the frames done so far are kept")
-            end: Exception = typer.Exit(130)
+            end: Exception = typer.Exit(STOPPED)
         except IrstdError as error:
             if come.total is not None:  # a file can be read again, a sensor's frames cannot
                 raise
@@ -624,6 +679,8 @@ class _Come(NamedTuple):
 
     frames: Iterator[tuple[int, Frame]]
     """Each with the number of its file; of stdin with its own."""
+    files: Sequence[Path]
+    """None of stdin."""
     total: int | None
     """Of the files; nobody knows how many frames stdin will have."""
     leave: Callable[[], None]
@@ -631,15 +688,23 @@ class _Come(NamedTuple):
 
 
 def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Come:
+    from irstd_edge.edge.counts import checked_bit_depth
+    from irstd_edge.edge.dataset import bit_depths_of
     from irstd_edge.edge.lists import frames_in
     from irstd_edge.edge.sequences import extensions, frames_of, raw_format
     from irstd_edge.edge.stream import RawStream
 
+    bits = None if bits is None else checked_bit_depth("--bits:", bits)
     layout = None if raw is None else raw_format(raw)
     if Path("-") not in paths:
         files = frames_in(paths, extensions(layout))
-        frames = ((n, f) for n, file in enumerate(files, 1) for f in frames_of(file, bits, layout))
-        return _Come(frames, len(files), lambda: None)
+        depths = dict.fromkeys(files, bits)
+        if bits is None and layout is None:
+            depths = bit_depths_of(files)
+        frames = (
+            (n, f) for n, file in enumerate(files, 1) for f in frames_of(file, depths[file], layout)
+        )
+        return _Come(frames, files, len(files), lambda: None)
     if len(paths) > 1:
         raise IrstdError("-: stdin goes alone; give the files in another call")
     if layout is None:
@@ -647,7 +712,7 @@ def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Co
     if sys.stdin is None:
         raise IrstdError("-: this process has no stdin; give files, or start it with a pipe")
     stream = RawStream(sys.stdin.fileno(), layout, bits)
-    return _Come(enumerate(stream, 1), None, stream.leave)
+    return _Come(enumerate(stream, 1), (), None, stream.leave)
 
 
 @contextmanager
@@ -795,10 +860,11 @@ def sensitivity(
 
     with _training("sensitivity"):
         from irstd_edge.calibration.sensitivity_file import sensitivity_to_file
+    _check_outputs({"--out": out, "--json": json_to}, [bundle], [data])
     with _progress() as move:
         layers = [e.record() for e in sensitivity_to_file(open_bundle(bundle), data, out, move)]
-    print_layers(layers, _results(json_to))
     _emit(layers, json_to)
+    print_layers(layers, _results(json_to))
 
 
 Targets = Annotated[int, typer.Option(min=1, help="Most targets of a frame in the decode.")]
@@ -806,6 +872,7 @@ Targets = Annotated[int, typer.Option(min=1, help="Most targets of a frame in th
 
 @app.command("compile")
 def compile_bundle(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
     variant: Annotated[str | None, typer.Option(help="The fastest there by default.")] = None,
     target: Annotated[
@@ -836,6 +903,9 @@ def compile_bundle(
     from irstd_edge.edge.engine_store import open_store
     from irstd_edge.edge.golden import golden_sizes
 
+    if not with_decode:
+        _refuse_given(context, ("targets",), "means nothing without --with-decode: add it")
+    _check_outputs({"--json": json_to}, [bundle, public_key])
     opened = open_bundle(bundle, public_key)
     golden = golden_sizes(opened)
     sizes = tuple(_size(text) for text in size) if size else golden or ((256, 256),)
@@ -852,6 +922,7 @@ def compile_bundle(
         if placed is not None:  # it is true of the graph, board or no board
             _emit({"engine": None, "not_built": str(error), "dla": placed}, json_to)
         raise
+    _emit({**done.record(), "dla": placed}, json_to)
     _print_engine(done, _results(json_to))
     stride = opened.manifest.model.input.stride
     missing = [f"--size {h}x{w}" for h, w in golden if not plan.takes((h, w), stride)]
@@ -860,7 +931,6 @@ def compile_bundle(
             "the golden frames have other sizes, and a bundle serves once it was tried on them: "
             f"add {' '.join(missing)}, or build another engine for them"
         )
-    _emit({**done.record(), "dla": placed}, json_to)
 
 
 def _builder(backend: str) -> Callable[..., Any] | None:
@@ -919,6 +989,7 @@ def export(
     from irstd_edge.edge.bundle import open_bundle
     from irstd_edge.edge.compiler import best_variant, export_graph
 
+    _check_outputs({"--out": out, "--json": json_to}, [bundle, public_key])
     opened = open_bundle(bundle, public_key)
     chosen = variant or best_variant(opened)
     path = export_graph(opened, chosen, out, targets)
@@ -935,6 +1006,7 @@ def sign(
     from irstd_edge.edge.bundle import open_bundle
     from irstd_edge.edge.signing import sign as sign_bundle
 
+    _check_outputs({"--json": json_to}, [bundle, key])
     opened = open_bundle(bundle)
     named = sign_bundle(opened.path, key)
     made = {"path": str(bundle), "bundle": opened.sha256, "key": named}
@@ -957,12 +1029,13 @@ def doctor(json_to: JsonOut = None) -> None:
         answer = finding.found or finding.fix or "not on this machine"
         cells = ("yes" if finding.ok else "no", finding.name, finding.what_for, answer)
         table.add_row(*map(Text, cells))
-    _results(json_to).print(table)
     _emit([finding.record() for finding in findings], json_to)
+    _results(json_to).print(table)
 
 
 @app.command()
 def bench(
+    context: typer.Context,
     bundles: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[BUNDLE...]", help="Both shipped models by default."),
@@ -1016,10 +1089,12 @@ def bench(
 
     if rate_hz is not None and not 0.01 <= rate_hz <= 100_000:
         raise IrstdError(f"--rate-hz: {rate_hz:g} is no rate of a sensor; give frames a second")
+    _check_outputs({"--json": json_to}, [*(bundles or ()), public_key], [data] if data else [])
     profiles: tuple[Any, ...] = ()
     if host is None or device not in ("cpu", "cuda", "jetson"):
         only = require_measured or host is not None
         profiles = devices_to_project(device, this_machine(), only)
+    _refuse_meaningless(context, profiles, data, host)
     chosen = None if data is None else open_dataset(data, split)
     if public_key is not None and not bundles:
         raise IrstdError("--public-key: no bundle is given, and those made here are not signed")
@@ -1041,13 +1116,44 @@ def bench(
         found = _bench_there(host, remote_python, opened, there, device)
     else:
         found = _project(opened, plan, profiles) if profiles else _bench(opened, plan)
-    print_table(found, _results(json_to))
-    if not profiles:
-        _print_sentences(found, _results(json_to))
     if json_to in (None, "-"):
         _emit(found, json_to)
     else:
         write_bench(Path(json_to), found)
+    print_table(found, _results(json_to))
+    if not profiles:
+        _print_sentences(found, _results(json_to))
+    elif data is not None:
+        _results(json_to).print("no accuracy is projected: --data gives the size of its frames")
+
+
+MEASURED_ALONE = (
+    "remote_python",
+    "runtime",
+    "variant",
+    "threads",
+    "split",
+    "protocol",
+    "strict",
+    "samples",
+    "batch",
+    "rate_hz",
+)
+"""Options of `bench` that a projection has no use for."""
+
+
+def _refuse_meaningless(
+    context: typer.Context, profiles: Sequence[Any], data: Path | None, host: str | None
+) -> None:
+    """Refuse the options of `bench` that change nothing about what it is asked to do."""
+    if profiles:
+        why = "means nothing to a projection: leave it out, or measure on the board"
+        _refuse_given(context, MEASURED_ALONE, why)
+    if host is None:
+        _refuse_given(context, ("remote_python",), "means nothing without --host: add it")
+    if data is None:
+        scored = ("split", "protocol", "strict")
+        _refuse_given(context, scored, "means nothing without --data: add it")
 
 
 def _print_sentences(found: dict[str, Any], results: Console) -> None:
@@ -1186,16 +1292,20 @@ def gate(
     from irstd_edge.benchmarks.verdict import verdict_as_json, verdict_as_junit, verdict_as_markdown
     from irstd_edge.edge.files import write_atomic
 
+    _check_outputs(
+        {"--junit": junit, "--markdown": markdown, "--json": json_to},
+        [bench_file, baseline, config],
+    )
     found = read_bench(bench_file)
     old = None if baseline is None else read_bench(baseline)
     verdict = judge(found, load_limits(config), old, strict)
     sentences = summaries(found, verdict)
-    print_verdict(verdict, sentences, _results(json_to))
     if junit is not None:
         write_atomic(junit, verdict_as_junit(verdict))
     if markdown is not None:
         write_atomic(markdown, verdict_as_markdown(verdict, sentences))
     _emit(verdict_as_json(verdict), json_to)
+    print_verdict(verdict, sentences, _results(json_to))
     raise typer.Exit(0 if verdict.passed else 1)
 
 
@@ -1223,9 +1333,18 @@ def report(
     from irstd_edge.benchmarks.schema import read_bench, read_sensitivity
     from irstd_edge.benchmarks.verdict import verdict_as_json
 
+    inputs = [*bench_files, baseline, config, *(bundle or ()), *(layers or ())]
+    _check_outputs({"--out": out, "--json": json_to}, inputs, [data] if data else [])
     old = None if baseline is None else read_bench(baseline)
     benches = [read_bench(path) for path in bench_files]
     costs = [read_sensitivity(path) for path in layers or ()]
+    measured = {result.get("bundle") for bench in benches for result in bench["results"]}
+    for path, cost in zip(layers or (), costs, strict=True):
+        if cost["bundle"] not in measured:
+            raise IrstdError(
+                f"--sensitivity: {path} is of the bundle {cost['bundle']:.12}, which is in none of "
+                "the benches: give that of a bundle that was measured"
+            )
     if bool(bundle) != (data is not None):
         raise IrstdError("--bundle: pictures need the frames too, give both --bundle and --data")
     verdict = _report(
@@ -1316,18 +1435,18 @@ def demo(
     plan = Plan(**_runtimes(None), data=open_dataset(scenes, "test"), samples=60)
     found = _bench([bundle], plan)
     write_bench(out / "bench.json", found)
-    results = _results(json_to)
-    print_table(found, results)
     talk.print("4/5 gate")
     write_atomic(out / "gate.toml", DEMO_LIMITS)
+    talk.print("5/5 report")
     pictures = _pictures([found], [bundle.path], scenes)
     limits = load_limits(out / "gate.toml")
     verdict = _report([found], out / "report.html", limits, pictures=pictures)
-    print_verdict(verdict, summaries(found, verdict), results)
-    talk.print("5/5 report")
     made = {"report": str(out / "report.html"), "bench": str(out / "bench.json")}
-    words = f"{out / 'report.html'}: open it in a browser"
-    _tell(words, {**made, **verdict_as_json(verdict)}, json_to)
+    _emit({**made, **verdict_as_json(verdict)}, json_to)
+    results = _results(json_to)
+    print_table(found, results)
+    print_verdict(verdict, summaries(found, verdict), results)
+    results.print(f"{out / 'report.html'}: open it in a browser", markup=False, soft_wrap=True)
     raise typer.Exit(0 if verdict.passed else 1)
 
 

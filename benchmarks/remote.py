@@ -121,13 +121,13 @@ def _check_space(host: Host, staged: Sequence[Path], there: str) -> None:
 def _options(plan: Plan, device: str) -> list[str]:
     """The plan in the words of the command line, but for the data's place."""
     options = ["--device", device, "--require-measured", "--samples", str(plan.samples)]
-    options += ["--protocol", plan.protocol]
-    options += ["--strict"] if plan.strict else []
     options += [] if plan.threads is None else ["--threads", str(plan.threads)]
     options += [] if plan.batch == 1 else ["--batch", str(plan.batch)]
     options += [] if plan.rate_hz is None else ["--rate-hz", f"{plan.rate_hz:g}"]
     options += [] if plan.size is None else ["--size", "x".join(map(str, plan.size))]
-    options += [] if plan.data is None else ["--split", plan.data.split]
+    if plan.data is not None:
+        options += ["--split", plan.data.split, "--protocol", plan.protocol]
+        options += ["--strict"] if plan.strict else []
     options += [word for name in plan.variants for word in ("--variant", name)]
     return options + [word for name in plan.runtimes for word in ("--runtime", name)]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from irstd_edge.edge.policy import MAX_SIDE_PX as MAX_SIDE_PX
-from irstd_edge.edge.types import CountArray, Frame, IrstdError
+from irstd_edge.edge.types import BIT_DEPTHS, CountArray, Frame, IrstdError
 
 BAND_PX = 256
 CLIPPED_SHARE = 0.001
@@ -29,12 +29,28 @@ def frames_of_pages(
 def frame_of_pixels(
     path: Path, name: str, pixels: npt.NDArray[Any], bit_depth: int | None
 ) -> Frame:
-    """Pixels (H, W) or (H, W, 3 or 4) as a frame; its bits are those of its type if not given."""
+    """Pixels (H, W) or (H, W, 3 or 4) as a frame; its bits are those of its type if not given.
+
+    Raises IrstdError by file for more bits than its type has, and for counts beyond them.
+    """
     counts = one_channel(path, pixels)
-    depth = bit_depth or counts.dtype.itemsize * 8
+    most = counts.dtype.itemsize * 8
+    depth = most if bit_depth is None else bit_depth
+    if depth > most:
+        raise IrstdError(
+            f"{path}: holds counts of {most} bits, not of {depth}: mend --bits, or bit_depth in "
+            "dataset.json"
+        )
     if int(counts.max()) >= 2**depth:
         raise IrstdError(f"{path}: holds {counts.max()} counts, more than {depth} bits: say 16")
     return Frame(name, counts, depth)
+
+
+def checked_bit_depth(name: str, depth: Any) -> int:
+    """The depth, if a sensor has it. Raises IrstdError by the name of what says it."""
+    if depth not in BIT_DEPTHS:
+        raise IrstdError(f"{name} {depth!r} is not one of {BIT_DEPTHS}: set it")
+    return int(depth)
 
 
 def one_channel(path: Path, pixels: npt.NDArray[Any]) -> CountArray:

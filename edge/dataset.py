@@ -10,13 +10,14 @@ DIR/dataset.json                         optional: {"bit_depth": 14}
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from irstd_edge.edge.counts import checked_bit_depth
 from irstd_edge.edge.errors import UnusableError
 from irstd_edge.edge.frames import (
     EXTENSIONS,
@@ -29,10 +30,20 @@ from irstd_edge.edge.frames import (
 from irstd_edge.edge.json_files import read_json
 from irstd_edge.edge.lists import list_of_split, names_of_list, names_of_split
 from irstd_edge.edge.policy import is_printable
-from irstd_edge.edge.types import BIT_DEPTHS, FloatArray, Frame, IrstdError, Sample, Skip
+from irstd_edge.edge.types import FloatArray, Frame, IrstdError, Sample, Skip
 
 PROTOCOLS = ("native", "paper256")
 PAPER_SIZE = (256, 256)
+PLACES = (
+    "images",
+    "masks",
+    "img_idx",
+    "trainval.txt",
+    "test.txt",
+    "points.json",
+    "dataset.json",
+)
+"""Folders and files of a data set that may be read."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +143,7 @@ def open_dataset(root: Path, split: str | None = "test") -> DataSet:
     masks = {name.removesuffix("_pixels0"): path for name, path in _index(root / "masks").items()}
     if not masks and points is None:
         raise IrstdError(f"{root}: neither masks/ nor points.json: add the labels")
-    return DataSet(root, split or "all", names, images, masks, points, _read_bit_depth(root))
+    return DataSet(root, split or "all", names, images, masks, points, read_bit_depth(root))
 
 
 def _listed(root: Path, split: str, images: Mapping[str, Path]) -> tuple[str, ...]:
@@ -200,12 +211,20 @@ def _points(path: Path, name: str, rows: Any) -> FloatArray:
     return points
 
 
-def _read_bit_depth(root: Path) -> int | None:
+def bit_depths_of(files: Collection[Path]) -> dict[Path, int | None]:
+    """File -> bits of the sensor: where it lies in images/ of a data set, those of dataset.json."""
+    known: dict[Path, int | None] = {}
+    for folder in {file.parent for file in files}:
+        place = folder.absolute()
+        known[folder] = read_bit_depth(place.parent) if place.name == "images" else None
+    return {file: known[file.parent] for file in files}
+
+
+def read_bit_depth(root: Path) -> int | None:
+    """Of the sensor, by dataset.json; None without that file. Raises IrstdError."""
     path = root / "dataset.json"
     if not path.is_file():
         return None
     value = read_json(path, 'a data set: {"bit_depth": 14}')
     depth = value.get("bit_depth") if isinstance(value, dict) else None
-    if depth not in BIT_DEPTHS:
-        raise IrstdError(f"{path}: bit_depth {depth!r} is not one of {BIT_DEPTHS}: set it")
-    return int(depth)
+    return checked_bit_depth(f"{path}: bit_depth", depth)

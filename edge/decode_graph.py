@@ -134,7 +134,7 @@ def _heatmap(w: _Writer, limit: str, targets: int) -> None:
 
     heat, geometry = OUTPUTS["heatmap"]
     score, cells = _peaks(w, heat, limit, targets)  # (N, K) log-odds, int64 cells
-    values = _geometry(w, geometry, cells)  # dx, dy, log sigma, each (N, K)
+    values = _geometry(w, geometry, cells, targets)  # dx, dy, log sigma, each (N, K)
     rows, cols, height, width = _places(w, heat, cells)
     row = _position(w, rows, values[1], height)
     col = _position(w, cols, values[0], width)
@@ -164,12 +164,15 @@ def _peaks(w: _Writer, heat: str, limit: str, targets: int) -> tuple[str, str]:
     top = w.add("Not", w.add("Less", heat, highest))
     peak = w.add("And", w.add("And", first, top), w.add("Greater", heat, limit))
     flat = w.add("Reshape", w.add("Where", peak, heat, w.number(LOWEST)), w.integers(0, -1))
-    best = w.add("TopK", flat, w.integers(targets), attributes={"axis": 1}, outputs=2)
+    room = w.integers(0, 0, 0, targets)  # TopK takes K of a frame of fewer cells too
+    enough = w.add("Pad", flat, room, w.number(LOWEST))
+    best = w.add("TopK", enough, w.integers(targets), attributes={"axis": 1}, outputs=2)
     return best, best.removesuffix(".0") + ".1"
 
 
-def _geometry(w: _Writer, geometry: str, cells: str) -> list[str]:
+def _geometry(w: _Writer, geometry: str, cells: str, targets: int) -> list[str]:
     flat = w.add("Reshape", geometry, w.integers(0, 3, -1))  # (N, 3, h w)
+    flat = w.add("Pad", flat, w.integers(0, 0, 0, 0, 0, targets), w.number(0.0))  # as the cells
     one = w.add("Unsqueeze", cells, w.integers(1))
     thrice = w.add("Concat", one, one, one, attributes={"axis": 1})
     chosen = w.add("GatherElements", flat, thrice, attributes={"axis": 2})  # (N, 3, K)

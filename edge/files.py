@@ -8,7 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -58,6 +58,7 @@ def path_to_write(path: Path) -> Iterator[Path]:
     """
     refuse_unwritable(path)
     path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = _sibling(path).with_suffix(f".partial{path.suffix}")
     try:
         yield partial
@@ -157,16 +158,38 @@ def _lock(folder: Path, handle: int) -> None:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Raise IrstdError where `write_atomic` could not write now: ask before hours of work."""
+    """Raise IrstdError where `write_atomic` could not write now: ask before hours of work.
+
+    Nothing is left there, missing parent folders stay missing.
+    """
     try:
         path = path.resolve()
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not path.exists() or path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _probe(path.parent)
+            _probe(next(folder for folder in path.parents if folder.exists()))
     except OSError as error:
         raise _cannot(path, "be written", error) from error
+
+
+def refuse_clash(outputs: Iterable[tuple[str, Path]], inputs: Iterable[Path]) -> None:
+    """Raise IrstdError where an output would replace an input, or the output of another flag.
+
+    outputs: (flag, file). inputs: files, and folders in which nothing may be written. Links are
+    followed; pipes and devices replace nothing.
+    """
+    read = {path.resolve(): path for path in inputs}
+    written: dict[Path, str] = {}
+    for flag, path in outputs:
+        place = path.resolve()
+        if place.exists() and not place.is_file():
+            continue
+        source = next((read[p] for p in (place, *place.parents) if p in read), None)
+        if source is not None:
+            where = "" if place == source.resolve() else f"lies in {source}, which "
+            raise IrstdError(f"{flag}: {path} {where}is an input: choose another place")
+        if (other := written.setdefault(place, flag)) != flag:
+            raise IrstdError(f"{flag}: {path} is that of {other}: choose another place")
 
 
 def _probe(folder: Path) -> None:

@@ -84,8 +84,6 @@ def _holds(public: Any, text: str, manifest: bytes) -> bool:
 
 def _private(file: Path) -> Any:
     data = read_bytes(file, MAX_KEY_BYTES)
-    if stat.S_IMODE(file.stat().st_mode) & OTHERS:
-        raise IrstdError(f"{file}: others can read this key: chmod go-rwx {file}")
     serialization, ed25519 = _cryptography()
     ssh = data.startswith(OPENSSH_PRIVATE)
     load = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key
@@ -97,6 +95,8 @@ def _private(file: Path) -> Any:
         raise IrstdError(f"{file}: is no private key: {MAKE}") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise IrstdError(f"{file}: is no Ed25519 key: {MAKE}")
+    if stat.S_IMODE(file.stat().st_mode) & OTHERS:
+        raise IrstdError(f"{file}: others can read this key: chmod go-rwx {file}")
     return key
 
 

@@ -1,4 +1,4 @@
-"""Weights as safetensors, and the authors' pickles turned into them."""
+"""Weights as safetensors, and the authors' files turned into them."""
 
 from __future__ import annotations
 
@@ -138,12 +138,14 @@ def model_from_state(model: str, state: Mapping[str, Tensor], path: Path) -> MSH
 
 
 def import_weights(path: Path, model: str) -> tuple[MSHNet | P2P, dict[str, Any]]:
-    """Read weights saved by torch (.tar, .pkl, .pth): a state dict, or one under a known key.
+    """Read weights of others: a state dict, or one under a known key.
 
-    Nothing in the file is run: only tensors, plain containers and numpy scalars are read. Raises
-    IrstdError for anything else.
+    A file is safetensors by its ending, else what torch saved (.tar, .pkl, .pth). Nothing in it is
+    run: only tensors, plain containers and numpy scalars are read. Raises IrstdError for anything
+    else, and for a file that `save_weights` wrote.
     """
-    state = _unpickled(path)
+    safe = path.suffix.lower() == ".safetensors"
+    state = _foreign_state(path) if safe else _unpickled(path)
     for key in ("state_dict", "net"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
@@ -154,6 +156,13 @@ def import_weights(path: Path, model: str) -> tuple[MSHNet | P2P, dict[str, Any]
         raise IrstdError(f"{path}: holds no state dict; save `model.state_dict()` with torch.save")
     plain = {key.removeprefix("module."): value for key, value in state.items()}
     return model_from_state(model, plain, path).eval(), {"imported_from": path.name}
+
+
+def _foreign_state(path: Path) -> dict[str, Tensor]:
+    with _opened(path) as file:
+        if (file.metadata() or {}).get("model") in MODELS:
+            raise IrstdError(f"{path}: is a file of ours and needs no import: give it as it is")
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
 def _is_plain(value: object) -> bool:

@@ -686,3 +686,183 @@ def test_report_wants_the_frames_and_the_bundle_for_pictures(tmp_path: Path) -> 
 @pytest.mark.parametrize("rate", ["0", "-5", "nan"])
 def test_a_rate_that_is_none_is_refused(rate: str) -> None:
     refused(irstd_edge("bench", "--rate-hz", rate), "--rate-hz")
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def bench_json(tmp_path: Path) -> Path:
+    """A bench in which nothing was measured."""
+    path = tmp_path / "bench.json"
+    bench = {"schema": "irstd-edge/bench/1", "machine": {"fingerprint": None}, "results": []}
+    path.write_text(json.dumps(bench))
+    return path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "predict p2p images --overlay --out images",
+        "predict p2p images/FRAME.png --video images/FRAME.png",
+        "predict p2p images --json images/FRAME.png",
+        "eval p2p --data . --json test.txt",
+        "eval p2p --data . --faults --picture masks/sheet.png",
+        "train p2p --data . --out run --json points.json",
+        "bench bundle --json bundle/manifest.json",
+        "sensitivity bundle --data . --out bundle/layers.json",
+        "export bundle --out bundle/fp32.onnx",
+        "sign bundle --key key --json key",
+        "import-weights key --model p2p --out key",
+        "gate bench.json --json bench.json",
+        "gate bench.json --baseline test.txt --junit test.txt",
+        "gate bench.json --markdown bench.json",
+        "gate bench.json --markdown verdict --junit verdict",
+        "report bench.json --out bench.json",
+        "report bench.json --data . --bundle bundle --out bundle/report.html",
+    ],
+)
+def test_no_result_replaces_what_it_is_made_of(
+    copy: Path, float_bundle: Path, bench_json: Path, arguments: str
+) -> None:
+    copytree(float_bundle, copy / "bundle")
+    bench_json.rename(copy / "bench.json")
+    (copy / "key").touch()
+    before = snapshot(copy)
+    frame = (copy / "test.txt").read_text().split()[0]
+    run = irstd_edge(*arguments.replace("FRAME", frame).split(), cwd=copy)
+    refused(run, arguments.split()[-2], "choose another place")
+    assert snapshot(copy) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "predict p2p images --overlay --out FILE",
+        "predict p2p images --video FILE/x.avi",
+        "export no-bundle --out FILE/x.onnx",
+        "import-weights no-file --model p2p --out FILE/x",
+        "gate bench.json --markdown verdict.md --junit FILE/x --json a.json",
+        "report bench.json --out FILE/x",
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    copy: Path, bench_json: Path, arguments: str
+) -> None:
+    bench_json.rename(copy / "bench.json")
+    (copy / "FILE").touch()
+    before = snapshot(copy)
+    refused(irstd_edge(*arguments.split(), cwd=copy), "FILE", "cannot be written")
+    assert snapshot(copy) == before
+
+
+@pytest.mark.parametrize(("stdout", "code"), [("closed", 141), ("/dev/full", 2)])
+def test_results_are_kept_where_stdout_fails(bench_json: Path, stdout: str, code: int) -> None:
+    command = "gate bench.json --json a.json --junit a.xml --markdown a.md".split()
+    if stdout == "closed":
+        read, write = os.pipe()
+        os.close(read)
+    else:
+        write = os.open(stdout, os.O_WRONLY)
+    run = subprocess.run(
+        [sys.executable, "-m", "irstd_edge.cli", *command],
+        cwd=bench_json.parent,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+    os.close(write)
+    assert run.returncode == code and "Traceback" not in run.stderr, run.stderr
+    made = {path.name for path in bench_json.parent.iterdir()}
+    assert made == {"a.json", "a.md", "a.xml", "bench.json"}
+
+
+def test_a_result_is_said_in_any_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    run = irstd_edge("synth", "wärme", "--frames", 2, "--size", "32x32", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == "w?rme: 2 frames of 32x32, 8 bits\n"
+
+
+def test_ctrl_c_before_a_command_has_begun_is_no_traceback() -> None:
+    code = (
+        "import irstd_edge.cli as cli\n"
+        "def stopped(arguments): raise KeyboardInterrupt\n"
+        "cli.app = stopped\n"
+        "cli.main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("bits", [0, -3, 9])
+def test_bits_that_no_sensor_has_are_refused(scenes: Path, bits: int) -> None:
+    run = irstd_edge("predict", "p2p", scenes / "images", "--bits", bits)
+    refused(run, f"--bits: {bits} is not one of (8, 10, 12, 14, 16)")
+
+
+def test_the_bits_of_a_data_set_hold_for_its_images_alone(copy: Path, tmp_path: Path) -> None:
+    file = sorted((copy / "images").iterdir())[0]
+    refused(irstd_edge("predict", "p2p", file, "--bits", 14), file.name, "8 bits, not of 14")
+    (copy / "dataset.json").write_text('{"bit_depth": 14}')
+    refused(irstd_edge("eval", "p2p", "--data", copy), "8 bits, not of 14")
+    counts = cv2.imread(str(file), cv2.IMREAD_UNCHANGED).astype(np.uint16)
+    counts[30:33, 40:43] = 16383
+    for path in (copy / "images" / "deep.png", tmp_path / "deep.png"):
+        cv2.imwrite(str(path), counts)
+    words = "clipped: deep: "
+    found = irstd_edge("predict", "p2p", copy / "images" / "deep.png")
+    assert found.stderr.startswith(words) and found.stderr.endswith("full scale of 14 bits\n")
+    refused(irstd_edge("predict", "p2p", "images", cwd=copy), "8 bits, not of 14")
+    assert irstd_edge("predict", "p2p", tmp_path / "deep.png").stderr == ""
+    whole = irstd_edge("predict", "p2p", copy / "images" / "deep.png", "--bits", 16)
+    assert (whole.returncode, whole.stderr) == (0, "")
+
+
+PROJECTED = "bench bundle --device agx-orin-64gb"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (f"{PROJECTED} --batch 8", "a projection"),
+        (f"{PROJECTED} --rate-hz 50", "a projection"),
+        (f"{PROJECTED} --threads 1", "a projection"),
+        (f"{PROJECTED} --samples 100", "a projection"),
+        (f"{PROJECTED} --data . --split val", "a projection"),
+        (f"{PROJECTED} --data . --protocol native", "a projection"),
+        (f"{PROJECTED} --variant int8", "a projection"),
+        (f"{PROJECTED} --runtime tensorrt", "a projection"),
+        (f"{PROJECTED} --remote-python python", "a projection"),
+        (f"{PROJECTED} --data . --strict", "a projection"),
+        ("bench bundle --protocol native", "without --data"),
+        ("bench bundle --remote-python python", "without --host"),
+        ("eval p2p --data . --halo 32", "without --tile"),
+        ("predict p2p images --tile-batch 2", "without --tile"),
+        ("predict p2p images --video-fps 25", "without --video"),
+        ("compile bundle --targets 64", "without --with-decode"),
+    ],
+)
+def test_an_option_that_changes_nothing_is_refused(
+    tmp_path: Path, arguments: str, words: str
+) -> None:
+    given = [word for word in arguments.split() if word.startswith("--")]
+    run = irstd_edge(*arguments.split(), cwd=tmp_path)
+    refused(run, f"irstd-edge: {given[-1]}: means nothing", words)
+
+
+def test_a_projection_takes_the_size_of_the_frames(float_bundle: Path, scenes: Path) -> None:
+    run = irstd_edge("bench", float_bundle, "--device", "agx-orin-64gb", "--data", scenes)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.endswith("no accuracy is projected: --data gives the size of its frames\n")
+
+
+def test_report_refuses_layers_of_a_bundle_that_was_not_measured(bench_json: Path) -> None:
+    layers, out = bench_json.with_name("layers.json"), bench_json.with_name("report.html")
+    value = {"schema": "irstd-edge/sensitivity/2", "bundle": "a" * 64, "layers": []}
+    layers.write_text(json.dumps(value))
+    run = irstd_edge("report", bench_json, "--sensitivity", layers, "--out", out)
+    refused(run, "--sensitivity", str(layers), "of the bundle aaaaaaaaaaaa, which is in none")
+    assert not out.exists()

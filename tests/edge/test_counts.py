@@ -38,6 +38,8 @@ def test_bits_are_those_of_the_type_unless_they_are_given():
     assert frame_of_pixels(PATH, "f", counts, 10).bit_depth == 10
     with pytest.raises(IrstdError, match="holds 1024 counts, more than 10 bits: say 16"):
         frame_of_pixels(PATH, "f", counts + 1, 10)
+    with pytest.raises(IrstdError, match=r"flight\.tif: holds counts of 8 bits, not of 14: mend"):
+        frame_of_pixels(PATH, "f", counts.astype(np.uint8), 14)
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 1), (4, 4, 2), (4, 4, 5), (2, 4, 4, 3)])

@@ -122,6 +122,18 @@ def test_with_more_targets_than_there_is_room_the_weakest_go() -> None:
     agrees(targets[0], reference[:5])
 
 
+def test_a_frame_of_fewer_cells_than_targets_keeps_the_shape() -> None:
+    decode = DecodeSpec("heatmap", 0.2)
+    run, seen = runs(decode, targets=300), 0
+    for seed in range(10):
+        maps = clutter(seed, size=(16, 16))
+        (targets,) = run(maps[None])
+        assert targets.shape == (1, 300, 4)
+        agrees(targets[0], expected(decode, maps))
+        seen += len(expected(decode, maps))
+    assert seen > 10
+
+
 def test_a_frame_without_targets_is_all_zeros() -> None:
     maps = np.full((1, 4, 16, 16), -200, np.float32)
     (targets,) = runs(DecodeSpec("heatmap"))(maps)

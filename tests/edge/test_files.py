@@ -190,3 +190,21 @@ def test_sha256_of_is_the_digest_of_the_contents(tmp_path: Path) -> None:
     assert files.sha256_of(path) == hashlib.sha256(raw).hexdigest()
     with pytest.raises(IrstdError, match=r"gone: cannot be read \(No such file or directory\)"):
         files.sha256_of(tmp_path / "gone")
+
+
+def test_an_output_never_takes_the_place_of_an_input(tmp_path: Path) -> None:
+    film, folder, link = tmp_path / "film.avi", tmp_path / "folder", tmp_path / "link"
+    film.touch()
+    folder.mkdir()
+    link.symlink_to(folder)
+    null = Path("/dev/null")
+    files.refuse_clash([("--json", null), ("--junit", null), ("--out", link)], [film])
+    files.refuse_clash([("--out", tmp_path / "film.mp4")], [film, folder])
+    for place, words in (
+        (folder / ".." / "film.avi", "film.avi is an input: choose another place"),
+        (link / "new" / "x.onnx", f"x.onnx lies in {folder}, which is an input: choose"),
+    ):
+        with pytest.raises(IrstdError, match=f"--out: .*{words}"):
+            files.refuse_clash([("--out", place)], [film, folder])
+    with pytest.raises(IrstdError, match="--b: .*x is that of --a: choose another place"):
+        files.refuse_clash([("--a", tmp_path / "x"), ("--b", link / ".." / "x")], [])

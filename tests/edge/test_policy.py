@@ -98,8 +98,8 @@ def test_a_frame_may_not_be_a_link_out_of_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_named_before_the_work(tmp_path: Path) -> None:
-    refuse_unwritable(tmp_path / "new" / "found.json")
-    assert list((tmp_path / "new").iterdir()) == []
+    refuse_unwritable(tmp_path / "new" / "folder" / "found.json")
+    assert list(tmp_path.iterdir()) == []
     refuse_unwritable(Path("/dev/null"))
     for place in (tmp_path, Path("/proc/none/found.json")):
         with pytest.raises(IrstdError, match="cannot be written"):

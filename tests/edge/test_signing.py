@@ -145,6 +145,13 @@ def test_a_signature_that_is_none(
         check_signature(bundle.path, public_file(tmp_path / "key.pub"))
 
 
+def test_a_public_key_in_place_of_the_private_one_is_told(bundle: Bundle, tmp_path: Path) -> None:
+    key = public_file(tmp_path / "key.pub")
+    key.chmod(0o644)
+    with pytest.raises(IrstdError, match=r"key\.pub: is no private key"):
+        sign(bundle.path, key)
+
+
 def test_a_key_that_others_can_read_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     key = private_file(tmp_path / "key")
     key.chmod(0o640)

@@ -181,6 +181,19 @@ def test_the_authors_files_are_imported(
     assert same(load_model(out)[0], net)
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_safetensors_of_others_are_imported(lived_in, tmp_path: Path, prefix: str) -> None:
+    net, path = lived_in(create_model("p2p")), tmp_path / "foreign.safetensors"
+    save_file({f"{prefix}{key}": value for key, value in net.state_dict().items()}, path)
+    imported, card = import_weights(path, "p2p")
+    assert same(imported, net) and card == {"imported_from": "foreign.safetensors"}
+    assert "is not a mshnet" in refusal(import_weights, path, "mshnet")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert "no whole safetensors file" in refusal(import_weights, path, "p2p")
+    message = refusal(import_weights, find_weights("p2p"), "p2p")
+    assert "is a file of ours and needs no import: give it as it is" in message
+
+
 class RenamedPickler(pickle._Pickler):
     """Writes numpy's scalars as another numpy would name them."""
 
