@@ -177,6 +177,7 @@ def _check(
     if max_drop is not None and not 0 <= max_drop < math.inf:
         raise IrstdError(f"--max-drop: {max_drop:g} is no drop; give points of F1, 0 or more")
     # write_bundle refuses what follows too, but only after minutes of work.
+    out = out.resolve()
     if out.exists() and not out.is_dir():
         raise IrstdError(f"{out}: is a file: remove it or choose another name")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():

@@ -5,12 +5,16 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
+import cv2
+import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
 from irstd_edge.benchmarks.faults import FAULTS
+from irstd_edge.benchmarks.scenes import write_dataset
 from irstd_edge.calibration import qat, sensitivity, to_bundle
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.layouts import rounded_layers
@@ -280,6 +284,42 @@ def test_layers_stay_in_float_until_the_drop_holds(p2p_weights, scenes, folder, 
     for name in ("int8.onnx", "int8.cpu.onnx", "int8-fp16.onnx"):
         rounded = rounded_layers(onnx.load(bundle.path / name))
         assert rounded and not set(kept) & set(rounded)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("file", "file: is a file: remove it or choose another name"),
+        (".", "the folder is not empty: remove it or choose another name"),
+        ("file/bundle", "cannot be written"),
+    ],
+)
+@pytest.mark.parametrize("method", ["ptq", "qat"])
+def test_an_out_that_cannot_be_is_refused_before_the_work(
+    scenes, tmp_path, monkeypatch, place, words, method
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    monkeypatch.setattr(to_bundle, "load_model", None)  # no work
+    with pytest.raises(IrstdError, match=words):
+        quantize_to_bundle("p2p", scenes, Path(place), method=method)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_held_out_frames_without_targets_judge_nothing(p2p_weights, tmp_path):
+    root = tmp_path / "empty"
+    write_dataset(root, frames=40, size=(64, 64), seed=3)
+    held_out = set(open_dataset(root, "val").names)
+    for mask in (root / "masks").iterdir():
+        if mask.stem in held_out:
+            cv2.imwrite(str(mask), np.zeros((64, 64), np.uint8))
+    for options, words in (
+        ({}, "--method: the held-out frames have no targets to judge by: take --method ptq"),
+        ({"method": "ptq", "max_drop": 0.1}, "--max-drop: the held-out frames have no targets"),
+    ):
+        with pytest.raises(IrstdError, match=words):
+            quantize_to_bundle(p2p_weights, root, tmp_path / "never", frames=2, **options)
+    assert not list(tmp_path.glob("never*"))
 
 
 @pytest.mark.parametrize(
