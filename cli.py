@@ -800,8 +800,9 @@ def quantize(
         bool, typer.Option("--reduced-range", help="7-bit weights, for CPUs without VNNI.")
     ] = False,
     ranges: Annotated[
-        str, typer.Option(help="Of activations: min-max, percentile or mse.")
-    ] = "percentile",
+        str | None,
+        typer.Option(help="Of activations: min-max, percentile or mse. [the network's]"),
+    ] = None,
     time_layers: Annotated[
         bool, typer.Option("--time-layers", help="Choose ONNX Runtime's INT8 layers by this clock.")
     ] = False,

@@ -16,7 +16,7 @@ from irstd_edge.calibration.layouts import (
     share_pairs,
     store_int8_weights,
 )
-from irstd_edge.calibration.range_rules import RULE, Shown
+from irstd_edge.calibration.range_rules import RULE_OF, Shown
 from irstd_edge.calibration.ranges import ranges_of
 from irstd_edge.edge.bundle import VARIANTS, graph_name
 from irstd_edge.edge.qdq import Finding, lint_int8, lint_int8_cpu
@@ -35,19 +35,22 @@ def graphs_of(
     frames: Sequence[Shown],
     released: Collection[str] = (),
     *,
-    rule: str = RULE,
+    rule: str | None = None,
     cpu_nodes: Collection[str] | None = None,
 ) -> dict[str, bytes]:
     """File name -> ONNX graph, for every runtime. `frames` are to calibrate on.
 
     released: layers that every graph leaves in float, quantized or not. rule: of ranges that ONNX
-    Runtime's form alone has. cpu_nodes: names of the convolutions that it rounds, of those that are
-    left; None for those that gained where they were measured.
+    Runtime's form alone has, None for that of the network's kind. cpu_nodes: names of the
+    convolutions that it rounds, of those that are left; None for those that gained where they were
+    measured.
     Raises ValueError where a graph is not what the runtimes take, which is a fault of ours.
     """
     rounded = rounded_graph(quantized, spec, released=released)
     nodes = by_rule(rounded) if cpu_nodes is None else cpu_nodes
-    ranges = ranges_of(rounded, cpu_outputs(rounded, nodes), frames, rule)
+    ranges = ranges_of(
+        rounded, cpu_outputs(rounded, nodes), frames, rule or RULE_OF[spec.decode.kind]
+    )
     half = half_form(int8_graph(quantized, spec, half_layout.OPSET, released))
     return {
         FP32: onnx_from_torch(float_net, spec),

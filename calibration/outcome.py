@@ -18,7 +18,7 @@ def outcome_words(quantization: Quantization) -> Iterator[str]:
     if "ranges_instead_of" in recipe:
         yield (
             f"ranges by {recipe['ranges']}, not {recipe['ranges_instead_of']}: the calibration "
-            f"frames show fewer than {FEWEST_TARGETS} targets"
+            f"frames show fewer than {FEWEST_TARGETS} targets; give more --frames"
         )
     if "sensor_step" in recipe:
         yield step_words(recipe["sensor_step"])

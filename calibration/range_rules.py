@@ -23,9 +23,9 @@ from irstd_edge.calibration.subset import PEAK_PX
 from irstd_edge.edge.types import FloatArray, IrstdError, Sample
 
 RULES = ("min-max", "percentile", "mse")
-RULE = "percentile"
-"""What `quantize` takes: in p2p's signed form, targets' scores are a third nearer to those of float
-by it than by min-max (docs/experiments.md)."""
+RULE_OF = {"heatmap": "percentile", "mask": "min-max"}
+"""Kind of decode -> what `quantize` takes. Scores of p2p's targets are nearer to float's by the
+percentile; MSHNet's masks lose IoU by it (docs/experiments.md)."""
 
 PERCENTILE = 99.99
 """Of magnitudes over 0, of all frames: behind a ReLU most are 0."""

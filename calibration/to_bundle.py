@@ -38,7 +38,7 @@ from irstd_edge.calibration.parity import openvino_runner, parity
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
 from irstd_edge.calibration.qat_checkpoint import Checkpoint, kept_beside
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
-from irstd_edge.calibration.range_rules import RULE, Shown, check_rule, rule_for
+from irstd_edge.calibration.range_rules import RULE_OF, Shown, check_rule, rule_for
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
 from irstd_edge.calibration.subset import Progress, calibration_samples, digest_of, fingerprint
 from irstd_edge.edge.bundle import MANIFEST, Bundle, write_bundle
@@ -97,7 +97,7 @@ def quantize_to_bundle(
     max_drop: float | None = None,
     keep_float: Sequence[str] = (),
     reduced_range: bool = False,
-    ranges: str = RULE,
+    ranges: str | None = None,
     frames: int = 64,
     seed: int = 0,
     normalise: str | None = None,
@@ -112,21 +112,24 @@ def quantize_to_bundle(
     and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001) that INT8 may lose;
     where it loses more, the fewest layers that hold it stay in float, and the manifest lists them.
     reduced_range: weights of 7 bits, for processors without VNNI. ranges: of activations, by a rule
-    of `range_rules`; min-max where the calibration frames show too few targets. normalise: the
+    of `range_rules`, None for that of the network's kind; min-max where the calibration frames show
+    too few targets. normalise: the
     policy that the bundle freezes; None for that of the weights. Training is kept in OUT.qat until
     the bundle is there; `resume` goes on with it. time_layers: let this machine's clock choose what
     ONNX Runtime's form rounds.
     Raises IrstdError where no layers hold the drop, and writes no bundle then.
     """
     _check(method, epochs, max_drop, out, resume)
-    check_rule(ranges)
+    if ranges is not None:
+        check_rule(ranges)
     how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
     with kept_beside(out, resume=resume) if method == "qat" else nullcontext() as kept:
         case = _case(weights, data, frames, seed, normalise, ranges, progress)
         _check_held_out(case, method, max_drop)
         recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
         recipe |= {"reduced_range": reduced_range, "ranges": case.ranges}
-        recipe |= {"ranges_instead_of": ranges} if case.ranges != ranges else {}
+        asked = ranges or RULE_OF[case.spec.decode.kind]
+        recipe |= {"ranges_instead_of": asked} if case.ranges != asked else {}
         recipe |= {"skipped": [asdict(skip) for skip in case.skipped]} if case.skipped else {}
         calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
         quantized = _calibrated(case, keep_float, reduced_range)
@@ -228,7 +231,7 @@ def _case(
     frames: int,
     seed: int,
     normalisation: str | None,
-    ranges: str,
+    ranges: str | None,
     progress: Progress,
 ) -> _Case:
     path = find_weights(weights)
@@ -247,7 +250,9 @@ def _case(
         train=train,
         held_out=tuple(held_out.samples()),
         samples=samples,
-        ranges=rule_for(ranges, sum(len(sample.points) for sample in samples)),
+        ranges=rule_for(
+            ranges or RULE_OF[spec.decode.kind], sum(len(sample.points) for sample in samples)
+        ),
         skipped=tuple(skipped),
     )
     progress("calibrating", 0, 1)

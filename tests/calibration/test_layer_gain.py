@@ -12,7 +12,7 @@ from irstd_edge.calibration.cpu_layout import by_rule, cpu_form, roundable
 from irstd_edge.calibration.export import bytes_of, graphs_of, rounded_graph
 from irstd_edge.calibration.layer_gain import LayerGain, fastest_layers
 from irstd_edge.calibration.layouts import Graph, rounded_layers
-from irstd_edge.calibration.range_rules import RULE
+from irstd_edge.calibration.range_rules import RULE_OF
 from irstd_edge.edge.qdq import lint_int8_cpu
 from irstd_edge.edge.types import Frame
 
@@ -25,7 +25,7 @@ def rounded(case):
 @pytest.fixture
 def choose(case, rounded):
     frame = Frame("a", np.uint8(255 * case.batches[0][0, 0]), 8)
-    return lambda: fastest_layers(rounded, case.shown(), RULE, case.spec, frame)
+    return lambda: fastest_layers(rounded, case.shown(), RULE_OF["heatmap"], case.spec, frame)
 
 
 def as_if(monkeypatch, *, saves, takes):

@@ -27,7 +27,7 @@ from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.equalise import equalise
 from irstd_edge.calibration.export import FP32, INT8, INT8_CPU, graphs_of
 from irstd_edge.calibration.quantize import quantize as quantized
-from irstd_edge.calibration.range_rules import RULE, Shown
+from irstd_edge.calibration.range_rules import RULE_OF, Shown
 from irstd_edge.edge.bundle import open_bundle
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.runners import installed_runtimes, open_graph, torch_runner
@@ -101,7 +101,7 @@ class Part:
 
     changed: Callable[[], Any] = as_shipped
     reduced_range: bool = False
-    ranges: str = RULE
+    ranges: str | None = None
     spares_targets: bool = True
     """Whether no rule cuts a target of the calibration frames."""
 
@@ -110,6 +110,7 @@ PARTS = {
     "as `quantize --method ptq`": Part(),
     "ranges: mean over frames": Part(mean_ranges, ranges="min-max"),
     "`--ranges min-max`": Part(ranges="min-max"),
+    "`--ranges percentile`": Part(ranges="percentile"),
     "`--ranges mse`": Part(ranges="mse"),
     "ranges: percentile, of targets too": Part(ranges="percentile", spares_targets=False),
     "ranges: mse, of targets too": Part(ranges="mse", spares_targets=False),
@@ -134,9 +135,10 @@ def graphs(weights: str, data: Path, part: Part) -> tuple[dict[str, bytes], Mode
         made = quantized(float_net, spec.name, tensors, reduced_range=part.reduced_range)
     if not part.spares_targets:
         shown = [replace(each, near=torch.zeros_like(each.near)) for each in shown]
-    if part.ranges != "min-max":
-        estimate_ranges(made.module, shown, part.ranges)
-    return graphs_of(float_net, made.module, spec, shown, rule=part.ranges), spec
+    rule = part.ranges or RULE_OF[spec.decode.kind]
+    if rule != "min-max":
+        estimate_ranges(made.module, shown, rule)
+    return graphs_of(float_net, made.module, spec, shown, rule=rule), spec
 
 
 def judged(graph: bytes, spec: ModelSpec, runtime: str, samples: list[Sample]) -> Evaluation:
