@@ -50,3 +50,7 @@ def test_the_way_that_is_farthest_off_is_named():
     assert "torch differs in 0 of 86 targets (scores by 0.0001), openvino differs in 1 of" in line
     assert "openvino differs in 1 of 86 targets (scores by 0.0044, F1 by -0.12)," in line
     assert line.endswith("farthest: openvino")
+    masks = [{**edge, "flips": 0, "score_error": 0.0} for edge in edges]
+    masks[1]["iou"], masks[2]["iou"] = -0.001, -0.009
+    (line,) = said({"parity": masks})
+    assert line.endswith("farthest: onnxruntime")
