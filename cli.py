@@ -819,6 +819,7 @@ def quantize(
         from irstd_edge.calibration.outcome import outcome_words
     from irstd_edge.edge.manifest import manifest_to_json
 
+    _check_outputs({"--json": json_to}, [Path(weights)], [data])
     bundle = _quantize(
         weights,
         data,

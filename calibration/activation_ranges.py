@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from irstd_edge.calibration.fake_quantize import FakeQuantize
-from irstd_edge.calibration.range_rules import Shown, Values, check_rule
+from irstd_edge.calibration.range_rules import Shown, Values
 
 
 def estimate_ranges(network: nn.Module, frames: Sequence[Shown], rule: str) -> None:
@@ -19,7 +19,6 @@ def estimate_ranges(network: nn.Module, frames: Sequence[Shown], rule: str) -> N
     Values are those that the rounded network gives it, in evaluation mode. A quantizer that is
     given nothing but zeros stays as it is. Raises IrstdError for a name that is no rule.
     """
-    check_rule(rule)
     roundings = [
         each
         for each in network.modules()

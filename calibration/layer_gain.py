@@ -89,10 +89,8 @@ def fastest_layers(
 ) -> Choice:
     """Choose the layers that ONNX Runtime's form rounds, by timing on this machine.
 
-    Another call may choose others.
-
-    rounded: the graph with every quantizer, as `cpu_form` takes it. frames: to
-    calibrate on, by a rule of ranges. frame: what whole graphs are timed on.
+    Another call may choose others. rounded: the graph with every quantizer, as `cpu_form` takes it.
+    frames: to calibrate on, by a rule of ranges. frame: what whole graphs are timed on.
     """
     model = onnx.load_from_string(rounded)
     nodes = roundable(model)

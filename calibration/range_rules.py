@@ -63,11 +63,7 @@ def check_rule(rule: str) -> None:
 
 
 def rule_for(rule: str, targets: int) -> str:
-    """The rule to go by where the calibration frames show so many targets.
-
-    Raises IrstdError for a name that is no rule.
-    """
-    check_rule(rule)
+    """The rule to go by where the calibration frames show so many targets."""
     return rule if targets >= FEWEST_TARGETS else "min-max"
 
 
@@ -115,7 +111,7 @@ class Values:
 
         `min-max`: at the highest; `percentile`: where 99.99 % of those over 0 end; `mse`: where
         rounding and clipping together have the least squared error. The last two not below the
-        highest peak of a target.
+        highest peak of a target. Raises IrstdError for a name that is no rule.
         """
         check_rule(rule)
         if rule == "min-max" or not self.highest:

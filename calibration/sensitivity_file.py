@@ -11,7 +11,7 @@ from irstd_edge.calibration.sensitivity import LayerError, layer_error_of, sensi
 from irstd_edge.calibration.subset import Progress, digest_of
 from irstd_edge.edge.bundle import VARIANTS, Bundle
 from irstd_edge.edge.dataset import open_dataset
-from irstd_edge.edge.files import read_bytes, refuse_unwritable
+from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.json_files import read_json, write_json
 from irstd_edge.edge.types import IrstdError, Sample
@@ -25,7 +25,6 @@ def sensitivity_to_file(
     Where `out` holds a part of the same bundle's layers on the same frames, they are not measured
     again. Raises IrstdError where it holds anything else, or no frame is held out.
     """
-    refuse_unwritable(out)
     samples = [s for s in open_dataset(data, "val").samples() if isinstance(s, Sample)]
     subject = {"schema": SENSITIVITY, "bundle": bundle.sha256, "frames": digest_of(samples)}
     known = {error.layer: error for error in _known(out, subject)}

@@ -710,6 +710,8 @@ def bench_json(tmp_path: Path) -> Path:
         "eval p2p --data . --json test.txt",
         "eval p2p --data . --faults --picture masks/sheet.png",
         "train p2p --data . --out run --json points.json",
+        "quantize key --data . --out made --json key",
+        "quantize p2p --data . --out made --json trainval.txt",
         "bench bundle --json bundle/manifest.json",
         "sensitivity bundle --data . --out bundle/layers.json",
         "export bundle --out bundle/fp32.onnx",
