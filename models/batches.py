@@ -180,9 +180,11 @@ def _relit(image: FloatArray, how: Augmentation, rng: np.random.Generator) -> Fl
     offset = rng.uniform(-how.offset, how.offset)
     image = _blurred(image, how.blur_px, rng)
     mean = image.mean()
-    noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(0, how.noise)
-    relit = np.clip((image - mean) * gain + mean + offset + noise, 0, 1)
-    return np.asarray(relit, np.float32)
+    relit = (image - mean) * np.float32(gain) + np.float32(mean + offset)
+    if how.noise:
+        noise = rng.standard_normal(image.shape, dtype=np.float32)
+        relit += noise * np.float32(rng.uniform(0, how.noise))
+    return np.asarray(np.clip(relit, 0, 1), np.float32)
 
 
 def _blurred(image: FloatArray, most_px: float, rng: np.random.Generator) -> FloatArray:

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from irstd_edge.edge.types import IrstdError
-from irstd_edge.models.batches import (
-    Crop,
-    Labelled,
-    epoch_crops,
-    mask_batch,
-    point_batch,
-    steps_per_epoch,
-)
+from irstd_edge.models.batches import Labelled
+from irstd_edge.models.graphed import GraphedSteps
 from irstd_edge.models.losses import multi_scale_loss, point_loss
 from irstd_edge.models.mshnet import MSHNet, normalise
-from irstd_edge.models.optimizers import optimizer_of
+from irstd_edge.models.optimizers import on_device, optimizer_of, portable, set_rate
 from irstd_edge.models.p2p import P2P
 from irstd_edge.models.recipes import Recipe
 from irstd_edge.models.run_files import State
 from irstd_edge.models.shared_norm import share_statistics
+from irstd_edge.models.supply import Batch, Supply, makers_for
 
 
 class Learner:
@@ -36,6 +32,7 @@ class Learner:
         self.recipe, self.seed, self.fabric = recipe, seed, fabric
         self.fine_tunes = fine_tunes
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fabric.to_device(net)  # in place, before the optimizer asks where its weights are
         average = {key: value.clone() for key, value in net.state_dict().items()}
         self.average = {key: fabric.to_device(value) for key, value in average.items()}
         kept = self.average if recipe.start_share else {}
@@ -45,6 +42,11 @@ class Learner:
         self.net, self.optimizer = fabric.setup(net, optimizer_of(net, recipe))
         if isinstance(net, MSHNet):
             self.net.mark_forward_method("forward_all")
+        self.supply: Supply | None = None
+        self.window = torch.zeros((), device=fabric.device)  # 1 less the decay of the average
+        self.graphed: GraphedSteps | None = None
+        if fabric.device.type == "cuda" and fabric.world_size == 1:
+            self.graphed = GraphedSteps(self._step, self.optimizer)
 
     @property
     def inner(self) -> MSHNet | P2P:
@@ -61,7 +63,11 @@ class Learner:
         if state.start.keys() != self.start.keys():
             raise ValueError("start")
         self.start = {key: self.fabric.to_device(v) for key, v in state.start.items()}
-        self.optimizer.load_state_dict(state.optimizer)
+        self.optimizer.load_state_dict(on_device(state.optimizer, self.optimizer))
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """Return what the optimizer knows, for any device to go on with."""
+        return portable(self.optimizer.state_dict())
 
     def kept(self) -> dict[str, Tensor]:
         """Return the averaged weights, mixed with those of the start as the recipe says."""
@@ -78,30 +84,38 @@ class Learner:
         self.net.train()
         if isinstance(self.inner, P2P) and not self.fine_tunes:
             self.inner.set_temperature(self.recipe.temperature_in(epoch))
-        batches = epoch_crops(
-            frames,
-            self.recipe.crops_in(epoch),
-            batch_size=self.recipe.batch_size,
-            seed=self.seed,
-            epoch=epoch,
-            rank=self.fabric.global_rank,
-            world_size=self.fabric.world_size,
-        )
-        steps = steps_per_epoch(len(frames), self.recipe.batch_size)
+        supply = self._supply_of(frames)
+        steps = self.recipe.epochs * supply.per_epoch
+        first = epoch * supply.per_epoch
         warm = epoch < self.recipe.warm
         results = [
-            self._step(crops, epoch * steps + step, self.recipe.epochs * steps, warm)
-            for step, crops in enumerate(batches)
+            self._take(batch, first + at, steps, warm)
+            for at, batch in enumerate(supply.epoch(epoch))
         ]
         return self._checked(results, epoch)
 
-    def _step(
-        self, crops: Sequence[Crop], step: int, steps: int, warm: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _supply_of(self, frames: Sequence[Labelled]) -> Supply:
+        if self.supply is None or self.supply.frames is not frames:
+            self.supply = Supply(
+                frames,
+                self.recipe,
+                self.seed,
+                makers=makers_for(self.fabric.device, self.fabric.world_size),
+                rank=self.fabric.global_rank,
+                world_size=self.fabric.world_size,
+            )
+        return self.supply
+
+    def _take(self, batch: Batch, step: int, steps: int, warm: bool) -> tuple[Tensor, Tensor]:
         """Take step number `step` of `steps`; return its loss and the norm of its gradient."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr_at((step + 1) / steps)
-        loss = self._loss(crops, warm)
+        set_rate(self.optimizer, self.recipe.lr_at((step + 1) / steps))
+        self.window.fill_(1 - self.recipe.decay_at(step, steps))
+        if self.graphed is not None and not warm:
+            return self.graphed(batch)
+        return self._step(batch, warm)
+
+    def _step(self, batch: Batch, warm: bool = False) -> tuple[Tensor, Tensor]:
+        loss = self._loss(batch, warm)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         norm = self.fabric.clip_gradients(
@@ -112,18 +126,20 @@ class Learner:
         )
         assert norm is not None
         self.optimizer.step()
-        self._move_average(self.recipe.decay_at(step, steps))
+        self._move_average()
         return loss.detach(), norm
 
-    def _loss(self, crops: Sequence[Crop], warm: bool) -> Tensor:
+    def _loss(self, batch: Batch, warm: bool) -> Tensor:
+        frames, targets = self.fabric.to_device(batch)
         if isinstance(self.inner, P2P):
-            frames, points = self.fabric.to_device(point_batch(crops))
             heatmap, geometry = self.net(_channels_last(frames))
-            return point_loss(heatmap, geometry, points, self._mean_count)
-        frames, masks = self.fabric.to_device(mask_batch(crops))
-        outputs = self.net.forward_all(_channels_last(normalise(frames)))
+            return point_loss(heatmap, geometry, targets, self._mean_count)
+        with (
+            self.fabric.autocast()
+        ):  # Fabric has it for `forward` alone, and for all methods in DDP
+            outputs = self.net.forward_all(_channels_last(normalise(frames)))
         name, share = self.recipe.loss, self.recipe.final_share
-        return multi_scale_loss(outputs, masks, name=name, warm=warm, final_share=share)
+        return multi_scale_loss(outputs, targets, name=name, warm=warm, final_share=share)
 
     @torch.no_grad()
     def _mean_count(self, count: Tensor) -> Tensor:
@@ -132,10 +148,10 @@ class Learner:
         return mean
 
     @torch.no_grad()
-    def _move_average(self, decay: float) -> None:
+    def _move_average(self) -> None:
         for key, value in self.inner.state_dict().items():
             if value.is_floating_point():
-                self.average[key].lerp_(value, 1 - decay)
+                self.average[key].lerp_(value, self.window)
             else:
                 self.average[key].copy_(value)
 

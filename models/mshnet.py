@@ -41,6 +41,9 @@ class _Gate(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients of both."""
         x, weight = ctx.saved_tensors
+        if x.is_cuda:
+            over = (1,) if weight.shape[1] == 1 else (2, 3)
+            return grad * weight, (grad * x).sum(over, keepdim=True)
         n, channels, height, width = x.shape
         product = (grad * x).permute(0, 2, 3, 1).reshape(n, height * width, channels)
         if weight.shape[1] == 1:
@@ -59,6 +62,8 @@ class _MeanAndPeak(torch.autograd.Function):
         peak, index = x.max(1, keepdim=True)
         ctx.save_for_backward(index)
         ctx.channels = x.shape[1]
+        if x.is_cuda:
+            return torch.cat((x.mean(1, keepdim=True), peak), 1)
         ones = x.new_full((ctx.channels, 1), 1 / ctx.channels)
         mean = (x.permute(0, 2, 3, 1) @ ones).permute(0, 3, 1, 2)
         return torch.cat((mean.to(peak.dtype), peak), 1)
@@ -73,6 +78,29 @@ class _MeanAndPeak(torch.autograd.Function):
         return both
 
 
+class _FrameMeanAndPeak(torch.autograd.Function):
+    """Mean and maximum over the frame, on a GPU, with a backward pass that touches it once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) -> (N, C, 1, 1), twice."""
+        peak, index = x.flatten(2).max(2)
+        ctx.save_for_backward(index)
+        ctx.shape = x.shape
+        return x.mean((2, 3), keepdim=True), peak[..., None, None]
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Tensor, of_peak: Tensor) -> Tensor:
+        """Share the mean's gradient among all pixels, and give the maximum's to its own."""
+        (index,) = ctx.saved_tensors
+        n, channels, height, width = ctx.shape
+        shared = (of_mean / (height * width)).expand(ctx.shape)
+        both: Tensor = shared.contiguous(memory_format=torch.channels_last)
+        pixels = both.permute(0, 2, 3, 1).view(n, height * width, channels)
+        pixels.scatter_add_(1, index[:, None], of_peak.to(both.dtype).view(n, 1, channels))
+        return both
+
+
 class ChannelAttention(nn.Module):
     """A weight in 0..1 for every channel, from its mean and its maximum over the frame."""
 
@@ -83,12 +111,18 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, 1, 1)
         """Return the weights."""
+        mean, peak = self._pooled(x)
+        score: Tensor = self.fc2(F.relu(self.fc1(mean))) + self.fc2(F.relu(self.fc1(peak)))
+        return score.sigmoid()
+
+    def _pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.training and x.is_cuda:
+            return _FrameMeanAndPeak.apply(x)  # type: ignore[no-untyped-call, no-any-return]
         mean = x.mean((2, 3), keepdim=True)
         # amax for deployment: the export of a pooling layer bakes the frame's size into the graph.
         # Its backward pass looks for ties in the whole frame; that of the layer does not.
         peak = F.adaptive_max_pool2d(x, 1) if self.training else x.amax((2, 3), keepdim=True)
-        score: Tensor = self.fc2(F.relu(self.fc1(mean))) + self.fc2(F.relu(self.fc1(peak)))
-        return score.sigmoid()
+        return mean, peak
 
 
 class SpatialAttention(nn.Module):
@@ -288,9 +322,8 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 
 def normalise(frames: Tensor) -> Tensor:  # (N, 1, H, W) in 0..1 -> (N, 3, H, W)
     """Return grey frames as the three normalised channels that MSHNet was trained on."""
-    mean = frames.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    std = frames.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
-    return (frames - mean) / std
+    moments = zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)
+    return torch.cat([(frames - mean) / std for mean, std in moments], 1)
 
 
 def _one_channel(conv: nn.Conv2d) -> nn.Conv2d:

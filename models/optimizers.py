@@ -26,7 +26,16 @@ def optimizer_of(net: nn.Module, recipe: Recipe) -> Optimizer:
         return Adagrad(net.parameters(), lr=recipe.lr)
     if recipe.optimizer == "muon":
         return KernelMuon(net, recipe.lr, recipe.weight_decay)
-    return AdamW(_decayed_apart(list(net.parameters()), recipe.weight_decay), lr=recipe.lr)
+    return _adamw(list(net.parameters()), recipe.lr, recipe.weight_decay)
+
+
+def _adamw(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> AdamW:
+    """Return an AdamW whose steps can be replayed as a CUDA graph, where there is one."""
+    groups = _decayed_apart(parameters, weight_decay)
+    if parameters and parameters[0].is_cuda:
+        rate = torch.tensor(lr, device=parameters[0].device)
+        return AdamW(groups, lr=rate, capturable=True)
+    return AdamW(groups, lr=lr)
 
 
 def _decayed_apart(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
@@ -53,26 +62,37 @@ class KernelMuon(Optimizer):
         taken = {id(p) for p in self.kernels}
         self.rest = [p for p in net.parameters() if id(p) not in taken]
         self.weight_decay = weight_decay
-        super().__init__([{"params": self.kernels + self.rest}], {"lr": lr})
-        self.adamw = AdamW(_decayed_apart(self.rest, weight_decay), lr=lr)
+        self.adamw = _adamw(self.rest, lr, weight_decay)
+        rate = self.adamw.param_groups[0]["lr"]
+        super().__init__([{"params": self.kernels + self.rest}], {"lr": rate})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Take one step."""
         assert closure is None
         lr = self.param_groups[0]["lr"]
-        for kernel in self.kernels:
-            if kernel.grad is not None:
-                update = self._with_momentum(kernel, kernel.grad).flatten(1)
-                length = 0.2 * math.sqrt(max(update.shape))
+        for kernels in self._alike():
+            updates = [self._with_momentum(kernel).flatten(1) for kernel in kernels]
+            length = 0.2 * math.sqrt(max(updates[0].shape))
+            for kernel, update in zip(kernels, orthogonal(torch.stack(updates)), strict=True):
                 kernel.mul_(1 - lr * self.weight_decay)
-                kernel.sub_(orthogonal(update).view_as(kernel), alpha=lr * length)
+                kernel.sub_(update.view_as(kernel) * (lr * length))
         for group in self.adamw.param_groups:
             group["lr"] = lr
         self.adamw.step()
 
-    def _with_momentum(self, kernel: Tensor, grad: Tensor) -> Tensor:
+    def _alike(self) -> list[list[Tensor]]:
+        """The kernels that have a gradient, those of one shape together."""
+        shapes: dict[torch.Size, list[Tensor]] = {}
+        for kernel in self.kernels:
+            if kernel.grad is not None:
+                shapes.setdefault(kernel.flatten(1).shape, []).append(kernel)
+        return list(shapes.values())
+
+    def _with_momentum(self, kernel: Tensor) -> Tensor:
         """Return Nesterov's momentum of a kernel, its gradient counted in."""
+        grad = kernel.grad
+        assert grad is not None
         state = self.state[kernel]
         if not state:
             state["momentum"] = torch.zeros_like(kernel)
@@ -90,21 +110,52 @@ class KernelMuon(Optimizer):
         self.adamw.load_state_dict(state_dict["adamw"])
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """Return an (M, N) matrix with all its singular values near 1 (0.7 to 1.2), those of 0 apart.
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Return (K, M, N) matrices with all singular values near 1 (0.7 to 1.2), those of 0 apart.
 
     Five Newton-Schulz steps of the fifth order, with the coefficients of Jordan et al., 2024.
     """
-    fast = torch.bfloat16 if multiplies_bfloat16(matrix.device.type) else torch.float32
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).to(fast)
-    x = x / x.norm().clamp(min=1e-7)
+    fast = torch.bfloat16 if multiplies_bfloat16(matrices.device.type) else torch.float32
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).to(fast)
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
-        gram = x @ x.T
-        x = torch.addmm(
-            x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445
-        )
-    return (x.T if tall else x).to(matrix)
+        gram = x @ x.mT
+        factor = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, factor, x, beta=3.4445)
+    return (x.mT if tall else x).to(matrices)
+
+
+def set_rate(optimizer: Optimizer, lr: float) -> None:
+    """Set the learning rate of every group: in place, where a CUDA graph reads it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def portable(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of an optimizer without what depends on its device."""
+    if "param_groups" not in state:
+        return {name: portable(part) for name, part in state.items()}
+    groups = [group | {"lr": float(group["lr"])} for group in state["param_groups"]]
+    return state | {"param_groups": [_with_capturable(group, False) for group in groups]}
+
+
+def on_device(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Return a `portable` state as an optimizer takes it on the device where it is."""
+    rate = optimizer.param_groups[0]["lr"]
+    if not isinstance(rate, Tensor):
+        return state
+    if "param_groups" not in state:
+        return {name: on_device(part, optimizer) for name, part in state.items()}
+    groups = [group | {"lr": rate.clone().fill_(group["lr"])} for group in state["param_groups"]]
+    return state | {"param_groups": [_with_capturable(group, True) for group in groups]}
+
+
+def _with_capturable(group: dict[str, Any], value: bool) -> dict[str, Any]:
+    return group | {"capturable": value} if "capturable" in group else group
 
 
 def _is_kernel(parameter: Tensor) -> bool:

@@ -16,6 +16,10 @@ REACH = 0.75
 network can know which is meant: with one cell alone each of two had a probability of a half, and
 each of four a quarter."""
 
+FAR = 12
+"""Cells beyond which no target is felt: with the largest sigma, 2, what is left there of its heat
+is 1.5e-8, which float32 cannot take from 1."""
+
 
 def radii_px(image: FloatArray, points: FloatArray) -> FloatArray:
     """Return (M,) the radius of the disc that covers what stands out around each point.
@@ -55,17 +59,21 @@ def render_points(points: FloatArray, radii: FloatArray, shape: tuple[int, ...])
     rows, cols = np.arange(h, dtype=np.float32)[:, None], np.arange(w, dtype=np.float32)[None]
     for (row, col), radius in zip(points, radii / STRIDE, strict=True):
         y, x = (row - 0.5) / STRIDE, (col - 0.5) / STRIDE  # centre of cell 0 lies at 0.5 px
-        distance = (rows - y) ** 2 + (cols - x) ** 2
+        i, j = min(max(round(float(y)), 0), h - 1), min(max(round(float(x)), 0), w - 1)
+        part = (slice(max(0, i - FAR), i + FAR + 1), slice(max(0, j - FAR), j + FAR + 1))
+        down, right = y - rows[part[0]], x - cols[:, part[1]]
+        distance = down**2 + right**2
         sigma = np.clip(0.75 + 0.4 * radius, 1.0, 2.0)
         heat = np.exp(-distance / (2 * sigma**2))
-        i, j = min(max(round(float(y)), 0), h - 1), min(max(round(float(x)), 0), w - 1)
         heat[distance <= REACH**2] = 1
-        heat[i, j] = 1  # a point on the border may lie farther from every cell
-        target[0] = np.maximum(target[0], heat)
-        own = (np.abs(rows - i) <= 1) & (np.abs(cols - j) <= 1) & (distance < nearest)
-        nearest[own] = distance[own]
+        cell = (np.abs(rows[part[0]] - i), np.abs(cols[:, part[1]] - j))
+        heat[np.maximum(*cell) == 0] = 1  # a point on the border may lie farther from every cell
+        np.maximum(target[0][part], heat, out=target[0][part])
+        own = (np.maximum(*cell) <= 1) & (distance < nearest[part])
+        nearest[part][own] = distance[own]
         log_sigma = np.clip(np.log(max(radius, 1e-3)), *LOG_SIGMA_RANGE)
-        for channel, value in enumerate((x - cols, y - rows, log_sigma), start=1):
-            target[channel] = np.where(own, value, target[channel])
-        target[4][own] = 1
+        for channel, value in enumerate((right, down, log_sigma), start=1):
+            view = target[channel][part]
+            view[own] = np.broadcast_to(value, own.shape)[own]
+        target[4][part][own] = 1
     return target

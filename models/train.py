@@ -218,7 +218,7 @@ class _Run:
         # A ratio that is not a number is an undefined one: JSON has null for it.
         return {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in validate(self.kept()).items()
+            for key, value in validate(self.learner.fabric.to_device(self.kept())).items()
         }
 
     def keep(self, done: Epoch) -> None:
@@ -253,7 +253,7 @@ class _Run:
             lines=self.lines,
             net=self.learner.inner.state_dict(),
             average=self.learner.average,
-            optimizer=self.learner.optimizer.state_dict(),
+            optimizer=self.learner.optimizer_state(),
             parent=self.parent,
             start=self.learner.start,
         )

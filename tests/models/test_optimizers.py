@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -6,7 +7,13 @@ from torch import nn
 from torch.optim import SGD, Adagrad, AdamW, Muon
 
 from irstd_edge.models import create_model, optimizers
-from irstd_edge.models.optimizers import KernelMuon, optimizer_of
+from irstd_edge.models.optimizers import (
+    KernelMuon,
+    on_device,
+    optimizer_of,
+    portable,
+    set_rate,
+)
 from irstd_edge.models.recipes import Recipe
 
 RECIPE = Recipe("dice", epochs=10, batch_size=4, lr=0.01, optimizer="muon")
@@ -124,7 +131,8 @@ def test_a_matrix_becomes_nearly_orthogonal(
 ) -> None:
     monkeypatch.setattr(optimizers, "multiplies_bfloat16", lambda device: bfloat16)
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    made = optimizers.orthogonal(matrix)
+    made, other = optimizers.orthogonal(torch.stack((matrix, 7 * matrix.flip(0))))
+    torch.testing.assert_close(other, made.flip(0), rtol=0, atol=0.03 if bfloat16 else 1e-4)
     assert made.shape == matrix.shape and made.dtype == torch.float32
     lengths = torch.linalg.svdvals(made)
     assert 0.6 < lengths.min() and lengths.max() < 1.3
@@ -135,7 +143,7 @@ def test_a_matrix_becomes_nearly_orthogonal(
 
 
 def test_no_gradient_has_no_direction() -> None:
-    assert not optimizers.orthogonal(torch.zeros(8, 16)).any()
+    assert not optimizers.orthogonal(torch.zeros(1, 8, 16)).any()
 
 
 def test_steps_are_those_of_torch() -> None:
@@ -152,3 +160,40 @@ def test_steps_are_those_of_torch() -> None:
     # bfloat16, in which torch multiplies, has three digits.
     torch.testing.assert_close(kernel.flatten(1), matrix, rtol=0, atol=2e-4)
     assert (kernel - network()[0].weight).abs().max() > 2e-3
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_state_leaves_its_device_behind(name: str) -> None:
+    net = network()
+    optimizer = optimizer_of(net, Recipe("dice", 10, 4, 0.01, name))
+    steps(net, optimizer, 2)
+    plain = portable(optimizer.state_dict())
+    # As on a GPU: rates are tensors there, and steps may be recorded.
+    for part in (optimizer, getattr(optimizer, "adamw", optimizer)):
+        for group in part.param_groups:
+            group |= {"lr": torch.tensor(0.01)} | ({"capturable": True} if "betas" in group else {})
+    state = optimizer.state_dict()
+    for group, before in zip(groups(portable(state)), groups(plain), strict=True):
+        assert isinstance(group["lr"], float) and group["lr"] == pytest.approx(before["lr"])
+        assert group.get("capturable") == before.get("capturable")
+    there = on_device(plain, optimizer)
+    for group in groups(there):
+        assert group["lr"] == pytest.approx(0.01) and isinstance(group["lr"], torch.Tensor)
+        assert group.get("capturable", True)
+    assert on_device(plain, optimizer_of(net, Recipe("dice", 10, 4, 0.01, name))) == plain
+
+
+def groups(state: dict[str, Any]) -> list[dict[str, Any]]:
+    parts = state.values() if "muon" in state else [state]
+    return [group for part in parts for group in part["param_groups"]]
+
+
+def test_a_rate_that_is_read_in_place_is_set_in_place() -> None:
+    net = network()
+    optimizer = optimizer_of(net, RECIPE)
+    set_rate(optimizer, 0.5)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    rate = torch.tensor(0.1)
+    optimizer.param_groups[0]["lr"] = rate
+    set_rate(optimizer, 0.25)
+    assert optimizer.param_groups[0]["lr"] is rate and rate.item() == 0.25

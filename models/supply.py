@@ -1,0 +1,155 @@
+"""The batches of a run, one after the other; for a GPU other processes make them ahead."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import overload
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from irstd_edge.models.batches import (
+    Labelled,
+    epoch_crops,
+    mask_batch,
+    point_batch,
+    steps_per_epoch,
+)
+from irstd_edge.models.recipes import Recipe
+
+Batch = tuple[Tensor, Tensor]
+"""Frames (N, 1, H, W) in 0..1, and their masks (N, 1, H, W) or point targets (N, 5, H/2, W/2)."""
+
+MOST_MAKERS = 16
+"""Processes that make batches for one GPU."""
+
+LONGEST_WAIT_S = 180
+"""For a batch; makers that take longer are stuck, and the run ends with that error."""
+
+
+def makers_for(device: torch.device, world_size: int) -> int:
+    """Return how many processes make batches for each that trains.
+
+    None on the CPU: its cores are busy with training. For a GPU all of the cores that this process
+    may use, shared by those that train, less the one that each of them trains from.
+    """
+    if device.type != "cuda":
+        return 0
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone knows which it may use
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(MOST_MAKERS, cores // world_size - 1))
+
+
+class Supply:
+    """The batches of a run, an epoch at a time; the same ones whoever makes them."""
+
+    def __init__(
+        self,
+        frames: Sequence[Labelled],
+        recipe: Recipe,
+        seed: int,
+        *,
+        makers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.frames = frames
+        self._makers = makers
+        reachable = _Shared(frames) if makers else frames
+        self._steps = _Steps(reachable, recipe, seed, rank, world_size)
+        self._next_epoch = -1
+        self._ahead: Iterator[Batch] = iter(())
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return self._steps.per_epoch
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Return the batches of an epoch, counted from 0; all are to be taken."""
+        if epoch != self._next_epoch:
+            self._ahead = self._from(epoch * self.per_epoch)
+        self._next_epoch = epoch + 1
+        return islice(self._ahead, self.per_epoch)
+
+    def _from(self, step: int) -> Iterator[Batch]:
+        loader = DataLoader(
+            self._steps,
+            batch_size=None,
+            sampler=range(step, len(self._steps)),
+            num_workers=self._makers,
+            # A fork would inherit the locks of OpenCV's threads, and wait for them for ever.
+            multiprocessing_context="spawn" if self._makers else None,
+            pin_memory=self._makers > 0 and torch.cuda.is_available(),
+            worker_init_fn=_alone,
+            timeout=LONGEST_WAIT_S if self._makers else 0,
+        )
+        return iter(loader)
+
+
+class _Steps(Dataset[Batch]):
+    """Every batch of a run, by its step; none depends on another."""
+
+    def __init__(
+        self, frames: Sequence[Labelled], recipe: Recipe, seed: int, rank: int, world_size: int
+    ) -> None:
+        self.frames, self.recipe, self.seed = frames, recipe, seed
+        self.rank, self.world_size = rank, world_size
+        self.per_epoch = steps_per_epoch(len(frames), recipe.batch_size)
+
+    def __len__(self) -> int:
+        return self.recipe.epochs * self.per_epoch
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, at = divmod(step, self.per_epoch)
+        crops = next(
+            epoch_crops(
+                self.frames,
+                self.recipe.crops_in(epoch),
+                batch_size=self.recipe.batch_size,
+                seed=self.seed,
+                epoch=epoch,
+                first_step=at,
+                rank=self.rank,
+                world_size=self.world_size,
+            )
+        )
+        return point_batch(crops) if self.recipe.loss == "points" else mask_batch(crops)
+
+
+class _Shared(Sequence[Labelled]):
+    """Frames packed in memory that other processes reach: it is pickled by name."""
+
+    def __init__(self, frames: Sequence[Labelled]) -> None:
+        self._shapes = [frame.image.shape for frame in frames]
+        self._points = [(frame.points, frame.radii) for frame in frames]
+        self._ends = np.cumsum([2 * frame.image.size for frame in frames])
+        pixels = [part.ravel() for frame in frames for part in (frame.image, frame.mask)]
+        self._pixels = torch.from_numpy(np.concatenate(pixels))
+        self._pixels.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    @overload
+    def __getitem__(self, at: int) -> Labelled: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Labelled]: ...
+    def __getitem__(self, at: int | slice) -> Labelled | list[Labelled]:
+        if isinstance(at, slice):
+            return [self[k] for k in range(len(self))[at]]
+        height, width = self._shapes[at]
+        end = int(self._ends[at])
+        own = self._pixels[end - 2 * height * width : end].numpy()
+        image, mask = own.reshape(2, height, width)
+        return Labelled(image, mask, *self._points[at])
+
+
+def _alone(worker: int) -> None:
+    """Every maker has one core to itself."""
+    cv2.setNumThreads(1)

@@ -1,0 +1,96 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from irstd_edge.edge.types import Sample
+from irstd_edge.models import learner, spec_of
+from irstd_edge.models.batches import Augmentation, Labelled, labelled
+from irstd_edge.models.recipes import Recipe, recipe_of
+from irstd_edge.models.supply import MOST_MAKERS, Batch, Supply, makers_for
+from irstd_edge.models.train import train
+from irstd_edge.models.weights import load_state
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than cores
+
+RECIPE = Recipe("points", 3, 3, 1e-3, crops=(Augmentation(64, paste=1, mosaic=0.5),), until=())
+
+
+@pytest.fixture
+def frames(samples: list[Sample]) -> list[Labelled]:
+    return [labelled(sample, spec_of("p2p").input) for sample in samples]
+
+
+def parts(batches: list[Batch]) -> list[torch.Tensor]:
+    return [part for batch in batches for part in batch]
+
+
+@pytest.mark.parametrize("loss", ["points", "dice"])
+def test_others_make_the_same_batches(loss: str, frames: list[Labelled]) -> None:
+    recipe = replace(RECIPE, loss=loss)
+    here, there = Supply(frames, recipe, 5), Supply(frames, recipe, 5, makers=2)
+    for epoch in (0, 1):
+        mine, theirs = parts(list(here.epoch(epoch))), parts(list(there.epoch(epoch)))
+        assert len(mine) == 2 * here.per_epoch == 4
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    channels = 5 if loss == "points" else 1
+    assert mine[1].shape[:2] == (3, channels)
+
+
+def test_a_run_goes_on_with_the_batches_of_its_epoch(frames: list[Labelled]) -> None:
+    undisturbed = Supply(frames, RECIPE, 5)
+    first, second = (parts(list(undisturbed.epoch(epoch))) for epoch in (0, 1))
+    resumed = parts(list(Supply(frames, RECIPE, 5).epoch(1)))
+    assert all(torch.equal(a, b) for a, b in zip(second, resumed, strict=True))
+    again = parts(list(undisturbed.epoch(0)))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_each_of_two_processes_gets_its_part(frames: list[Labelled]) -> None:
+    recipe = replace(RECIPE, batch_size=4)
+    whole = next(Supply(frames, recipe, 5).epoch(0))[0]
+    halves = [next(Supply(frames, recipe, 5, rank=k, world_size=2).epoch(0))[0] for k in (0, 1)]
+    assert torch.equal(whole, torch.stack(halves, 1).flatten(0, 1))
+
+
+@pytest.mark.timeout(120)
+def test_makers_start_after_opencv_had_threads(frames: list[Labelled]) -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        large = np.zeros((2048, 2048), np.float32)
+        cv2.warpAffine(large, np.array([[1.1, 0, 0], [0, 1.1, 0]]), (2048, 2048))
+        wide = replace(RECIPE, crops=(Augmentation(256),))
+        assert len(list(Supply(frames, wide, 5, makers=1).epoch(0))) == 2
+    finally:
+        cv2.setNumThreads(before)
+
+
+def test_makers_share_the_cores_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
+    assert makers_for(torch.device("cpu"), 1) == 0
+    assert makers_for(gpu, 1) == 11
+    assert makers_for(gpu, 4) == 2
+    assert makers_for(gpu, 12) == 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(128)))
+    assert makers_for(gpu, 1) == MOST_MAKERS
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert makers_for(gpu, 1) == 1
+
+
+def test_who_makes_the_batches_does_not_change_the_weights(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(recipe_of("p2p"), epochs=2, batch_size=4, crops=(Augmentation(64),), until=())
+    states = []
+    for makers in (0, 2):
+        monkeypatch.setattr(learner, "makers_for", lambda device, world, n=makers: n)
+        path = train("p2p", samples, tmp_path / str(makers), recipe, device="cpu")
+        states.append(load_state(path, "p2p"))
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
