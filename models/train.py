@@ -22,6 +22,7 @@ from torch import nn
 from irstd_edge.edge.files import sha256_of, sole_writer, write_atomic
 from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
 from irstd_edge.models import create_model, spec_of
+from irstd_edge.models.batch_statistics import restate
 from irstd_edge.models.batches import Labelled, labelled, steps_per_epoch
 from irstd_edge.models.launch import launch
 from irstd_edge.models.learner import Learner
@@ -91,7 +92,7 @@ def train(
         parent = _parent(weights, state)
         learner = _learner(model, recipe, seed, fabric, weights, state)
         frames = [labelled(sample, spec.input) for sample in samples]
-        run = _Run(spec, out, identity, learner, state, parent)
+        run = _Run(spec, out, identity, learner, frames, state, parent)
         every = validate_every or max(5, recipe.epochs // 12)
         for epoch in range(run.epoch, recipe.epochs):
             loss, frames_per_s = _timed(learner, frames, epoch)
@@ -199,26 +200,36 @@ class _Run:
         out: Path,
         identity: str,
         learner: Learner,
+        frames: Sequence[Labelled],
         state: State | None,
         parent: str | None,
     ) -> None:
         self.spec, self.out, self.identity, self.learner = spec, out, identity, learner
-        self.parent = parent
+        self.frames, self.parent = frames, parent
         self.epoch = state.epoch if state else 0
         self.best = state.best if state else -math.inf
         self.lines = list(state.lines) if state else []
+        self._kept: tuple[int, MSHNet | P2P] | None = None
 
     def kept(self) -> MSHNet | P2P:
-        """Return a network of the weights to keep, in the state in which it is deployed."""
-        state = {key: value.cpu() for key, value in self.learner.kept().items()}
-        return model_from_state(self.spec.name, state, self.out / WEIGHTS).eval()
+        """Return a network of the weights to keep, in the state in which it is deployed.
+
+        It is on the device that learns.
+        """
+        if self._kept is None or self._kept[0] != self.epoch:
+            net = model_from_state(self.spec.name, self.learner.kept(), self.out / WEIGHTS)
+            self.learner.fabric.to_device(net)
+            if self.learner.recipe.start_share and isinstance(net, MSHNet):
+                restate(net, self.frames)
+            self._kept = self.epoch, net.eval()
+        return self._kept[1]
 
     def scores(self, validate: Validate) -> Scores:
         """Return the scores of the weights to keep."""
         # A ratio that is not a number is an undefined one: JSON has null for it.
         return {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in validate(self.learner.fabric.to_device(self.kept())).items()
+            for key, value in validate(self.kept()).items()
         }
 
     def keep(self, done: Epoch) -> None:
@@ -230,7 +241,7 @@ class _Run:
         score = done.scores.get("score")
         if score is None and self.best == -math.inf or score is not None and score >= self.best:
             self.best = self.best if score is None else score
-            save_weights(self.out / WEIGHTS, self.spec.name, self.kept(), self._card(done))
+            save_weights(self.out / WEIGHTS, self.spec.name, self.kept().cpu(), self._card(done))
         self.epoch = done.epoch + 1
         self.lines.append(json.dumps(asdict(done), allow_nan=False))
         write_atomic(self.out / "metrics.jsonl", "\n".join(self.lines) + "\n")

@@ -1,6 +1,9 @@
 """The average of weights of one network, judged on held-out frames.
 
 python tests/experiments/average.py ONE TWO ... --data NUDT-SIRST [--data ...] --out FILE
+
+A file that is named twice counts twice. `--restate` estimates MSHNet's statistics of batch
+normalisation anew, on the frames to train on.
 """
 
 import argparse
@@ -12,6 +15,9 @@ from irstd_edge.benchmarks.operating_point import held_out_scores
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.runners import torch_runner
 from irstd_edge.edge.types import Sample
+from irstd_edge.models.batch_statistics import restate
+from irstd_edge.models.batches import labelled
+from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.weights import (
     find_weights,
     load_model,
@@ -34,20 +40,29 @@ def mean_of(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     }
 
 
+def usable(data: list[Path], part: str) -> list[Sample]:
+    """The frames of a part of all data sets."""
+    found = [sample for root in data for sample in open_dataset(root, part).samples()]
+    return [sample for sample in found if isinstance(sample, Sample)]
+
+
 def main() -> None:
     """Write FILE, with the card of ONE and its own scores, and print these."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", nargs="+", type=find_weights)
     parser.add_argument("--data", type=Path, action="append", required=True)
+    parser.add_argument("--restate", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     loaded = [load_model(path) for path in options.weights]
     _, model, card = loaded[0]
     net = model_from_state(model, mean_of([n.state_dict() for n, _, _ in loaded]), options.out)
-    roots = [open_dataset(root, "val").samples() for root in options.data]
-    samples = [sample for found in roots for sample in found if isinstance(sample, Sample)]
-    with torch_runner(net.eval().deploy(), spec_of_card(model, card)) as run:
-        scores = held_out_scores(run.predict, samples)
+    spec = spec_of_card(model, card)
+    if options.restate:
+        assert isinstance(net, MSHNet)
+        restate(net, [labelled(sample, spec.input) for sample in usable(options.data, "train")])
+    with torch_runner(net.eval().deploy(), spec) as run:
+        scores = held_out_scores(run.predict, usable(options.data, "val"))
     card = {key: value for key, value in card.items() if key not in OF_ONE_RUN} | {
         "scores": scores,
         "threshold": scores["threshold"],
