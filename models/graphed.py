@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -45,6 +45,14 @@ def _chosen() -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(enabled=True, benchmark=True)
 
 
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Silence AdamW, which advises against what a graph needs of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*capturable=True")
+        yield
+
+
 class GraphedSteps:
     """`step`, recorded once for each shape of batch.
 
@@ -74,9 +82,7 @@ class GraphedSteps:
     def _unrecorded(self, batch: Batch) -> Results:
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream), _chosen(), warnings.catch_warnings():
-            # AdamW advises against what a graph needs of it.
-            warnings.filterwarnings("ignore", message=".*capturable=True")
+        with torch.cuda.stream(self._stream), _chosen():
             results = self._step(batch)
         current.wait_stream(self._stream)
         return results

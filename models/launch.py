@@ -32,7 +32,7 @@ def launch(device: str, *, partial: bool = False) -> Fabric:
     ddp = "ddp_find_unused_parameters_true" if partial else "ddp"
     fabric = Fabric(
         accelerator=device,
-        devices=_environment("LOCAL_WORLD_SIZE"),
+        devices=processes_here(),
         num_nodes=_environment("GROUP_WORLD_SIZE"),
         strategy=ddp if _environment("WORLD_SIZE") > 1 else "auto",
         precision="bf16-mixed" if multiplies_bfloat16(device) else "32-true",
@@ -72,6 +72,11 @@ def multiplies_bfloat16(device: str) -> bool:
     # The one source torch has for this is private and may go: then float32 is right anyhow.
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return bool(supported())
+
+
+def processes_here() -> int:
+    """Return how many processes of this training run on this machine."""
+    return _environment("LOCAL_WORLD_SIZE")
 
 
 def _environment(name: str) -> int:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from irstd_edge.edge.types import IrstdError
 from irstd_edge.models.batches import Labelled
-from irstd_edge.models.graphed import GraphedSteps
+from irstd_edge.models.graphed import GraphedSteps, without_advice
+from irstd_edge.models.launch import processes_here
 from irstd_edge.models.losses import multi_scale_loss, point_loss
 from irstd_edge.models.mshnet import MSHNet, normalise
-from irstd_edge.models.optimizers import on_device, optimizer_of, portable, set_rate
+from irstd_edge.models.optimizers import is_replayable, on_device, optimizer_of, portable, set_rate
 from irstd_edge.models.p2p import P2P
 from irstd_edge.models.recipes import Recipe
 from irstd_edge.models.run_files import State
@@ -39,14 +40,20 @@ class Learner:
         self.start = {key: value.clone() for key, value in kept.items()}
         if fabric.world_size > 1:
             share_statistics(net)
-        self.net, self.optimizer = fabric.setup(net, optimizer_of(net, recipe))
+        alone_on_gpu = fabric.device.type == "cuda" and fabric.world_size == 1
+        replayed = alone_on_gpu and is_replayable(recipe)
+        self.net, self.optimizer = fabric.setup(net, optimizer_of(net, recipe, replayed=replayed))
         if isinstance(net, MSHNet):
             self.net.mark_forward_method("forward_all")
         self.supply: Supply | None = None
         self.window = torch.zeros((), device=fabric.device)  # 1 less the decay of the average
-        self.graphed: GraphedSteps | None = None
-        if fabric.device.type == "cuda" and fabric.world_size == 1:
-            self.graphed = GraphedSteps(self._step, self.optimizer)
+        self.graphed = GraphedSteps(self._step, self.optimizer) if replayed else None
+
+    def close(self) -> None:
+        """Let go of the processes that make batches, and of the memory of recorded steps."""
+        if self.supply is not None:
+            self.supply.close()
+        self.graphed = None
 
     @property
     def inner(self) -> MSHNet | P2P:
@@ -100,7 +107,7 @@ class Learner:
                 frames,
                 self.recipe,
                 self.seed,
-                makers=makers_for(self.fabric.device, self.fabric.world_size),
+                makers=makers_for(self.fabric.device, processes_here()),
                 rank=self.fabric.global_rank,
                 world_size=self.fabric.world_size,
             )
@@ -125,7 +132,8 @@ class Learner:
             error_if_nonfinite=False,
         )
         assert norm is not None
-        self.optimizer.step()
+        with without_advice():
+            self.optimizer.step()
         self._move_average()
         return loss.detach(), norm
 

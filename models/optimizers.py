@@ -20,19 +20,23 @@ SMALLEST_SIDE = 8
 """Of a kernel as a matrix that Muon takes; heads and attentions have smaller ones."""
 
 
-def optimizer_of(net: nn.Module, recipe: Recipe) -> Optimizer:
-    """Return the optimizer of a recipe."""
+def is_replayable(recipe: Recipe) -> bool:
+    """Say whether steps of a recipe's optimizer can be replayed as a CUDA graph: Adagrad counts."""
+    return recipe.optimizer != "adagrad"
+
+
+def optimizer_of(net: nn.Module, recipe: Recipe, *, replayed: bool = False) -> Optimizer:
+    """Return the optimizer of a recipe; `replayed` says that a CUDA graph takes its steps."""
     if recipe.optimizer == "adagrad":
         return Adagrad(net.parameters(), lr=recipe.lr)
     if recipe.optimizer == "muon":
-        return KernelMuon(net, recipe.lr, recipe.weight_decay)
-    return _adamw(list(net.parameters()), recipe.lr, recipe.weight_decay)
+        return KernelMuon(net, recipe.lr, recipe.weight_decay, replayed=replayed)
+    return _adamw(list(net.parameters()), recipe.lr, recipe.weight_decay, replayed)
 
 
-def _adamw(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> AdamW:
-    """Return an AdamW whose steps can be replayed as a CUDA graph, where there is one."""
+def _adamw(parameters: list[nn.Parameter], lr: float, weight_decay: float, replayed: bool) -> AdamW:
     groups = _decayed_apart(parameters, weight_decay)
-    if parameters and parameters[0].is_cuda:
+    if replayed:
         rate = torch.tensor(lr, device=parameters[0].device)
         return AdamW(groups, lr=rate, capturable=True)
     return AdamW(groups, lr=lr)
@@ -57,12 +61,14 @@ class KernelMuon(Optimizer):
     that is emulated, against 0.2 s in float32.
     """
 
-    def __init__(self, net: nn.Module, lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, net: nn.Module, lr: float, weight_decay: float, *, replayed: bool = False
+    ) -> None:
         self.kernels = [p for p in net.parameters() if _is_kernel(p)]
         taken = {id(p) for p in self.kernels}
         self.rest = [p for p in net.parameters() if id(p) not in taken]
         self.weight_decay = weight_decay
-        self.adamw = _adamw(self.rest, lr, weight_decay)
+        self.adamw = _adamw(self.rest, lr, weight_decay, replayed)
         rate = self.adamw.param_groups[0]["lr"]
         super().__init__([{"params": self.kernels + self.rest}], {"lr": rate})
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import current_process
+from pathlib import Path
 from typing import overload
 
 import cv2
@@ -13,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from irstd_edge.edge.types import MachineError
 from irstd_edge.models.batches import (
     Labelled,
     epoch_crops,
@@ -28,21 +36,25 @@ Batch = tuple[Tensor, Tensor]
 MOST_MAKERS = 16
 """Processes that make batches for one GPU."""
 
+SHARED_MEMORY = Path("/dev/shm")
+"""Of Linux; elsewhere it has no size of its own."""
+
 LONGEST_WAIT_S = 180
 """For a batch; makers that take longer are stuck, and the run ends with that error."""
 
 
-def makers_for(device: torch.device, world_size: int) -> int:
-    """Return how many processes make batches for each that trains.
+def makers_for(device: torch.device, processes: int) -> int:
+    """Return how many processes make batches for each of those that train on this machine.
 
     None on the CPU: its cores are busy with training. For a GPU all of the cores that this process
-    may use, shared by those that train, less the one that each of them trains from.
+    may use, shared by those that train, less the one that each of them trains from; none in a
+    daemon, which may not start others.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or current_process().daemon:
         return 0
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone knows which it may use
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(MOST_MAKERS, cores // world_size - 1))
+    return max(1, min(MOST_MAKERS, cores // processes - 1))
 
 
 class Supply:
@@ -60,6 +72,8 @@ class Supply:
     ) -> None:
         self.frames = frames
         self._makers = makers
+        if makers:
+            _refuse_small_memory(frames, recipe, makers)
         reachable = _Shared(frames) if makers else frames
         self._steps = _Steps(reachable, recipe, seed, rank, world_size)
         self._next_epoch = -1
@@ -77,6 +91,10 @@ class Supply:
         self._next_epoch = epoch + 1
         return islice(self._ahead, self.per_epoch)
 
+    def close(self) -> None:
+        """End the processes that make batches; a later epoch starts others."""
+        self._ahead, self._next_epoch = iter(()), -1
+
     def _from(self, step: int) -> Iterator[Batch]:
         loader = DataLoader(
             self._steps,
@@ -89,7 +107,8 @@ class Supply:
             worker_init_fn=_alone,
             timeout=LONGEST_WAIT_S if self._makers else 0,
         )
-        return iter(loader)
+        with _deaf_to_interrupts():
+            return iter(loader)
 
 
 class _Steps(Dataset[Batch]):
@@ -148,6 +167,35 @@ class _Shared(Sequence[Labelled]):
         own = self._pixels[end - 2 * height * width : end].numpy()
         image, mask = own.reshape(2, height, width)
         return Labelled(image, mask, *self._points[at])
+
+
+def _refuse_small_memory(frames: Sequence[Labelled], recipe: Recipe, makers: int) -> None:
+    """Raise MachineError where frames and batches do not fit in the memory that processes share."""
+    if not SHARED_MEMORY.is_dir():
+        return
+    side = max(how.size_px for how in recipe.crops)
+    batches = 2 * makers * recipe.batch_size * side**2 * 9  # bytes: a frame, five quarters of one
+    needed = batches + sum(8 * frame.image.size for frame in frames)
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        raise MachineError(
+            f"{SHARED_MEMORY}: {free / 1e6:.0f} MB are free, and training on a GPU needs "
+            f"{needed / 1e6:.0f} MB there for its frames and batches; in a container give "
+            f"--shm-size={math.ceil(needed / 1e9) + 1}g"
+        )
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is started in this block leaves Ctrl-C to the process that trains."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _alone(worker: int) -> None:

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from torch import nn
 from irstd_edge.edge.files import sha256_of, sole_writer, write_atomic
 from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
 from irstd_edge.models import create_model, spec_of
-from irstd_edge.models.batch_statistics import restate
 from irstd_edge.models.batches import Labelled, labelled, steps_per_epoch
 from irstd_edge.models.launch import launch
 from irstd_edge.models.learner import Learner
@@ -92,18 +91,19 @@ def train(
         parent = _parent(weights, state)
         learner = _learner(model, recipe, seed, fabric, weights, state)
         frames = [labelled(sample, spec.input) for sample in samples]
-        run = _Run(spec, out, identity, learner, frames, state, parent)
+        run = _Run(spec, out, identity, learner, state, parent)
         every = validate_every or max(5, recipe.epochs // 12)
-        for epoch in range(run.epoch, recipe.epochs):
-            loss, frames_per_s = _timed(learner, frames, epoch)
-            if fabric.is_global_zero:
-                due = (epoch + 1) % every == 0 or epoch + 1 == recipe.epochs
-                scores = run.scores(validate) if validate and due else {}
-                lr = recipe.lr_at((epoch + 1) / recipe.epochs)
-                done = Epoch(epoch, loss, lr, frames_per_s, scores)
-                run.keep(done)
-                progress(done)
-            fabric.barrier()
+        with closing(learner):
+            for epoch in range(run.epoch, recipe.epochs):
+                loss, frames_per_s = _timed(learner, frames, epoch)
+                if fabric.is_global_zero:
+                    due = (epoch + 1) % every == 0 or epoch + 1 == recipe.epochs
+                    scores = run.scores(validate) if validate and due else {}
+                    lr = recipe.lr_at((epoch + 1) / recipe.epochs)
+                    done = Epoch(epoch, loss, lr, frames_per_s, scores)
+                    run.keep(done)
+                    progress(done)
+                fabric.barrier()
     return out / WEIGHTS
 
 
@@ -200,36 +200,33 @@ class _Run:
         out: Path,
         identity: str,
         learner: Learner,
-        frames: Sequence[Labelled],
         state: State | None,
         parent: str | None,
     ) -> None:
         self.spec, self.out, self.identity, self.learner = spec, out, identity, learner
-        self.frames, self.parent = frames, parent
+        self.parent = parent
         self.epoch = state.epoch if state else 0
         self.best = state.best if state else -math.inf
         self.lines = list(state.lines) if state else []
-        self._kept: tuple[int, MSHNet | P2P] | None = None
 
     def kept(self) -> MSHNet | P2P:
-        """Return a network of the weights to keep, in the state in which it is deployed.
-
-        It is on the device that learns.
-        """
-        if self._kept is None or self._kept[0] != self.epoch:
-            net = model_from_state(self.spec.name, self.learner.kept(), self.out / WEIGHTS)
-            self.learner.fabric.to_device(net)
-            if self.learner.recipe.start_share and isinstance(net, MSHNet):
-                restate(net, self.frames)
-            self._kept = self.epoch, net.eval()
-        return self._kept[1]
+        """Return a network of the weights to keep, in the state in which it is deployed."""
+        state = {key: value.cpu() for key, value in self.learner.kept().items()}
+        return model_from_state(self.spec.name, state, self.out / WEIGHTS).eval()
 
     def scores(self, validate: Validate) -> Scores:
         """Return the scores of the weights to keep."""
+        net = self.learner.fabric.to_device(self.kept())
+        # Of the same digits as on the devices: no TF32.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            try:
+                scores = validate(net)
+            except MemoryError:  # of a GPU; the frames fit in this machine's own
+                scores = validate(net.cpu())
         # A ratio that is not a number is an undefined one: JSON has null for it.
         return {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in validate(self.kept()).items()
+            for key, value in scores.items()
         }
 
     def keep(self, done: Epoch) -> None:
@@ -241,7 +238,7 @@ class _Run:
         score = done.scores.get("score")
         if score is None and self.best == -math.inf or score is not None and score >= self.best:
             self.best = self.best if score is None else score
-            save_weights(self.out / WEIGHTS, self.spec.name, self.kept().cpu(), self._card(done))
+            save_weights(self.out / WEIGHTS, self.spec.name, self.kept(), self._card(done))
         self.epoch = done.epoch + 1
         self.lines.append(json.dumps(asdict(done), allow_nan=False))
         write_atomic(self.out / "metrics.jsonl", "\n".join(self.lines) + "\n")

@@ -7,17 +7,19 @@ normalisation anew, on the frames to train on.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.optim.swa_utils import update_bn
 
 from irstd_edge.benchmarks.operating_point import held_out_scores
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.runners import torch_runner
-from irstd_edge.edge.types import Sample
-from irstd_edge.models.batch_statistics import restate
-from irstd_edge.models.batches import labelled
-from irstd_edge.models.mshnet import MSHNet
+from irstd_edge.edge.types import ModelSpec, Sample
+from irstd_edge.models.batches import epoch_crops, labelled, mask_batch
+from irstd_edge.models.mshnet import MSHNet, normalise
+from irstd_edge.models.recipes import AS_TAKEN
 from irstd_edge.models.weights import (
     find_weights,
     load_model,
@@ -46,6 +48,18 @@ def usable(data: list[Path], part: str) -> list[Sample]:
     return [sample for sample in found if isinstance(sample, Sample)]
 
 
+def restate(net: MSHNet, samples: list[Sample], spec: ModelSpec) -> None:
+    """Estimate the statistics of normalisation anew: averaged weights make other activations.
+
+    Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018,
+    section 3.2.
+    """
+    frames = [labelled(sample, spec.input) for sample in samples]
+    how = replace(AS_TAKEN, aim=0.0, gain=0.0, offset=0.0)
+    crops = epoch_crops(frames, how, batch_size=16, seed=0, epoch=0)
+    update_bn((normalise(mask_batch(batch)[0]) for batch in crops), net)
+
+
 def main() -> None:
     """Write FILE, with the card of ONE and its own scores, and print these."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -60,7 +74,7 @@ def main() -> None:
     spec = spec_of_card(model, card)
     if options.restate:
         assert isinstance(net, MSHNet)
-        restate(net, [labelled(sample, spec.input) for sample in usable(options.data, "train")])
+        restate(net, usable(options.data, "train"), spec)
     with torch_runner(net.eval().deploy(), spec) as run:
         scores = held_out_scores(run.predict, usable(options.data, "val"))
     card = {key: value for key, value in card.items() if key not in OF_ONE_RUN} | {

@@ -11,6 +11,8 @@ how a process holds its memory.
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -60,15 +62,18 @@ def their_loop(data: DataSet, device: torch.device) -> Callable[[], int]:
 
 def our_loop(data: DataSet) -> Callable[[], int]:
     """A function that trains on one batch of the default recipe, whole frames."""
-    recipe = recipe_of("mshnet")
+    default = recipe_of("mshnet")
+    recipe = replace(default, crops=default.crops[-1:], until=())
     learner = Learner(MSHNet(), recipe, 0, launch("auto"), fine_tunes=False)
     frames: list[Labelled] = [
         labelled(data.sample(name), spec_of("mshnet").input)
         for name in data.names[: recipe.batch_size]
     ]
 
+    epochs = count()
+
     def turn() -> int:
-        learner.learn(frames, recipe.epochs - 1)
+        learner.learn(frames, next(epochs))
         return recipe.batch_size
 
     return turn
@@ -97,15 +102,17 @@ def main() -> None:
     ends = {}
     for name in speeds:
         ends[name], other = context.Pipe()
-        context.Process(target=answer, args=(name, options.data, other), daemon=True).start()
-    for turn in range(options.turns + 1):
-        for name, end in ends.items():
-            end.send(True)
-            speed = end.recv()
-            if turn:  # the first warms up
-                speeds[name].append(speed)
-    for end in ends.values():
-        end.send(False)
+        context.Process(target=answer, args=(name, options.data, other)).start()
+    try:
+        for turn in range(options.turns + 1):
+            for name, end in ends.items():
+                end.send(True)
+                speed = end.recv()
+                if turn:  # the first warms up
+                    speeds[name].append(speed)
+    finally:
+        for end in ends.values():
+            end.send(False)
     for name, values in speeds.items():
         print(f"{name}: {np.median(values):.2f} frames/s ({min(values):.2f} to {max(values):.2f})")
     ratios = np.divide(speeds["ours"], speeds["theirs"])

@@ -1,18 +1,23 @@
 import os
+import shutil
+from contextlib import nullcontext
 from dataclasses import replace
+from multiprocessing import active_children, get_context
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from irstd_edge.edge.types import Sample
+from irstd_edge.edge.types import MachineError, Sample
 from irstd_edge.models import learner, spec_of
 from irstd_edge.models.batches import Augmentation, Labelled, labelled
 from irstd_edge.models.recipes import Recipe, recipe_of
 from irstd_edge.models.supply import MOST_MAKERS, Batch, Supply, makers_for
-from irstd_edge.models.train import train
+from irstd_edge.models.train import Epoch, train
 from irstd_edge.models.weights import load_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than cores
@@ -82,6 +87,45 @@ def test_makers_share_the_cores_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert makers_for(gpu, 1) == 1
+
+
+def test_memory_that_is_too_small_is_named_before_training(
+    frames: list[Labelled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000))
+    monkeypatch.setattr("irstd_edge.models.supply.SHARED_MEMORY", Path("/"))
+    with pytest.raises(MachineError, match=r"^/: 0 MB are free, .* needs 1 MB .*--shm-size=2g$"):
+        Supply(frames, RECIPE, 5, makers=2)
+    Supply(frames, RECIPE, 5)
+
+
+def test_a_daemon_makes_its_own_batches() -> None:
+    with get_context("fork").Pool(1) as pool:
+        assert pool.apply(makers_for, (torch.device("cuda"), 1)) == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_maker_outlives_a_training(
+    fails: bool, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Supply] = []
+
+    class Watched(Supply):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self)  # and so the garbage collector does not help
+
+    def progress(epoch: Epoch) -> None:
+        assert len(active_children()) == 2
+        if fails:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(learner, "Supply", Watched)
+    monkeypatch.setattr(learner, "makers_for", lambda device, processes: 2)
+    recipe = replace(RECIPE, epochs=2, crops=(Augmentation(64),))
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        train("p2p", samples, tmp_path, recipe, device="cpu", progress=progress)
+    assert made and not active_children()
 
 
 def test_who_makes_the_batches_does_not_change_the_weights(
