@@ -1101,8 +1101,9 @@ def bench(
     if public_key is not None and not bundles:
         raise IrstdError("--public-key: no bundle is given, and those made here are not signed")
     opened = [open_bundle(p, public_key) for p in bundles] if bundles else _shipped_bundles()
+    measured_here = host is None and not profiles
     plan = Plan(
-        **(_runtimes(runtime, device, opened, require_measured) if host is None else {}),
+        **(_runtimes(runtime, device, opened, require_measured) if measured_here else {}),
         variants=_variants_to_bench(variant),
         data=chosen,
         protocol=protocol,

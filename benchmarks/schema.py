@@ -177,7 +177,9 @@ def check_bench(value: Any, source: str = "bench.json") -> dict[str, Any]:
         IrstdError: `source: where: what is wrong, and the fix`.
     """
     found = value.get("schema") if isinstance(value, dict) else None
-    if not isinstance(value, dict) or found != SCHEMA:
+    if not isinstance(value, dict) or found is None:
+        raise IrstdError(f"{source}: is no bench.json; give the file of `irstd-edge bench --json`")
+    if found != SCHEMA:
         _fail(source, "", f"schema is {found!r}, not {SCHEMA!r}")
     _check(value, _BENCH, source, "")
     _refuse_unprintable(value, source)

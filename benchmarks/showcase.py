@@ -25,6 +25,9 @@ MOST = {"lost": 24, "gained": 12, "missed": 8, "false alarm": 8}
 HALF_PX, ZOOM, GAP_PX = 24, 4, 4
 """Half of what is shown around a place, the size of a pixel, and the room between panels."""
 
+SAME_PLACE_PX = 0.1
+"""A bench's places are rounded."""
+
 Bgr = npt.NDArray[np.uint8]
 Look = Callable[[Frame], Prediction]
 
@@ -75,7 +78,7 @@ def pictures_of(
 ) -> list[Picture]:
     """Pictures of the fastest candidate of a bundle that the bench holds.
 
-    Raises IrstdError where it holds no drift of this bundle, or the data lacks a frame.
+    Raises IrstdError where it holds no drift of this bundle, or the data are not those it scored.
     """
     result = next((r for r in bench["results"] if r.get("bundle") == bundle.sha256), None)
     if result is None:
@@ -87,14 +90,37 @@ def pictures_of(
     runtime = drift["runtime"]
     beside = drift.get("reference_runtime") or runtime
     sides = ((drift["reference"], beside), (drift["candidate"], runtime))
+    protocol = _protocol(result, drift)
+    _refuse_other_data(drift, data, protocol)
     with ExitStack() as stack:
         looks = [stack.enter_context(open_runner(bundle, *side, threads)).predict for side in sides]
-        protocol = _protocol(result, drift)
         model = f"{result['model']} {drift['candidate']} on {runtime}"
         return [
             (f"{place.kind}, {model}: {place.words}", _picture(place, data, protocol, looks))
             for place in places_of(drift)
         ]
+
+
+def _refuse_other_data(drift: Mapping[str, Any], data: DataSet, protocol: str) -> None:
+    """Raise IrstdError where a frame to be shown is absent, or its targets are elsewhere."""
+    for name in sorted({place.image for place in places_of(drift)}):
+        if name not in data.names:
+            raise IrstdError(
+                f"--data: {data.root} has no {name}, which the bench scored; give its data set"
+            )
+        scored = [(t["row"], t["col"]) for t in drift["targets"] if t["image"] == name]
+        here = data.sample(name, protocol).points
+        if len(here) != len(scored) or not _all_near(np.array(scored).reshape(-1, 2), here):
+            raise IrstdError(
+                f"--data: the targets of {name} in {data.root} are not those that the bench "
+                "scored; give its data set"
+            )
+
+
+def _all_near(scored: npt.NDArray[np.float64], here: FloatArray) -> bool:
+    """Whether each of (M, 2) places has one of (M, 2) others near it."""
+    apart = np.abs(scored[:, None] - here[None]).max(2)
+    return bool((apart.min(1, initial=np.inf) < SAME_PLACE_PX).all())
 
 
 def _protocol(result: Mapping[str, Any], drift: Mapping[str, Any]) -> str:

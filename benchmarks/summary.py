@@ -162,10 +162,12 @@ def _speed_words(up: SpeedUp | None, reference: str, candidate: Variant) -> str:
 
 
 def _times(up: SpeedUp, digits: int = 1) -> str:
-    """As many decimals as the interval is worth."""
+    """As many decimals as the interval is worth; both its ends where one is much farther away."""
     if up.interval is None:
         return f"{up.ratio:.{digits}f}x"
     digits = 1 if up.margin >= 0.1 else 2
+    if abs((up.lowest + up.highest) / 2 - up.ratio) > max(up.margin / 4, 0.005):
+        return f"{up.ratio:.2f}x ({up.lowest:.2f} to {up.highest:.2f})"
     return f"{up.ratio:.{digits}f}x ±{max(up.margin, 0.01):.{digits}f}"
 
 

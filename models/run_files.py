@@ -86,7 +86,8 @@ def read_state(path: Path, identity: str, device: torch.device) -> State:
         ) from error
     if found != identity:
         raise IrstdError(
-            f"{path}: is of another model, recipe, normalisation, seed or list of frames; "
-            "give --resume the options of that run, or choose another --out"
+            f"{path}: is of another model, recipe (--epochs, --batch-size, --lr, --loss), "
+            "normalisation, seed or list of frames; give --resume the options of that run, or "
+            "choose another --out"
         )
     return state

@@ -56,10 +56,15 @@ def find_weights(name: str | Path) -> Path:
     """Return the file of shipped weights (`mshnet`, `p2p`), or the path given. IrstdError."""
     if str(name) in MODELS:
         return SHIPPED / f"{name}.safetensors"
-    if not Path(name).is_file():
-        shipped = ", ".join(MODELS)
+    path, shipped = Path(name), ", ".join(MODELS)
+    if path.is_dir():
+        raise IrstdError(
+            f"{name}: is a folder, where weights are asked for; give a .safetensors file or one of "
+            f"{shipped}"
+        )
+    if not path.is_file():
         raise IrstdError(f"{name}: no such file; give a .safetensors file or one of {shipped}")
-    return Path(name)
+    return path
 
 
 def read_card(path: Path) -> tuple[str, dict[str, Any]]:

@@ -519,6 +519,7 @@ def test_a_jetson_that_is_not_here_is_projected(float_bundle: Path, tmp_path: Pa
     run = irstd_edge("bench", float_bundle, "--device", "jetson", "--json", out)
     assert run.returncode == 0, run.stderr
     assert "p2p: projection, not measured" in run.stdout and "orin-nano-8gb-super" in run.stdout
+    assert "projected" in run.stderr and "engine" not in run.stderr
     variants = json.loads(out.read_text())["results"][0]["variants"]
     assert len(variants) == 13 and not any(variant["measured"] for variant in variants)
     assert all("fitted in two ways" in variant["method"] for variant in variants)

@@ -106,7 +106,7 @@ def test_what_is_wrong_is_named_in_one_line(
 
 @pytest.mark.parametrize("value", [None, [], "text", 3])
 def test_another_json_is_no_bench(value: Any) -> None:
-    with pytest.raises(IrstdError, match="schema is None"):
+    with pytest.raises(IrstdError, match="is no bench.json"):
         check_bench(value)
 
 
@@ -115,7 +115,7 @@ def test_a_file_is_named_in_the_error(tmp_path: Path, bench_json: Bench) -> None
     path.write_text(json.dumps(bench_json))
     assert read_bench(path) == bench_json
     path.write_text("{}")
-    with pytest.raises(IrstdError, match=f"^{path}: schema is None"):
+    with pytest.raises(IrstdError, match=f"^{path}: is no bench.json"):
         read_bench(path)
 
 

@@ -120,3 +120,20 @@ def test_a_bundle_that_was_not_measured_and_a_bench_without_data_are_refused(
     bench["results"][0]["bundle"] = "0" * 64
     with pytest.raises(IrstdError, match=r"--bundle: .*bundle is not in the bench"):
         pictures_of(bench, bundle, data)
+
+
+def test_data_that_the_bench_did_not_score_are_refused(
+    make: SimpleNamespace, bundle: Bundle, data: DataSet
+) -> None:
+    bench = lost(make, bundle)
+    target = bench["results"][0]["drift"][0]["targets"][0]
+    with pytest.raises(IrstdError, match="--data: the targets of frame1 in .* give its data set"):
+        target["row"] = 33.0
+        pictures_of(bench, bundle, data)
+    bench["results"][0]["drift"][0]["targets"] *= 2
+    with pytest.raises(IrstdError, match="--data: the targets of frame1"):
+        target["row"] = 30.5
+        pictures_of(bench, bundle, data)
+    target["image"] = "frame2"
+    with pytest.raises(IrstdError, match=r"--data: .*data has no frame2, which the bench scored"):
+        pictures_of(bench, bundle, data)

@@ -66,7 +66,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
 def test_another_run(tmp_path: Path) -> None:
     write_state(tmp_path / "last.ckpt", "id", state())
     message = refusal(tmp_path / "last.ckpt", "other", CPU)
-    assert "another model, recipe, normalisation, seed or list of frames" in message
+    assert "recipe (--epochs, --batch-size, --lr, --loss), normalisation, seed or list" in message
 
 
 @pytest.mark.parametrize("fault", ["empty", "cut off", "no state", "a field is missing"])

@@ -346,3 +346,19 @@ def test_one_crop_is_too_few_for_p2p_but_not_for_mshnet(tiny, run, samples, tmp_
     message = refusal(run, "p2p", samples, tmp_path, tiny("p2p", batch_size=1))
     assert message.startswith("--batch-size: ")
     run("mshnet", samples[:2], tmp_path, tiny("mshnet", epochs=1, batch_size=1))
+
+
+def test_frames_too_large_for_the_gpu_are_validated_on_the_processor(
+    tiny, run, metrics, samples, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+
+    def validate(net: torch.nn.Module) -> dict[str, float]:
+        seen.append(next(net.parameters()).device.type)
+        if len(seen) == 1:
+            raise MemoryError("frames of 4096x4096")
+        return {"score": 0.5}
+
+    run("p2p", samples, tmp_path, tiny("p2p", epochs=1), validate=validate)
+    assert len(seen) == 2 and seen[1] == "cpu"
+    assert [line["scores"] for line in metrics(tmp_path)] == [{"score": 0.5}]

@@ -130,6 +130,8 @@ def test_a_cut_off_safetensors_file_is_refused(tmp_path: Path, size: int) -> Non
 
 
 def test_a_missing_file_lists_the_shipped_weights(tmp_path: Path) -> None:
+    folder = refusal(find_weights, tmp_path)
+    assert folder.startswith(f"{tmp_path}: is a folder, where weights are asked for; give ")
     message = refusal(find_weights, tmp_path / "no.safetensors")
     assert all(part in message for part in (str(tmp_path), "no such file", "mshnet", "p2p"))
     assert refusal(import_weights, tmp_path / "no.tar", "mshnet").startswith(str(tmp_path))
