@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from irstd_edge.edge.types import IrstdError
 from irstd_edge.models.batches import Labelled
-from irstd_edge.models.graphed import GraphedSteps, without_advice
+from irstd_edge.models.graphed import GraphedSteps
 from irstd_edge.models.launch import processes_here
 from irstd_edge.models.losses import multi_scale_loss, point_loss
 from irstd_edge.models.mshnet import MSHNet, normalise
@@ -117,11 +117,9 @@ class Learner:
         """Take step number `step` of `steps`; return its loss and the norm of its gradient."""
         set_rate(self.optimizer, self.recipe.lr_at((step + 1) / steps))
         self.window.fill_(1 - self.recipe.decay_at(step, steps))
-        if self.graphed is not None and not warm:
-            return self.graphed(batch)
-        return self._step(batch, warm)
+        return (self.graphed or self._step)(batch, warm)
 
-    def _step(self, batch: Batch, warm: bool = False) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: Batch, warm: bool) -> tuple[Tensor, Tensor]:
         loss = self._loss(batch, warm)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
@@ -132,8 +130,7 @@ class Learner:
             error_if_nonfinite=False,
         )
         assert norm is not None
-        with without_advice():
-            self.optimizer.step()
+        self.optimizer.step()
         self._move_average()
         return loss.detach(), norm
 
@@ -142,9 +139,8 @@ class Learner:
         if isinstance(self.inner, P2P):
             heatmap, geometry = self.net(_channels_last(frames))
             return point_loss(heatmap, geometry, targets, self._mean_count)
-        with (
-            self.fabric.autocast()
-        ):  # Fabric has it for `forward` alone, and for all methods in DDP
+        # Fabric lowers the precision of `forward` alone, and of other methods only under DDP.
+        with self.fabric.autocast():
             outputs = self.net.forward_all(_channels_last(normalise(frames)))
         name, share = self.recipe.loss, self.recipe.final_share
         return multi_scale_loss(outputs, targets, name=name, warm=warm, final_share=share)

@@ -73,7 +73,8 @@ def train(
     starts from; `normalisation`, if not that of `weights` or the network's own, how counts become
     its input; `resume` goes on from OUT/last.ckpt. Without `validate` the last epoch is kept.
     It validates after the last epoch, and every `validate_every`: by default a dozen times.
-    Of several processes the first alone validates, writes and reports progress.
+    Of several processes the first alone validates, writes and reports progress. On a GPU it starts
+    others, which make batches: a script that calls it has its `if __name__ == "__main__":`.
     Raises IrstdError where OUT holds another run, or nothing to resume, and where the loss is
     not finite.
     """
