@@ -52,7 +52,7 @@ import resource, torch
 from irstd_edge.models.launch import launch
 from irstd_edge.models.p2p import P2P
 
-net, frames = P2P().train(), torch.rand(4, 1, 256, 256)
+net, frames = P2P().train(), torch.rand(2, 1, 256, 256)
 
 def page_faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
