@@ -40,7 +40,7 @@ SHARED_MEMORY = Path("/dev/shm")
 """Of Linux; elsewhere it has no size of its own."""
 
 LONGEST_WAIT_S = 180
-"""For a batch; makers that take longer are stuck, and the run ends with that error."""
+"""For a batch; makers that take longer are stuck."""
 
 
 def makers_for(device: torch.device, processes: int) -> int:
@@ -85,11 +85,22 @@ class Supply:
         return self._steps.per_epoch
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Return the batches of an epoch, counted from 0; all are to be taken."""
+        """Yield the batches of an epoch, counted from 0; all are to be taken.
+
+        Raises MachineError where the processes that make them were killed, or hang.
+        """
         if epoch != self._next_epoch:
             self._ahead = self._from(epoch * self.per_epoch)
         self._next_epoch = epoch + 1
-        return islice(self._ahead, self.per_epoch)
+        try:
+            yield from islice(self._ahead, self.per_epoch)
+        except RuntimeError as error:
+            if not self._makers or "DataLoader" not in str(error):
+                raise
+            raise MachineError(
+                f"--device: a process that makes batches ended or hangs ({error}); there may be "
+                "too little memory: go on with --resume, or with a smaller --batch-size"
+            ) from error
 
     def close(self) -> None:
         """End the processes that make batches; a later epoch starts others."""

@@ -89,6 +89,17 @@ def test_makers_share_the_cores_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
     assert makers_for(gpu, 1) == 1
 
 
+def test_a_maker_that_was_killed_is_told_in_one_line(frames: list[Labelled]) -> None:
+    supply = Supply(frames, replace(RECIPE, batch_size=1, epochs=9), 5, makers=1)
+    batches = supply.epoch(0)
+    next(batches)
+    for maker in active_children():
+        maker.kill()
+    with pytest.raises(MachineError, match="^--device: a process that makes batches ended"):
+        list(batches)
+    supply.close()
+
+
 def test_memory_that_is_too_small_is_named_before_training(
     frames: list[Labelled], monkeypatch: pytest.MonkeyPatch
 ) -> None:
