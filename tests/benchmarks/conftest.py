@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gate_benches import FOUND, MATCHED, TARGETS, Change, Make, figures
 
 Json = dict[str, Any]
 NOISE = "noisy: the middle half of the times spreads over 13% of p50"
@@ -174,3 +175,26 @@ def _worse(runtime: str) -> Json:
     changes = {"pd": -0.0106, "fa_per_mpx": 0.5, "f1_3px": -0.0021, "f1_5px": -0.0021}
     figures = {"false_alarms_gained": 3, "ci95": [-0.01, 0.004]}
     return drift(targets, runtime, **changes, **figures)
+
+
+@pytest.fixture
+def make_bench(make: SimpleNamespace) -> Make:
+    """`make_bench(model, change)`: masks of mshnet, or points of p2p, that INT8 keeps as they are.
+
+    FP32 and INT8 both find 940 of 945 targets; `change` is applied to the bench.
+    """
+
+    def made(model: str = "mshnet", change: Change | None = None) -> Json:
+        masked = model == "mshnet"
+        variants = [
+            make.variant("fp32", fps=10.0, accuracy=make.accuracy(**figures(masked))),
+            make.variant("int8", fps=29.0, accuracy=make.accuracy(**figures(masked))),
+        ]
+        targets = [make.target(k, **dict.fromkeys(MATCHED, k < FOUND)) for k in range(TARGETS)]
+        areas = dict.fromkeys(("iou", "niou"), 0.0) if masked else {}
+        bench: Json = make.bench(model, variants, [make.drift(targets, **areas)])
+        if change is not None:
+            change(bench)
+        return bench
+
+    return made
