@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -17,7 +18,8 @@ from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 def drift_checks(result: Result, limits: Limits) -> Iterator[Check]:
     """Of every candidate that was measured; one that was judged by no entry fails by name.
 
-    Where no variant was shown frames, that is skipped: a floor of speed needs none.
+    Where no variant was shown frames, that is skipped, for a floor of speed needs none; what a
+    gate.toml alone asks for is judged or fails all the same.
     """
     judged = set()
     for entry in result.drifts:
@@ -33,12 +35,42 @@ def drift_checks(result: Result, limits: Limits) -> Iterator[Check]:
         if "fps_ratio" in limits.drift:
             beside = (result.find(entry.reference, entry.runtime), candidate)
             yield _speed_check(subject, entry.reference, beside, limits.drift["fps_ratio"])
-    shown = any(variant.accuracy for variant in result.measured)
-    for variant in result.measured:
-        if variant.name != REFERENCE and (variant.name, variant.runtime) not in judged:
-            subject = subject_of("drift", result, variant.name, variant.runtime)
-            why = why_unjudged(result, variant)
-            yield subject.check("entry", False, why) if shown else subject.skip("entry", why)
+    others = [v for v in result.measured if (v.name, v.runtime) not in judged]
+    candidates = [variant for variant in others if variant.name != REFERENCE]
+    for variant in candidates:
+        yield from _without_entry(result, variant, limits)
+    if others and not judged and not candidates:
+        yield from _asked_of_the_reference(result, limits)
+
+
+def _without_entry(result: Result, variant: Variant, limits: Limits) -> Iterator[Check]:
+    """Of a candidate without a drift entry: its speed is judged, what frames would tell is not."""
+    subject = subject_of("drift", result, variant.name, variant.runtime)
+    why = why_unjudged(result, variant)
+    shown = any(each.accuracy for each in result.measured)
+    yield subject.check("entry", False, why) if shown else subject.skip("entry", why)
+    for name, limit in _asked_of_frames(limits).items():
+        yield subject.check(name, False, why, limit=limit)
+    if "fps_ratio" in limits.drift:
+        beside = (result.find(REFERENCE, variant.runtime), variant)
+        yield _speed_check(subject, REFERENCE, beside, limits.drift["fps_ratio"])
+
+
+def _asked_of_the_reference(result: Result, limits: Limits) -> Iterator[Check]:
+    """Nothing was measured that what a gate.toml alone asks for could be held against."""
+    asked = _asked_of_frames(limits)
+    if "fps_ratio" in limits.drift:
+        asked["fps_ratio"] = limits.drift["fps_ratio"]
+    why = f"{REFERENCE} alone was measured; bench a cheaper variant beside it"
+    for name, limit in asked.items():
+        yield subject_of("drift", result).check(name, False, why, limit=limit)
+
+
+def _asked_of_frames(limits: Limits) -> dict[str, float]:
+    """What a gate.toml alone asks for and only frames answer, without what it turns off."""
+    asked = {name: limit for name, limit in limits.drift.items() if name == "pd_at_fa"}
+    asked |= {f"{section}.{name}": limit for (section, name), limit in limits.lost.items()}
+    return {name: limit for name, limit in asked.items() if not math.isinf(limit)}
 
 
 def why_unjudged(result: Result, variant: Variant) -> str:

@@ -1,4 +1,6 @@
+import math
 from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -297,3 +299,55 @@ def test_speed_is_never_compared_with_fp32_of_another_runtime(across: Make) -> N
         "drift.fps_ratio",
         "fp32 was not measured on tensorrt: compile BUNDLE --variant fp32, then bench again",
     )
+
+
+@pytest.fixture
+def frameless(make_bench: Make) -> Json:
+    """What `bench` writes without --data: INT8 at 2.9 times the speed of FP32."""
+    bench = make_bench()
+    bench["results"][0]["drift"] = []
+    for each in bench["results"][0]["variants"]:
+        each["accuracy"] = None
+    return bench
+
+
+def test_speed_that_is_asked_for_is_judged_without_frames(frameless: Json) -> None:
+    def of_ratio(limit: float) -> Limits:
+        return Limits(drift={**Limits().drift, "fps_ratio": limit})
+
+    enough = judge(frameless, of_ratio(2.9))
+    assert enough.passed and skipped(enough) == ["drift.entry"]
+    (check,) = [check for check in judge(frameless, of_ratio(3.0)).checks if not check.passed]
+    assert (check.name, check.variant, check.runtime) == ("drift.fps_ratio", "int8", "onnxruntime")
+    assert check.why == "10 -> 29 fps: 2.9 of fp32, lowest allowed 3"
+    frameless["results"][0]["variants"][0]["runtime"] = "openvino"
+    (check,) = [check for check in judge(frameless, of_ratio(1.0)).checks if not check.passed]
+    assert check.why.startswith("fp32 was not measured on onnxruntime: ")
+
+
+def test_what_is_asked_for_and_only_frames_tell_is_red_without_them(frameless: Json) -> None:
+    names = ["drift.pd_at_fa", "drift.lost_by_scr.0 to 1.5", "drift.lost_by_area.0 to 9"]
+    verdict = judge(frameless, replace(ASKED, floor={"fps": 5}))
+    assert failed(verdict) == names
+    whys = {check.why for check in verdict.checks if not check.passed}
+    assert whys == {"no drift was measured: bench with --data"}
+    off = Limits(
+        drift={**Limits().drift, "pd_at_fa": -math.inf},
+        lost={("lost_by_scr", "0 to 1.5"): math.inf},
+        floor={"fps": 5},
+    )
+    assert judge(frameless, off).passed
+
+
+def test_what_is_asked_for_is_red_where_only_fp32_was_measured(make_bench: Make) -> None:
+    lone = make_bench()
+    lone["results"][0] |= {"drift": [], "variants": lone["results"][0]["variants"][:1]}
+    verdict = judge(lone, replace(ASKED, floor={"fps": 5}))
+    assert failed(verdict) == [
+        "drift.pd_at_fa",
+        "drift.lost_by_scr.0 to 1.5",
+        "drift.lost_by_area.0 to 9",
+        "drift.fps_ratio",
+    ]
+    whys = {check.why for check in verdict.checks if not check.passed}
+    assert whys == {"fp32 alone was measured; bench a cheaper variant beside it"}
