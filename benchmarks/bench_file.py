@@ -127,6 +127,8 @@ class Result:
     """Shape of the tensor that was timed."""
     place: int | None = None
     """Among the bundles of its model, from 1; None where it is the only one."""
+    bundle: str | None = None
+    """SHA-256 of the bundle; None in a file that does not say."""
 
     @property
     def measured(self) -> tuple[Variant, ...]:
@@ -156,11 +158,9 @@ class Bench:
         """Only where both name it."""
         return self.fingerprint is not None and self.fingerprint == other.fingerprint
 
-    def counterpart(self, result: Result) -> Result | None:
-        """The result of the same model here; where a bench has several, the one in its place."""
-        mine = [each for each in self.results if each.model == result.model]
-        rank = (result.place or 1) - 1
-        return mine[rank] if rank < len(mine) else None
+    def of(self, model: str) -> list[Result]:
+        """Its results of a model, in their order."""
+        return [each for each in self.results if each.model == model]
 
 
 def bench_from_json(value: object, what: str = "BENCH.json") -> Bench:
@@ -195,6 +195,7 @@ def _result(item: Mapping[str, Any], place: int | None) -> Result:
         drifts=tuple(_drift(each) for each in item["drift"]),
         input=tuple(item["cost"]["input"]),
         place=place,
+        bundle=item.get("bundle"),
     )
 
 

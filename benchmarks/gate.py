@@ -10,16 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from irstd_edge.benchmarks.accuracy import MASK_METRICS
+from irstd_edge.benchmarks.baseline_checks import baseline_checks, gone_checks
 from irstd_edge.benchmarks.bench_file import Bench, Result, Variant, bench_from_json
+from irstd_edge.benchmarks.counterparts import Counterparts
 from irstd_edge.benchmarks.drift_checks import drift_checks, is_reference_alone
-from irstd_edge.benchmarks.figures import (
-    States,
-    flip_figures,
-    flips_between,
-    is_within,
-    metric_figures,
-    states_of,
-)
+from irstd_edge.benchmarks.figures import is_within
 from irstd_edge.benchmarks.limits import LOWER_IS_BETTER, Limits
 from irstd_edge.benchmarks.limits import load_limits as load_limits
 from irstd_edge.benchmarks.plan import REFERENCE
@@ -46,7 +41,7 @@ def judge(
     for result in new.results:
         own = [*drift_checks(result, limits), *_floor_checks(result, limits.floor, masked)]
         if old is not None:
-            own += _baseline_checks(result, new, old, limits.baseline)
+            own += baseline_checks(result, Counterparts(new, old), limits.baseline)
         own += _finds_nothing(result)
         if all(check.skipped for check in own):
             own.append(_nothing_checked(result))
@@ -100,79 +95,6 @@ def _floor_check(subject: Subject, variant: Variant, name: str, limit: float) ->
     return subject.check(name, is_within(value, limit, name), why, candidate=value, limit=limit)
 
 
-def _baseline_checks(
-    result: Result, new: Bench, old: Bench, limits: Mapping[str, float]
-) -> Iterator[Check]:
-    earlier = old.counterpart(result)
-    sizes = (earlier.input if earlier else (), result.input)
-    for variant in result.measured:
-        subject = subject_of("baseline", result, variant.name, variant.runtime)
-        known = earlier.like(variant) if earlier else None
-        if earlier is None or known is None:
-            yield subject.skip("entry", "the baseline has not measured it")
-            continue
-        incomparable = _incomparable(sizes, (known, variant), new.same_machine(old))
-        yield _speed_check(subject, known, variant, limits["fps_ratio"], incomparable)
-        states = tuple(states_of(each, variant.name, variant.runtime) for each in (earlier, result))
-        yield from _accuracy_checks(subject, known, variant, states, limits)
-    for variant in earlier.measured if earlier else ():
-        if result.like(variant) is None:
-            subject = subject_of("baseline", result, variant.name, variant.runtime)
-            yield subject.skip("entry", "it is in the baseline but was not measured now")
-
-
-def _incomparable(
-    sizes: tuple[tuple[float, ...], ...], sides: tuple[Variant, Variant], same_machine: bool
-) -> str | None:
-    """Why the speeds of two benches say nothing of each other."""
-    was, now = ("x".join(f"{side:g}" for side in size[-2:]) for size in sizes)
-    old, new = sides
-    if not same_machine:
-        return "the baseline is from another machine"
-    if sizes[0] != sizes[1]:
-        return f"the baseline was timed at {was}, this at {now}"
-    if old.batch != new.batch:
-        return f"the baseline was timed in batches of {old.batch}, this in batches of {new.batch}"
-    return None
-
-
-def _speed_check(
-    subject: Subject, old: Variant, new: Variant, limit: float, incomparable: str | None
-) -> Check:
-    if incomparable:
-        return subject.skip("fps_ratio", incomparable)
-    if not old.fps or new.fps is None:
-        return subject.skip("fps_ratio", "the speed was not measured on both sides")
-    ratio = new.fps / old.fps
-    why = f"{old.fps:.4g} -> {new.fps:.4g} fps: {ratio:.3g} of it, lowest allowed {limit:.3g}"
-    passed = is_within(ratio, limit, "fps_ratio")
-    return subject.check(
-        "fps_ratio", passed, why, reference=old.fps, candidate=new.fps, limit=limit
-    )
-
-
-def _accuracy_checks(
-    subject: Subject,
-    old: Variant,
-    new: Variant,
-    states: tuple[States | None, ...],
-    limits: Mapping[str, float],
-) -> Iterator[Check]:
-    before, after = old.accuracy, new.accuracy
-    if before is None or after is None:
-        yield subject.skip("accuracy", "it was not measured on both sides")
-        return
-    places = [[place for place, _ in each] for each in states if each is not None]
-    if not before.same_frames(after) or any(each != places[0] for each in places):
-        yield subject.skip("accuracy", "the baseline is of other frames")
-        return
-    flips = flips_between(*states)
-    if flips is None:
-        yield subject.skip("targets_flipped", "a file does not say which targets were found")
-    figures = flip_figures(before, after, after.targets, flips) | metric_figures(before, after)
-    yield from subject.changes(figures, limits)
-
-
 def _finds_nothing(result: Result) -> Iterator[Check]:
     """A failed check for each variant that was shown frames and found no target in them."""
     for variant in result.measured:
@@ -201,8 +123,5 @@ def _general_checks(new: Bench, old: Bench | None, limits: Limits) -> Iterator[C
     if limits.baseline_asked and old is None:
         why = "gate.toml has a section [baseline]; give --baseline OLD.json"
         yield gate.check("baseline", False, why)
-    models = {result.model for result in new.results}
-    for result in old.results if old else ():
-        if result.model not in models:
-            gone = subject_of("baseline", result)
-            yield gone.skip("entry", "the model is in the baseline but not in the bench")
+    if old is not None:
+        yield from gone_checks(Counterparts(new, old))

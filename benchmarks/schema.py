@@ -129,6 +129,7 @@ _COST = {
 
 _RESULT = {
     "model": TEXT,
+    "bundle": Maybe(TEXT, optional=True),
     "cost": _COST,
     "timed_on": Maybe(TEXT, optional=True),
     "warnings": Maybe([TEXT], optional=True),
