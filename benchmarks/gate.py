@@ -58,11 +58,8 @@ def _floor_checks(result: Result, limits: Mapping[str, float], masked: bool) -> 
     masked: the bench has masks. Then a floor of masks is skipped for points; else nothing answers
     it, and it fails.
     """
-    candidates = {(entry.candidate, entry.runtime) for entry in result.drifts}
-    references = {(entry.reference, entry.reference_runtime) for entry in result.drifts}
-    references -= candidates
     for variant in result.measured:
-        if (variant.name, variant.runtime) in references:
+        if _is_reference(variant, result):
             continue
         subject = subject_of("floor", result, variant.name, variant.runtime)
         for name, limit in limits.items():
@@ -75,6 +72,16 @@ def _floor_checks(result: Result, limits: Mapping[str, float], masked: bool) -> 
                     f"points have no {name}, and nothing else was measured; take it out of [floor]"
                 )
                 yield subject.check(name, False, why, limit=limit)
+
+
+def _is_reference(variant: Variant, result: Result) -> bool:
+    """Whether another variant is held against it, or could be: FP32 with another on its runtime."""
+    who = (variant.name, variant.runtime)
+    if who in {(entry.candidate, entry.runtime) for entry in result.drifts}:
+        return False
+    beside = {v.name for v in result.measured if v.runtime == variant.runtime} - {variant.name}
+    referred = {(entry.reference, entry.reference_runtime) for entry in result.drifts}
+    return who in referred or (variant.name == REFERENCE and bool(beside))
 
 
 def _is_of_points(variant: Variant) -> bool:

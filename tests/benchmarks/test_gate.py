@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 from gate_benches import (
     MATCHED,
@@ -100,6 +102,26 @@ def test_floors_are_absolute_and_hold_what_ships(
     verdict = judge(make_bench(), Limits(floor=floor), strict=True)
     assert verdict.passed is passes
     assert [c.variant for c in verdict.checks if c.name.startswith("floor.")] == ["int8"]
+
+
+@pytest.mark.parametrize("fps", [20, 30])
+def test_a_floor_of_speed_leaves_fp32_out_without_frames_as_with_them(
+    make: SimpleNamespace, make_bench: Make, fps: float
+) -> None:
+    bench = make_bench()
+    result = bench["results"][0]
+    result["drift"] = []
+    for each in result["variants"]:
+        each["accuracy"] = None
+    verdict = judge(bench, Limits(floor={"fps": fps}))
+    floors = [check for check in verdict.checks if check.name == "floor.fps"]
+    assert [(c.variant, c.passed) for c in floors] == [("int8", fps == 20)]
+    result["variants"].append(make.variant("fp32", "openvino", accuracy=None, fps=25.0))
+    floors = [c for c in judge(bench, Limits(floor={"fps": fps})).checks if c.name == "floor.fps"]
+    assert [(c.variant, c.runtime) for c in floors] == [
+        ("int8", "onnxruntime"),
+        ("fp32", "openvino"),
+    ]
 
 
 def test_a_floor_serves_without_drift(make_bench: Make) -> None:
