@@ -14,6 +14,8 @@ from irstd_edge.benchmarks.verdict import named
 
 DIFFERENCES = ("iou", "f1_3px", "fa_per_mpx")
 """The differences of a drift entry that the gate judges."""
+MEASURED = ("fps", "fps_end_to_end", "memory_mb", "joule_per_frame")
+"""Costs that stand in a variant itself."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,23 @@ class Variant:
     runtime: str
     device: str
     measured: bool
-    fps: float | None
+    costs: Mapping[str, float | None]
+    """By the names of `limits.COSTS`; None where one was not measured."""
     accuracy: Accuracy | None
     infer_ms: tuple[float, ...] = ()
     """Raw times, empty in a file without them; index i of every variant is of the same round."""
     batch: int = 1
     """Frames of each timed call."""
 
+    @property
+    def fps(self) -> float | None:
+        """Frames a second of the inference alone."""
+        return self.costs["fps"]
+
     def figure(self, name: str) -> float | None:
-        """Its speed, or a figure of its accuracy; None where there is none."""
-        if name == "fps":
-            return self.fps
+        """What it costs, or a figure of its accuracy; None where there is none."""
+        if name in self.costs:
+            return self.costs[name]
         if self.accuracy is None or name in self.accuracy.undefined:
             return None
         if name in ("images", "targets"):
@@ -206,11 +214,19 @@ def _variant(item: Mapping[str, Any]) -> Variant:
         runtime=item["runtime"],
         device=item["device"],
         measured=item["measured"],
-        fps=item["fps"],
+        costs=_costs(item),
         accuracy=None if accuracy is None else _accuracy(accuracy),
         infer_ms=tuple(item.get("infer_ms") or ()),
         batch=item.get("batch") or 1,
     )
+
+
+def _costs(item: Mapping[str, Any]) -> dict[str, float | None]:
+    return {
+        **{name: item[name] for name in MEASURED},
+        "p99_ms": (item["latency_ms"] or {}).get("p99"),
+        "missed": (item.get("pace") or {}).get("missed"),
+    }
 
 
 def _accuracy(item: Mapping[str, Any]) -> Accuracy:

@@ -15,7 +15,7 @@ from irstd_edge.benchmarks.bench_file import Bench, Result, Variant, bench_from_
 from irstd_edge.benchmarks.counterparts import Counterparts
 from irstd_edge.benchmarks.drift_checks import drift_checks, is_reference_alone
 from irstd_edge.benchmarks.figures import is_within
-from irstd_edge.benchmarks.limits import LOWER_IS_BETTER, Limits
+from irstd_edge.benchmarks.limits import COSTS, LOWER_IS_BETTER, Limits
 from irstd_edge.benchmarks.limits import load_limits as load_limits
 from irstd_edge.benchmarks.plan import REFERENCE
 from irstd_edge.benchmarks.subject import Subject, subject_of
@@ -97,6 +97,8 @@ def _floor_check(subject: Subject, variant: Variant, name: str, limit: float) ->
     bound = "highest" if name in LOWER_IS_BETTER else "lowest"
     if value is None:
         why = "was not measured or is undefined; bench on labelled frames with --data"
+        if name in COSTS:
+            why = f"was not measured; {COSTS[name]}, or take it out of [floor]"
         return subject.check(name, False, why, limit=limit)
     why = f"{value:.4g}, {bound} allowed {limit:.4g}"
     return subject.check(name, is_within(value, limit, name), why, candidate=value, limit=limit)

@@ -39,16 +39,27 @@ RANGES: Mapping[str, tuple[str, ...]] = {
 """Sections within [drift]: most targets lost of each range of area in px, and of SCR."""
 MAX_LIMIT = 1e12
 """Of a finite one; infinity turns a limit off, on the side where it allows everything."""
-FLOORS = ("fps", "images", "targets", *METRICS)
+COSTS: Mapping[str, str] = {
+    "fps": "bench again",
+    "fps_end_to_end": "bench again",
+    "p99_ms": "bench again",
+    "memory_mb": "bench on Linux, where the variant opens in a process of its own",
+    "joule_per_frame": "bench on a board with power sensors, by --device jetson",
+    "missed": "bench with --rate-hz",
+}
+"""What a variant costs where it runs, and what brings the figure where a bench lacks it. `p99_ms`
+is of the inference alone, `missed` counts frames at the rate of the sensor."""
+FLOORS = (*COSTS, "images", "targets", *METRICS)
 """What [floor] may name."""
 LOWER_IS_BETTER = frozenset(
     {
         *("fa_per_mpx", "fa_legacy_per_mpx", "position_px"),
+        *("p99_ms", "memory_mb", "joule_per_frame", "missed"),
         *("net_targets_lost", "targets_flipped", *RANGES),
     }
 )
 """Their limits are the highest allowed values; all others are the lowest. In [floor] too: for
-false alarms and position error the "floor" is a ceiling."""
+false alarms, position error, time, memory, energy and missed frames the "floor" is a ceiling."""
 FRACTIONS = frozenset(METRICS) - LOWER_IS_BETTER | {"targets_flipped", "pd_at_fa"}
 """Those that lie in 0..1; a change of one in -1..1."""
 

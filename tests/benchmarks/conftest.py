@@ -116,6 +116,13 @@ def curve(found: float = 0.99) -> Json:
     }
 
 
+def pace(missed: int = 0) -> Json:
+    """Frames at 50 Hz, all detected in."""
+    counts = {"arrived": 4, "detected": 4, "missed": missed, "dropped": 0, "queued": 0}
+    ages = {"age_ms": {"p50": 12.0, "p99": 30.0}, "ages_ms": [12.0, 12.0, 12.0, 30.0]}
+    return {"rate_hz": 50.0, **counts, **ages}
+
+
 def bench(model: str, variants: list[Json], drifts: list[Json]) -> Json:
     """One model on one machine."""
     cost = {"params": 240366, "macs": 1_530_000_000, "gflops": 3.06, "input": [1, 1, 256, 256]}
@@ -147,7 +154,7 @@ def bench(model: str, variants: list[Json], drifts: list[Json]) -> Json:
 @pytest.fixture
 def make() -> SimpleNamespace:
     """The parts of a bench.json; keyword arguments replace their fields."""
-    parts = (accuracy, variant, target, drift, equal_fa, curve, bench)
+    parts = (accuracy, variant, target, drift, equal_fa, curve, pace, bench)
     return SimpleNamespace(**{part.__name__: part for part in parts})
 
 

@@ -91,15 +91,27 @@ def test_one_target_found_is_not_nothing(make_bench: Make) -> None:
         ({"fps": 30}, False),
         ({"images": 665}, False),
         ({"targets": 945}, True),
+        ({"fps_end_to_end": 19.2}, True),
+        ({"fps_end_to_end": 19.3}, False),
+        ({"p99_ms": 75}, True),
+        ({"p99_ms": 74}, False),  # a ceiling
+        ({"memory_mb": 181.5}, True),
+        ({"memory_mb": 181}, False),  # a ceiling
+        ({"joule_per_frame": 0.4}, True),
+        ({"joule_per_frame": 0.3}, False),  # a ceiling
+        ({"missed": 2}, True),
+        ({"missed": 1}, False),  # a ceiling
         ({"fa_per_mpx": 5.0}, True),
         ({"fa_per_mpx": 4.9}, False),  # a ceiling
         ({"position_px": 0.4}, False),  # a ceiling
     ],
 )
 def test_floors_are_absolute_and_hold_what_ships(
-    make_bench: Make, floor: dict[str, float], passes: bool
+    make: SimpleNamespace, make_bench: Make, floor: dict[str, float], passes: bool
 ) -> None:
-    verdict = judge(make_bench(), Limits(floor=floor), strict=True)
+    bench = make_bench()
+    int8(bench).update(joule_per_frame=0.35, pace=make.pace(missed=2))
+    verdict = judge(bench, Limits(floor=floor), strict=True)
     assert verdict.passed is passes
     assert [c.variant for c in verdict.checks if c.name.startswith("floor.")] == ["int8"]
 
@@ -136,6 +148,36 @@ def test_a_floor_that_cannot_be_checked_is_red(make_bench: Make, change: Json) -
     bench = make_bench(change=lambda bench: int8(bench).update(change))
     verdict = judge(bench, Limits(floor={"fps": 1, "f1_3px": 0.1}))
     assert len(failed(verdict)) == 1
+
+
+def test_a_floor_says_what_was_measured_and_which_side_is_allowed(make_bench: Make) -> None:
+    limits = Limits(floor={"p99_ms": 40, "fps_end_to_end": 30})
+    whys = {c.name: c.why for c in judge(make_bench(), limits).checks if not c.passed}
+    assert whys == {
+        "floor.p99_ms": "75, highest allowed 40",
+        "floor.fps_end_to_end": "19.23, lowest allowed 30",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("fps", "bench again"),
+        ("fps_end_to_end", "bench again"),
+        ("p99_ms", "bench again"),
+        ("memory_mb", "bench on Linux, where the variant opens in a process of its own"),
+        ("joule_per_frame", "bench on a board with power sensors, by --device jetson"),
+        ("missed", "bench with --rate-hz"),
+    ],
+)
+def test_a_floor_of_what_was_not_measured_is_red_and_says_what_brings_it(
+    make_bench: Make, name: str, fix: str
+) -> None:
+    nothing = dict.fromkeys(("fps", "fps_end_to_end", "latency_ms", "memory_mb", "pace"))
+    bench = make_bench(change=lambda bench: int8(bench).update(nothing))
+    (check,) = [c for c in judge(bench, Limits(floor={name: 1})).checks if not c.passed]
+    assert (check.name, check.variant) == (f"floor.{name}", "int8")
+    assert check.why == f"was not measured; {fix}, or take it out of [floor]"
 
 
 @pytest.mark.parametrize("name", MASK_METRICS)

@@ -122,7 +122,10 @@ def test_infinity_turns_a_limit_off(tmp_path: Path) -> None:
         ('[drift.lost_by_scr]\n"over 6" = -1\n', "over 6 = -1 is negative; write 0 or more"),
         ('[drift.lost_by_scr]\n"over 6" = "few"\n', "over 6 is 'few'; write a number"),
         ("[floor.lost_by_scr]\n", r"\[floor\] key 'lost_by_scr' is unknown"),
-        ("[floor]\nspeed = 9\n", r"\[floor\] key 'speed' is unknown; valid are fps, images"),
+        (
+            "[floor]\nspeed = 9\n",
+            r"\[floor\] key 'speed' is unknown; valid are fps, fps_end",
+        ),
         ("[floor]\nfps = '30'\n", r"\[floor\] fps is '30'; write a number"),
         (f"[floor]\nfps = 1{400 * '0'}\n", r"\[floor\] fps is 10+; write a number up to 1e\+12"),
         ("[floor]\nfps = true\n", r"\[floor\] fps is True; write a number"),
