@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
+from irstd_edge.benchmarks.asked_checks import pd_check, range_checks, unanswered
 from irstd_edge.benchmarks.bench_file import Result, Variant
 from irstd_edge.benchmarks.counterparts import Counterparts
 from irstd_edge.benchmarks.figures import (
     States,
+    equal_fa_between,
     flip_figures,
     flips_between,
     is_within,
+    lost_between,
     metric_figures,
     states_of,
 )
+from irstd_edge.benchmarks.limits import Limits
 from irstd_edge.benchmarks.subject import Subject, subject_of
 from irstd_edge.benchmarks.verdict import Check
 
 
-def baseline_checks(
-    result: Result, benches: Counterparts, limits: Mapping[str, float]
-) -> Iterator[Check]:
+def baseline_checks(result: Result, benches: Counterparts, limits: Limits) -> Iterator[Check]:
     """Of every variant that was measured; one that the baseline has not measured is skipped.
 
     A bundle that may be any of several in the baseline fails.
@@ -37,7 +39,7 @@ def baseline_checks(
             yield subject.skip("entry", "the baseline has not measured it")
             continue
         incomparable = _incomparable(sizes, (known, variant), same_machine)
-        yield _speed_check(subject, known, variant, limits["fps_ratio"], incomparable)
+        yield _speed_check(subject, known, variant, limits.baseline["fps_ratio"], incomparable)
         states = tuple(states_of(each, variant.name, variant.runtime) for each in (earlier, result))
         yield from _accuracy_checks(subject, known, variant, states, limits)
     for variant in earlier.measured if earlier else ():
@@ -100,18 +102,33 @@ def _accuracy_checks(
     old: Variant,
     new: Variant,
     states: tuple[States | None, ...],
-    limits: Mapping[str, float],
+    limits: Limits,
 ) -> Iterator[Check]:
+    """What a gate.toml alone asks for fails where the two benches cannot answer."""
     before, after = old.accuracy, new.accuracy
     if before is None or after is None:
-        yield subject.skip("accuracy", "it was not measured on both sides")
+        yield from _not_compared(subject, "it was not measured on both sides", limits)
         return
-    places = [[place for place, _ in each] for each in states if each is not None]
+    places = [[row.place for row, _ in each] for each in states if each is not None]
     if not before.same_frames(after) or any(each != places[0] for each in places):
-        yield subject.skip("accuracy", "the baseline is of other frames")
+        yield from _not_compared(subject, "the baseline is of other frames", limits)
         return
-    flips = flips_between(*states)
+    flips, lost = flips_between(*states), lost_between(*states)
+    why = "a file does not say which targets were found"
     if flips is None:
-        yield subject.skip("targets_flipped", "a file does not say which targets were found")
+        yield subject.skip("targets_flipped", why)
     figures = flip_figures(before, after, after.targets, flips) | metric_figures(before, after)
-    yield from subject.changes(figures, limits)
+    yield from subject.changes(figures, limits.baseline)
+    if "pd_at_fa" in limits.baseline:
+        missing = "a file has no curve to compare Pd by at equal false alarms; bench both anew"
+        at = equal_fa_between(before, after)
+        yield pd_check(subject, at, limits.baseline["pd_at_fa"], missing)
+    if lost is None:
+        yield from unanswered(subject, why, {}, limits.baseline_lost)
+    else:
+        yield from range_checks(subject, lost, limits.baseline_lost)
+
+
+def _not_compared(subject: Subject, why: str, limits: Limits) -> Iterator[Check]:
+    yield subject.skip("accuracy", why)
+    yield from unanswered(subject, why, limits.baseline, limits.baseline_lost)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from irstd_edge.benchmarks.accuracy import METRICS
-from irstd_edge.benchmarks.buckets import flips_by_range, range_name
 from irstd_edge.benchmarks.equal_fa import own_entry
+from irstd_edge.benchmarks.lost_by_range import LostByRange, lost_by_range
 from irstd_edge.benchmarks.schema import check_bench
 from irstd_edge.benchmarks.verdict import named
 
@@ -27,6 +27,9 @@ class Accuracy:
     targets: int
     metrics: Mapping[str, float | None]
     undefined: tuple[str, ...]
+    threshold: float | None = None
+    curve: tuple[tuple[float, float, float | None], ...] = ()
+    """(threshold, false alarms per Mpx, Pd); empty in a file without it."""
 
     @property
     def found(self) -> int | None:
@@ -113,10 +116,7 @@ class Drift:
     targets: tuple[TargetRow, ...]
     at_own_fa: EqualFa | None
     """None in a file that does not say."""
-    ranges: Mapping[tuple[str, str], tuple[int, int]]
-    """(lost_by_area or lost_by_scr, range) -> targets in it, and those that were lost."""
-    unknown: Mapping[str, tuple[int, int]]
-    """lost_by_area or lost_by_scr -> the same of targets whose area or SCR is not known."""
+    lost: LostByRange
 
     @property
     def is_across(self) -> bool:
@@ -236,7 +236,14 @@ def _accuracy(item: Mapping[str, Any]) -> Accuracy:
         targets=item["targets"],
         metrics={name: item.get(name) for name in METRICS},
         undefined=tuple(item["undefined"]),
+        threshold=item.get("threshold"),
+        curve=_curve(item.get("curve")),
     )
+
+
+def _curve(item: Mapping[str, Any] | None) -> tuple[tuple[float, float, float | None], ...]:
+    names = ("threshold", "fa_per_mpx", "pd")
+    return tuple(zip(*(item[name] for name in names), strict=False)) if item else ()
 
 
 def _drift(item: Mapping[str, Any]) -> Drift:
@@ -250,11 +257,7 @@ def _drift(item: Mapping[str, Any]) -> Drift:
         targets_gained=item["targets_gained"],
         targets=tuple(_target(each) for each in item["targets"]),
         at_own_fa=_at_own_fa(item),
-        ranges=_ranges(item["targets"]),
-        unknown={
-            "lost_by_area": _unknown(item["targets"], "area_px"),
-            "lost_by_scr": _unknown(item["targets"], "scr"),
-        },
+        lost=lost_by_range(item["targets"]),
     )
 
 
@@ -263,20 +266,6 @@ def _at_own_fa(item: Mapping[str, Any]) -> EqualFa | None:
     if own is None:
         return None
     return EqualFa(own["fa_per_mpx"], own["pd_reference"], own["pd_candidate"])
-
-
-def _ranges(targets: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[int, int]]:
-    """Counted from the targets themselves, which every file lists."""
-    return {
-        (f"lost_{by}", range_name(each["above"], each["up_to"])): (each["targets"], each["lost"])
-        for by, ranges in flips_by_range(targets).items()
-        for each in ranges
-    }
-
-
-def _unknown(targets: Sequence[Mapping[str, Any]], key: str) -> tuple[int, int]:
-    flips = [target["flip"] for target in targets if target[key] is None]
-    return len(flips), flips.count("lost")
 
 
 def _target(item: Mapping[str, Any]) -> TargetRow:

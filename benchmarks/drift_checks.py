@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
+from irstd_edge.benchmarks.asked_checks import pd_check, range_checks, unanswered
 from irstd_edge.benchmarks.bench_file import Drift, Result, Variant
 from irstd_edge.benchmarks.figures import flip_figures, is_within, metric_figures
 from irstd_edge.benchmarks.limits import Limits
@@ -49,8 +49,7 @@ def _without_entry(result: Result, variant: Variant, limits: Limits) -> Iterator
     why = why_unjudged(result, variant)
     shown = any(each.accuracy for each in result.measured)
     yield subject.check("entry", False, why) if shown else subject.skip("entry", why)
-    for name, limit in _asked_of_frames(limits).items():
-        yield subject.check(name, False, why, limit=limit)
+    yield from unanswered(subject, why, limits.drift, limits.lost)
     if "fps_ratio" in limits.drift:
         beside = (result.find(REFERENCE, variant.runtime), variant)
         yield _speed_check(subject, REFERENCE, beside, limits.drift["fps_ratio"])
@@ -58,19 +57,11 @@ def _without_entry(result: Result, variant: Variant, limits: Limits) -> Iterator
 
 def _asked_of_the_reference(result: Result, limits: Limits) -> Iterator[Check]:
     """Nothing was measured that what a gate.toml alone asks for could be held against."""
-    asked = _asked_of_frames(limits)
-    if "fps_ratio" in limits.drift:
-        asked["fps_ratio"] = limits.drift["fps_ratio"]
+    subject = subject_of("drift", result)
     why = f"{REFERENCE} alone was measured; bench a cheaper variant beside it"
-    for name, limit in asked.items():
-        yield subject_of("drift", result).check(name, False, why, limit=limit)
-
-
-def _asked_of_frames(limits: Limits) -> dict[str, float]:
-    """What a gate.toml alone asks for and only frames answer, without what it turns off."""
-    asked = {name: limit for name, limit in limits.drift.items() if name == "pd_at_fa"}
-    asked |= {f"{section}.{name}": limit for (section, name), limit in limits.lost.items()}
-    return {name: limit for name, limit in asked.items() if not math.isinf(limit)}
+    yield from unanswered(subject, why, limits.drift, limits.lost)
+    if "fps_ratio" in limits.drift:
+        yield subject.check("fps_ratio", False, why, limit=limits.drift["fps_ratio"])
 
 
 def why_unjudged(result: Result, variant: Variant) -> str:
@@ -106,22 +97,9 @@ def _accuracy_checks(
     figures |= metric_figures(before, after, entry.changes)
     yield from subject.changes(figures, limits.drift)
     if "pd_at_fa" in limits.drift:
-        yield _pd_check(subject, entry, limits.drift["pd_at_fa"])
-    yield from _range_checks(subject, entry, limits.lost)
-
-
-def _pd_check(subject: Subject, entry: Drift, limit: float) -> Check:
-    at = entry.at_own_fa
-    if at is None:
         why = "the bench does not compare Pd at equal false alarms; bench anew with --data"
-        return subject.check("pd_at_fa", False, why, limit=limit)
-    change = at.pd_candidate - at.pd_reference
-    why = (
-        f"at {at.fa_per_mpx:.4g} false alarms per Mpx {at.pd_reference:.4g} -> "
-        f"{at.pd_candidate:.4g}: {change:+.4g}, lowest allowed {limit:+.4g}"
-    )
-    values = {"reference": at.pd_reference, "candidate": at.pd_candidate, "limit": limit}
-    return subject.check("pd_at_fa", is_within(change, limit, "pd_at_fa"), why, **values)
+        yield pd_check(subject, entry.at_own_fa, limits.drift["pd_at_fa"], why)
+    yield from range_checks(subject, entry.lost, limits.lost)
 
 
 def _speed_check(
@@ -138,22 +116,3 @@ def _speed_check(
     why = f"{slow:.4g} -> {fast:.4g} fps: {ratio:.3g} of {name}, lowest allowed {limit:.3g}"
     values = {"reference": slow, "candidate": fast, "limit": limit}
     return subject.check("fps_ratio", is_within(ratio, limit, "fps_ratio"), why, **values)
-
-
-def _range_checks(
-    subject: Subject, entry: Drift, limits: Mapping[tuple[str, str], float]
-) -> Iterator[Check]:
-    """A lost target of unknown area or SCR may be of any range, and counts in each."""
-    for (section, name), limit in limits.items():
-        targets, lost = entry.ranges[section, name]
-        others, lost_of_others = entry.unknown[section]
-        title = f"{section}.{name}"
-        if not targets and not others:
-            yield subject.skip(title, f"the data has no target in {name}")
-            continue
-        span = f"of {name} px" if section == "lost_by_area" else f"at SCR {name}"
-        what = "area" if section == "lost_by_area" else "SCR"
-        more = f", and {lost_of_others} of {others} of unknown {what}" if others else ""
-        why = f"{lost} lost of {targets} targets {span}{more}, highest allowed {limit:g}"
-        worst = lost + lost_of_others
-        yield subject.check(title, worst <= limit, why, candidate=worst, limit=limit)

@@ -6,14 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from irstd_edge.benchmarks.accuracy import MASK_METRICS
-from irstd_edge.benchmarks.bench_file import DIFFERENCES, Accuracy, Drift, Result
+from irstd_edge.benchmarks.bench_file import (
+    DIFFERENCES,
+    Accuracy,
+    Drift,
+    EqualFa,
+    Result,
+    TargetRow,
+)
 from irstd_edge.benchmarks.limits import LOWER_IS_BETTER
+from irstd_edge.benchmarks.lost_by_range import LostByRange, lost_by_range
 
 SLACK = 1e-9
 """Differences of floats carry rounding errors; a drop of exactly the limit passes."""
 
-States = list[tuple[tuple[str, float, float], bool | None]]
-"""Each target (image, row, col), and whether a variant found it."""
+States = list[tuple[TargetRow, bool | None]]
+"""Each target, and whether a variant found it."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +100,56 @@ def states_of(result: Result, variant: str, runtime: str) -> States | None:
 
 def _states(entry: Drift, *, of_candidate: bool) -> States:
     return [
-        (row.place, row.matched_candidate if of_candidate else row.matched_reference)
+        (row, row.matched_candidate if of_candidate else row.matched_reference)
         for row in entry.targets
     ]
 
 
 def flips_between(before: States | None, after: States | None) -> tuple[int, int] | None:
     """(lost, gained) of two lists of the same targets; None where either does not tell."""
+    pairs = _pairs(before, after)
+    if pairs is None:
+        return None
+    found = [pair for _, pair in pairs]
+    return found.count((True, False)), found.count((False, True))
+
+
+def lost_between(before: States | None, after: States | None) -> LostByRange | None:
+    """The lost ones of two lists of the same targets; None where either does not tell."""
+    pairs = _pairs(before, after)
+    if pairs is None:
+        return None
+    flips = {(True, False): "lost", (False, True): "gained"}
+    return lost_by_range(
+        [{"area_px": row.area_px, "scr": row.scr, "flip": flips.get(pair)} for row, pair in pairs]
+    )
+
+
+def _pairs(
+    before: States | None, after: States | None
+) -> list[tuple[TargetRow, tuple[bool, bool]]] | None:
+    """Each target, and whether it was found before and after; None where either does not tell."""
     if before is None or after is None:
         return None
-    pairs = [(old, new) for (_, old), (_, new) in zip(before, after, strict=True)]
-    if any(None in pair for pair in pairs):
+    pairs = []
+    for (_, old), (row, new) in zip(before, after, strict=True):
+        if old is None or new is None:
+            return None
+        pairs.append((row, (old, new)))
+    return pairs
+
+
+def equal_fa_between(before: Accuracy, after: Accuracy) -> EqualFa | None:
+    """Pd of both at the false alarms that the first has at its own threshold, from their curves.
+
+    Each side takes the threshold that finds most at no more of them. None where a file has no
+    curve, or no target.
+    """
+    own = [fa for threshold, fa, _ in before.curve if threshold == before.threshold]
+    if not own:
         return None
-    return pairs.count((True, False)), pairs.count((False, True))
+    best = [
+        [pd for _, fa, pd in side.curve if fa <= own[0] + SLACK and pd is not None]
+        for side in (before, after)
+    ]
+    return EqualFa(own[0], max(best[0]), max(best[1])) if all(best) else None

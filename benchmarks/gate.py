@@ -41,7 +41,7 @@ def judge(
     for result in new.results:
         own = [*drift_checks(result, limits), *_floor_checks(result, limits.floor, masked)]
         if old is not None:
-            own += baseline_checks(result, Counterparts(new, old), limits.baseline)
+            own += baseline_checks(result, Counterparts(new, old), limits)
         own += _finds_nothing(result)
         if all(check.skipped for check in own):
             own.append(_nothing_checked(result))

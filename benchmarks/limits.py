@@ -30,13 +30,14 @@ CHANGES: Mapping[str, float] = {
 """Against a reference: targets lost less gained, share of targets that flipped either way,
 lowest allowed changes of F1 and IoU, highest allowed rise of Fa."""
 ASKED = ("pd_at_fa", "fps_ratio")
-"""Of a drift, off unless set: lowest allowed change of Pd at the reference's own false alarms,
-lowest allowed speed as a share of the reference's."""
+"""Off unless set, but for the speed of a baseline: lowest allowed change of Pd at the reference's
+own false alarms, lowest allowed speed as a share of the reference's."""
 RANGES: Mapping[str, tuple[str, ...]] = {
     "lost_by_area": range_names(AREA_EDGES_PX),
     "lost_by_scr": range_names(SCR_EDGES),
 }
-"""Sections within [drift]: most targets lost of each range of area in px, and of SCR."""
+"""Sections within [drift] and [baseline]: most targets lost of each range of area in px, and of
+SCR."""
 MAX_LIMIT = 1e12
 """Of a finite one; infinity turns a limit off, on the side where it allows everything."""
 COSTS: Mapping[str, str] = {
@@ -76,6 +77,8 @@ class Limits:
     """Absolute, of every measured variant that is not just a reference."""
     baseline: Mapping[str, float] = field(default_factory=lambda: {**CHANGES, "fps_ratio": 0.9})
     """A variant against itself in an earlier bench."""
+    baseline_lost: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """As `lost`, of a variant against itself."""
     baseline_asked: bool = False
     """Whether gate.toml has [baseline]: then an earlier bench has to be given."""
 
@@ -86,22 +89,21 @@ def load_limits(path: Path | None = None) -> Limits:
         return Limits()
     given = _read_toml(path)
     defaults = Limits()
-    sections = {"drift": (*defaults.drift, *ASKED), "floor": FLOORS}
-    sections["baseline"] = tuple(defaults.baseline)
+    changes = (*CHANGES, *ASKED)
+    sections = {"drift": changes, "floor": FLOORS, "baseline": changes}
     _check_names(given, tuple(sections), f"{path}: section")
-    lost = _lost_by_range(given, path)
+    lost = {name: _lost_by_range(given, name, path) for name in ("drift", "baseline")}
     for name, valid in sections.items():
         values = _section(given, name, path)
-        _check_names(
-            values, (*valid, *RANGES) if name == "drift" else valid, f"{path}: [{name}] key"
-        )
+        _check_names(values, (*valid, *(RANGES if name in lost else ())), f"{path}: [{name}] key")
         for key, value in values.items():
             _check_limit(value, key, absolute=name == "floor", where=f"{path}: [{name}] {key}")
     return Limits(
         drift={**defaults.drift, **given.get("drift", {})},
-        lost=lost,
+        lost=lost["drift"],
         floor=given.get("floor", {}),
         baseline={**defaults.baseline, **given.get("baseline", {})},
+        baseline_lost=lost["baseline"],
         baseline_asked="baseline" in given,
     )
 
@@ -115,15 +117,18 @@ def _section(given: Mapping[str, Any], name: str, path: Path, inside: str = "") 
     return values
 
 
-def _lost_by_range(given: Mapping[str, Any], path: Path) -> dict[tuple[str, str], float]:
-    """The sections of `RANGES`, taken out of [drift]."""
-    drift, limits = _section(given, "drift", path), {}
+def _lost_by_range(
+    given: Mapping[str, Any], section: str, path: Path
+) -> dict[tuple[str, str], float]:
+    """The sections of `RANGES`, taken out of [drift] or [baseline]."""
+    changes, limits = _section(given, section, path), {}
     for name, valid in RANGES.items():
-        values = _section(drift, name, path, "drift.")
-        drift.pop(name, None)
-        _check_names(values, valid, f"{path}: [drift.{name}] range")
+        where = f"{path}: [{section}.{name}]"
+        values = _section(changes, name, path, f"{section}.")
+        changes.pop(name, None)
+        _check_names(values, valid, f"{where} range")
         for key, value in values.items():
-            _check_limit(value, name, absolute=True, where=f"{path}: [drift.{name}] {key}")
+            _check_limit(value, name, absolute=True, where=f"{where} {key}")
             limits[name, key] = value
     return limits
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 from gate_benches import (
     FOUND,
@@ -132,4 +134,87 @@ def test_a_fifth_slower_and_other_frames_are_red_for_their_own_reasons(make_benc
     reasons = {(c.name, c.variant): c.why for c in verdict.checks if not c.passed}
     assert reasons == {
         ("baseline.accuracy", "int8"): "skipped: the baseline is of other frames",
+    }
+
+
+ASKED = Limits(
+    baseline={**Limits().baseline, "net_targets_lost": 9, "pd_at_fa": -0.005},
+    baseline_lost={("lost_by_scr", "0 to 1.5"): 0, ("lost_by_area", "0 to 9"): 2},
+)
+"""Targets 0 and 1 are of SCR 0 and 0.8; targets 0, 1 and 2 have up to 9 px."""
+ASKED_NAMES = ["pd_at_fa", "lost_by_scr.0 to 1.5", "lost_by_area.0 to 9"]
+
+
+@pytest.fixture
+def with_curves(make: SimpleNamespace, make_bench: Make) -> Make:
+    def made(change: Change = lambda bench: None, found: float = 0.99) -> Json:
+        bench = make_bench(change=change)
+        for each in bench["results"][0]["variants"]:
+            each["accuracy"] |= {"curve": make.curve(found), "threshold": 0.5}
+        return bench
+
+    return made
+
+
+def test_what_is_asked_of_a_baseline_is_checked_and_green_where_nothing_changed(
+    with_curves: Make,
+) -> None:
+    verdict = judge(with_curves(), ASKED, with_curves(), strict=True)
+    assert verdict.passed
+    asked = [check.name for check in verdict.checks if check.variant == "int8"][-3:]
+    assert asked == [f"baseline.{name}" for name in ASKED_NAMES]
+
+
+def test_faint_targets_that_were_found_before_have_a_limit_of_their_own(with_curves: Make) -> None:
+    verdict = judge(with_curves(lose_everywhere), ASKED, with_curves())
+    whys = {(check.name, check.variant): check.why for check in verdict.checks if not check.passed}
+    name = "baseline.lost_by_scr.0 to 1.5"
+    why = "2 lost of 2 targets at SCR 0 to 1.5, highest allowed 0"
+    assert whys == {(name, "fp32"): why, (name, "int8"): why}
+
+
+def test_pd_at_the_false_alarms_of_the_baseline_is_judged_by_the_curves(with_curves: Make) -> None:
+    assert judge(with_curves(found=0.985), ASKED, with_curves()).passed
+    verdict = judge(with_curves(found=0.98), ASKED, with_curves())
+    assert {check.why for check in verdict.checks if not check.passed} == {
+        "at 1.25 false alarms per Mpx 0.99 -> 0.98: -0.01, lowest allowed -0.005"
+    }
+    assert failed(verdict) == ["baseline.pd_at_fa"] * 2
+
+
+def no_accuracy(bench: Json) -> None:
+    for each in bench["results"][0]["variants"]:
+        each["accuracy"] = None
+
+
+def no_matches(bench: Json) -> None:
+    for row in entry(bench)["targets"]:
+        del row["matched_reference"], row["matched_candidate"]
+
+
+@pytest.mark.parametrize(
+    ("change", "names", "why"),
+    [
+        (no_accuracy, ASKED_NAMES, "it was not measured on both sides"),
+        (other_images, ASKED_NAMES, "the baseline is of other frames"),
+        (no_matches, ASKED_NAMES[1:], "a file does not say which targets were found"),
+    ],
+)
+def test_what_is_asked_of_a_baseline_that_cannot_answer_is_red(
+    with_curves: Make, change: Change, names: list[str], why: str
+) -> None:
+    old = with_curves()
+    change(old)
+    verdict = judge(with_curves(), ASKED, old)
+    assert failed(verdict) == [f"baseline.{name}" for name in names] * 2
+    assert {check.why for check in verdict.checks if not check.passed} == {why}
+
+
+def test_pd_at_the_false_alarms_of_a_baseline_without_curves_is_red(
+    with_curves: Make, make_bench: Make
+) -> None:
+    verdict = judge(with_curves(), ASKED, make_bench())
+    assert failed(verdict) == ["baseline.pd_at_fa"] * 2
+    assert {check.why for check in verdict.checks if not check.passed} == {
+        "a file has no curve to compare Pd by at equal false alarms; bench both anew"
     }

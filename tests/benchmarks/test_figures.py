@@ -1,6 +1,13 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from gate_benches import Make, entry, failed, int8, lose_everywhere, skipped
 
+from irstd_edge.benchmarks.bench_file import bench_from_json
+from irstd_edge.benchmarks.curves import HITS, PREDICTED, Curve, curve_of, thresholds_with
+from irstd_edge.benchmarks.equal_fa import pd_at_fa
+from irstd_edge.benchmarks.figures import equal_fa_between
 from irstd_edge.benchmarks.gate import judge
 from irstd_edge.benchmarks.limits import Limits
 
@@ -40,3 +47,34 @@ def test_a_file_that_does_not_say_what_was_found_is_judged_by_its_pd(make_bench:
     verdict = judge(make_bench(change=lose_everywhere), Limits(), old)
     assert failed(verdict) == ["baseline.net_targets_lost"] * 2
     assert skipped(verdict) == ["baseline.targets_flipped"] * 2
+
+
+def test_pd_at_equal_false_alarms_is_told_by_two_curves_as_by_a_drift(
+    make_bench: Make,
+) -> None:
+    random = np.random.default_rng(5)
+    for own in (0.3, 0.5, 0.62):
+        sides = [curve_of_points(random, each) for each in (own, 0.5)]
+        bench = make_bench("p2p")
+        for variant, curve in zip(bench["results"][0]["variants"], sides, strict=True):
+            variant["accuracy"] |= {"curve": curve.to_json(), "threshold": curve.own}
+        before, after = (v.accuracy for v in bench_from_json(bench).results[0].variants)
+        assert before is not None and after is not None
+        told = pd_at_fa(*sides, np.ones((1, 20)))[0]
+        at = equal_fa_between(before, after)
+        assert at is not None and at.pd_reference != at.pd_candidate
+        assert (at.fa_per_mpx, at.pd_reference, at.pd_candidate) == pytest.approx(
+            [told[name] for name in ("fa_per_mpx", "pd_reference", "pd_candidate")], abs=1e-6
+        )
+        assert equal_fa_between(before, replace(after, curve=())) is None
+        assert equal_fa_between(replace(before, curve=()), after) is None
+
+
+def curve_of_points(random: np.random.Generator, own: float) -> Curve:
+    """Twenty frames of 64x64 with five targets each; fewer hits and alarms at each threshold."""
+    steps = len(thresholds_with(own))
+    frames = np.zeros((20, steps, 4), np.int64)
+    hits = np.sort(random.integers(0, 6, (20, steps)), axis=1)[:, ::-1]
+    frames[:, :, HITS] = hits
+    frames[:, :, PREDICTED] = hits + np.sort(random.integers(0, 9, (20, steps)), axis=1)[:, ::-1]
+    return curve_of(list(frames), [4096] * 20, [5] * 20, [5] * 20, own, of_masks=False)

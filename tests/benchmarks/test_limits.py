@@ -59,6 +59,22 @@ def test_limits_that_are_off_unless_set(tmp_path: Path) -> None:
     assert load_limits().lost == {}
 
 
+def test_a_baseline_takes_the_fields_of_a_drift(tmp_path: Path) -> None:
+    text = """
+        [baseline]
+        pd_at_fa = -0.005
+        [baseline.lost_by_scr]
+        "0 to 1.5" = 0
+        [drift.lost_by_area]
+        "over 50" = 2
+    """
+    limits = load_limits(written(tmp_path, text))
+    assert limits.baseline == {**CHANGES, "fps_ratio": 0.9, "pd_at_fa": -0.005}
+    assert limits.baseline_lost == {("lost_by_scr", "0 to 1.5"): 0}
+    assert limits.lost == {("lost_by_area", "over 50"): 2}
+    assert limits.baseline_asked
+
+
 def test_a_section_of_a_file_has_to_be_asked_for(tmp_path: Path) -> None:
     assert not load_limits(written(tmp_path, "[drift]\niou = -0.01\n")).baseline_asked
     assert load_limits(written(tmp_path, "[baseline]\n")).baseline_asked
@@ -109,7 +125,12 @@ def test_infinity_turns_a_limit_off(tmp_path: Path) -> None:
         ("[drift]\nfps_ratio = -1\n", "fps_ratio = -1 is negative"),
         ("[drift]\npd_at_fa = 0.005\n", "pd_at_fa = 0.005 demands a rise; write -0.005"),
         ("[drift]\npd_at_fa = -5\n", "pd_at_fa = -5 is no fraction; write -0.05 for -5 %"),
-        ("[baseline]\npd_at_fa = -0.1\n", r"\[baseline\] key 'pd_at_fa' is unknown"),
+        ("[baseline]\npd_at_fa = 0.1\n", r"\[baseline\] pd_at_fa = 0.1 demands a rise"),
+        ("[baseline]\npd = -0.1\n", r"\[baseline\] key 'pd' is unknown; .*fps_ratio, lost_by_area"),
+        (
+            '[baseline.lost_by_scr]\n"0-1.5" = 0\n',
+            r"\[baseline.lost_by_scr\] range '0-1.5' is unknown; valid are 0 to 1.5, 1.5 to 3,",
+        ),
         (
             "[drift]\nlost_by_scr = 0\n",
             r"drift.lost_by_scr is not a section; .*\[drift.lost_by_scr\]",
