@@ -69,7 +69,10 @@ class Verdict:
 
 
 def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
-    """The form of `gate --json`; the limit is null where it is infinite, which turns it off."""
+    """The form of `gate --json`; the limit is null where it is infinite, which turns it off.
+
+    `state` is passed, failed or skipped; a skipped check counts as `passed`.
+    """
     return {
         "passed": verdict.passed,
         "checks": [
@@ -82,6 +85,7 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
                 "reference": check.reference,
                 "candidate": check.candidate,
                 "limit": None if check.is_off else check.limit,
+                "state": check.state.lower(),
                 "passed": check.passed,
                 "why": check.why,
             }

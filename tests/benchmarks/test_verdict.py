@@ -39,11 +39,23 @@ def test_json_is_plain() -> None:
                 "reference": 0.97,
                 "candidate": 0.968,
                 "limit": -0.005,
+                "state": "passed",
                 "passed": True,
                 "why": "0.97 -> 0.968: -0.002",
             }
         ],
     }
+
+
+def test_json_tells_a_skipped_check_from_one_that_passed() -> None:
+    strict = replace(UNKNOWN, passed=False)
+    checks = verdict_as_json(Verdict((GOOD, UNKNOWN, BAD, strict)))["checks"]
+    assert [(check["state"], check["passed"]) for check in checks] == [
+        ("passed", True),
+        ("skipped", True),
+        ("failed", False),
+        ("failed", False),
+    ]
 
 
 @pytest.mark.parametrize("limit", [math.inf, -math.inf])
