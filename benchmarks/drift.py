@@ -89,7 +89,10 @@ def _surest_alarms(candidate: Evaluation) -> list[dict[str, Any]]:
 def mcnemar_p_value(lost: int, gained: int) -> float:
     """Exact two-sided probability of flips at least as one-sided, were both ways as likely."""
     flips = lost + gained
-    tail = sum(math.comb(flips, k) for k in range(min(lost, gained) + 1))
+    term = tail = 1  # each binomial coefficient from the one before, and their sum
+    for k in range(min(lost, gained)):
+        term = term * (flips - k) // (k + 1)
+        tail += term
     return min(1.0, 2 * tail / (1 << flips))
 
 

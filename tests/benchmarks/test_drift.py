@@ -1,4 +1,6 @@
 import json
+import math
+import time
 from dataclasses import replace
 from itertools import product
 
@@ -10,6 +12,11 @@ from irstd_edge.benchmarks.counts import MaskCounts, PointCounts
 from irstd_edge.benchmarks.drift import drift, mcnemar_p_value
 from irstd_edge.benchmarks.targets import FalseAlarm, Target
 from irstd_edge.edge.types import IrstdError
+
+try:
+    from scipy.stats import binomtest
+except ImportError:  # on a device
+    binomtest = None
 
 
 def image(k: int, found: str, alarms: int = 0, masked: bool = False) -> ImageResult:
@@ -101,6 +108,23 @@ def test_p_value_counts_what_is_as_one_sided() -> None:
         ways = product((0, 1), repeat=flips)
         extreme = sum(abs(2 * sum(way) - flips) >= abs(lost - gained) for way in ways)
         assert mcnemar_p_value(lost, gained) == pytest.approx(extreme / 2**flips)
+
+
+def test_p_value_is_that_of_the_binomial_test() -> None:
+    for lost, gained in product(range(0, 60, 7), range(0, 50, 3)):
+        flips = lost + gained
+        tail = sum(math.comb(flips, k) for k in range(min(lost, gained) + 1))
+        assert mcnemar_p_value(lost, gained) == min(1.0, 2 * tail / 2**flips)
+        if binomtest is not None and flips:
+            expected = binomtest(lost, flips).pvalue
+            assert mcnemar_p_value(lost, gained) == pytest.approx(expected, rel=1e-9)
+
+
+def test_p_value_of_thirty_thousand_flips_takes_no_time() -> None:
+    start = time.perf_counter()
+    p_value = mcnemar_p_value(15_000, 15_010)
+    assert time.perf_counter() - start < 1
+    assert p_value == pytest.approx(math.erfc(9 / math.sqrt(2 * 30_010)), abs=1e-5)
 
 
 def test_p_value_stands_a_whole_test_set_of_flips() -> None:
