@@ -93,6 +93,46 @@ def test_a_false_alarm_is_new_where_the_reference_had_none_within_three_pixels(
     assert drift(before, Evaluation("native", (moved,)))["false_alarms_gained"] == gained
 
 
+@pytest.mark.parametrize("at_once", [1, 100, 2**20])
+def test_new_false_alarms_are_those_of_a_comparison_pair_by_pair(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Places of tenths of a pixel, where many distances are 3 px to the bit."""
+    random = np.random.default_rng(9)
+    sides = [
+        [FalseAlarm(float(r), float(c), 0.6, 1.0) for r, c in random.integers(0, 640, (k, 2)) / 10]
+        for k in (70, 90)
+    ]
+    before = evaluation("x")
+    known, found = (
+        Evaluation("native", (replace(before.images[0], false_alarms=tuple(side)),))
+        for side in sides
+    )
+    expected = sum(
+        all(math.hypot(one.row - each.row, one.col - each.col) > 3 for each in sides[0])
+        for one in sides[1]
+    )
+    monkeypatch.setattr("irstd_edge.benchmarks.drift.DISTANCES", at_once)
+    assert 0 < expected < 90
+    assert drift(known, found)["false_alarms_gained"] == expected
+    assert drift(before, found)["false_alarms_gained"] == 90
+    assert drift(known, before)["false_alarms_gained"] == 0
+
+
+def test_thousands_of_false_alarms_are_compared_at_once() -> None:
+    known, found = (
+        tuple(FalseAlarm(4.0 * (k // 64), left + 4.0 * (k % 64), 0.6, 1.0) for k in range(2600))
+        for left in (0.0, 300.0)
+    )
+    before, after = (
+        Evaluation("native", (replace(image(0, "x"), false_alarms=alarms),))
+        for alarms in (known, found)
+    )
+    start = time.perf_counter()
+    assert drift(before, after)["false_alarms_gained"] == 2600
+    assert time.perf_counter() - start < 1
+
+
 @pytest.mark.parametrize(
     ("lost", "gained", "expected"),
     [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 0.0625), (6, 0, 0.03125), (8, 1, 0.0390625), (3, 3, 1.0)],
