@@ -6,22 +6,29 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from shutil import copytree, which
+from typing import IO
 
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 
+from irstd_edge import cli
 from irstd_edge.benchmarks.scenes import write_dataset
-from irstd_edge.cli import app
 from irstd_edge.edge.gpu import this_gpu
 
 
-def irstd_edge(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def as_process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does."""
     return subprocess.run(
         [sys.executable, "-m", "irstd_edge.cli", *map(str, arguments)],
         cwd=cwd,
@@ -30,6 +37,49 @@ def irstd_edge(*arguments: object, cwd: Path | None = None) -> subprocess.Comple
         text=True,
         timeout=250,
     )
+
+
+def irstd_edge(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, where torch is imported once.
+
+    What is about the process, its pipes and its signals, is run by `as_process`.
+    """
+    command = [cli.__file__, *map(str, arguments)]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            warnings.catch_warnings(),
+            written_to(out, 1, "stdout"),
+            written_to(err, 2, "stderr"),
+            pytest.raises(SystemExit) as end,
+        ):
+            patch.chdir(cwd or Path.cwd())
+            patch.setenv("COLUMNS", "120")
+            patch.setattr(sys, "argv", command)
+            patch.setattr(sys, "excepthook", sys.excepthook)  # Typer sets its own
+            patch.setattr(cli, "talk", Console(stderr=True, highlight=False))
+            patch.setattr(cli, "limit_memory", lambda: None)  # it would hold for what follows
+            cli.main()
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(command, end.value.code or 0, out.read(), err.read())
+
+
+@contextmanager
+def written_to(file: IO[str], descriptor: int, name: str) -> Iterator[None]:
+    """Let stdout or stderr be this file."""
+    kept = os.dup(descriptor)
+    os.dup2(file.fileno(), descriptor)
+    # It is not closed: a library that is imported meanwhile may keep it for its log.
+    stream = open(descriptor, "w", closefd=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, name, stream)
+        try:
+            yield
+        finally:
+            stream.flush()
+            os.dup2(kept, descriptor)
+            os.close(kept)
 
 
 @pytest.fixture(scope="module")
@@ -446,7 +496,7 @@ class Bomb:
 def test_pickle_with_code_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"state_dict": Bomb(tmp_path / "ran")}))
     out = tmp_path / "w.safetensors"
-    run = irstd_edge("import-weights", tmp_path / "bad.pkl", "--model", "mshnet", "--out", out)
+    run = as_process("import-weights", tmp_path / "bad.pkl", "--model", "mshnet", "--out", out)
     refused(run, "bad.pkl")
     assert not (tmp_path / "ran").exists() and not out.exists()
 
@@ -466,7 +516,7 @@ def test_gate_refuses_what_is_no_bench(tmp_path: Path) -> None:
 
 
 def test_every_command_gives_its_result_to_programs(tmp_path: Path) -> None:
-    for command in app.registered_commands:
+    for command in cli.app.registered_commands:
         assert command.callback is not None
         assert "json_to" in signature(command.callback).parameters, command.callback.__name__
     run = irstd_edge("synth", tmp_path / "made", "--frames", 2, "--size", "32x48", "--json", "-")
@@ -512,6 +562,18 @@ def float_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("float") / "bundle"
     files = {"fp32.onnx": graph, **golden_files([], {"fp32.onnx": ()})}
     return write_bundle(path, manifest, files).path
+
+
+def test_a_command_run_here_answers_as_a_process_does(float_bundle: Path, scenes: Path) -> None:
+    """Lines as they come; tables and talk; a refusal."""
+    for code, *command in (
+        (0, "predict", float_bundle, "images", "--variant", "fp32"),
+        (0, "bench", float_bundle, "--device", "agx-orin-64gb", "--data", scenes),
+        (2, "predict", float_bundle, "images", "--bits", 9),
+    ):
+        runs = [run(*command, cwd=scenes) for run in (as_process, irstd_edge)]
+        there, here = ((run.returncode, run.stdout, run.stderr) for run in runs)
+        assert here == there and here[0] == code
 
 
 def test_a_jetson_that_is_not_here_is_projected(float_bundle: Path, tmp_path: Path) -> None:
@@ -597,7 +659,7 @@ def test_a_graph_with_its_decode_is_exported(float_bundle: Path, tmp_path: Path)
     import onnxruntime
 
     out = tmp_path / "detector.onnx"
-    run = irstd_edge("export", float_bundle, "--out", out, "--targets", 16)
+    run = as_process("export", float_bundle, "--out", out, "--targets", 16)
     assert (run.returncode, run.stdout) == (0, f"{out}\n"), run.stderr
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     (targets,) = session.run(None, {"frame": np.zeros((1, 1, 64, 64), np.float32)})
@@ -631,7 +693,7 @@ def test_a_signed_bundle_is_told_from_others(
     }
     for command_name, rest in places.items():
         refused(irstd_edge(command_name, *rest, *mine), str(bundle), "is not signed")
-    signed = irstd_edge("sign", bundle, "--key", tmp_path / "mine")
+    signed = as_process("sign", bundle, "--key", tmp_path / "mine")
     assert (signed.returncode, signed.stderr) == (0, "") and "signed with" in signed.stdout
     for command_name, rest in places.items():
         refused(irstd_edge(command_name, *rest, *other), str(bundle), "was signed with the key")
@@ -784,7 +846,7 @@ def test_results_are_kept_where_stdout_fails(bench_json: Path, stdout: str, code
 
 def test_a_result_is_said_in_any_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    run = irstd_edge("synth", "wärme", "--frames", 2, "--size", "32x32", cwd=tmp_path)
+    run = as_process("synth", "wärme", "--frames", 2, "--size", "32x32", cwd=tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout == "w?rme: 2 frames of 32x32, 8 bits\n"
 
