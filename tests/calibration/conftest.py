@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from irstd_edge.benchmarks.scenes import write_dataset
+from irstd_edge.calibration import qat
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.quantize import Quantized, quantize
 from irstd_edge.calibration.range_rules import Shown
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.types import ModelSpec
 from irstd_edge.models import create_model, spec_of
+from irstd_edge.models.recipes import CLOSE
 from irstd_edge.models.weights import save_weights
 
 
@@ -25,6 +27,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_crops():
+    """Those of a training are of 256x256, which the tests' frames would fill with their borders."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(qat, "CLOSE", replace(CLOSE, size_px=64))
+        yield
 
 
 def lively_model(name):

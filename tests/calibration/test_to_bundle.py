@@ -1,7 +1,9 @@
 """Weights and frames to a bundle, end to end on synthetic scenes."""
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from irstd_edge.calibration import qat, sensitivity, to_bundle
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.layouts import rounded_layers
 from irstd_edge.calibration.qat import QatRecipe
+from irstd_edge.calibration.quantize import quantize
 from irstd_edge.calibration.to_bundle import quantize_to_bundle
 from irstd_edge.edge.bundle import VARIANTS, graph_name, open_bundle
 from irstd_edge.edge.dataset import open_dataset
@@ -38,11 +41,26 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("bundles")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quantized_once():
+    """The same network, frames and options are given to NNCF once: they give the same again."""
+    known = {}
+
+    def remembered(net, *arguments):
+        weights = {name: value.numpy() for name, value in net.state_dict().items()}
+        key = pickle.dumps((weights, arguments))
+        if key not in known:
+            known[key] = quantize(net, *arguments)
+        return copy.deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to_bundle, "quantize", remembered)
+        yield
+
+
 @pytest.fixture(scope="module")
 def ptq(p2p_weights, scenes, folder):
-    quantize_to_bundle(
-        p2p_weights, scenes, folder / "ptq", method="ptq", frames=6, keep_float=["high2.*"]
-    )
+    quantize_to_bundle(p2p_weights, scenes, folder / "ptq", method="ptq", **OPTIONS)
     return open_bundle(folder / "ptq")
 
 
@@ -79,13 +97,10 @@ def test_its_manifest_says_what_a_step_is_in_counts(ptq):
     assert step["tensor"] == again.tensor
 
 
-def test_a_bundle_freezes_the_policy_that_was_asked_for(p2p_weights, scenes, folder):
-    path = folder / "local"
-    options = {"method": "ptq", "frames": 2, "normalise": "local-contrast"}
-    bundle = quantize_to_bundle(p2p_weights, scenes, path, **options)
-    assert bundle.manifest.model.input.normalisation == "local-contrast"
-    with open_runner(path) as run:
-        self_test(run, bundle)
+def test_a_bundle_freezes_the_policy_that_was_asked_for(local, p2p_weights, scenes, folder):
+    assert local.manifest.model.input.normalisation == "local-contrast"
+    with open_runner(local.path) as run:
+        self_test(run, local)
         assert run.spec.input.normalisation == "local-contrast"
     with pytest.raises(IrstdError, match="--normalise: 'z-score' is not known"):
         quantize_to_bundle(p2p_weights, scenes, folder / "no", normalise="z-score")
@@ -134,21 +149,6 @@ def test_there_is_something_to_see(ptq):
         assert max(scores) > 0.5, f"{graph}: nothing above what the self test may overlook"
 
 
-def test_the_same_arguments_give_the_same_graphs_and_the_test_list_is_never_read(
-    ptq, p2p_weights, scenes, folder, monkeypatch
-):
-    opened = []
-
-    def spy(root, split="test"):
-        opened.append(split)
-        return open_dataset(root, split)
-
-    monkeypatch.setattr(to_bundle, "open_dataset", spy)
-    again = quantize_to_bundle(p2p_weights, scenes, folder / "again", method="ptq", **OPTIONS)
-    assert again.manifest.files == ptq.manifest.files
-    assert sorted(opened) == ["train", "val"]
-
-
 @contextmanager
 def quick_training(gains):
     """One pass of large steps, said to gain or not, in place of the default's of small ones."""
@@ -165,17 +165,35 @@ def trained(p2p_weights, scenes, folder):
         return quantize_to_bundle(p2p_weights, scenes, folder / "qat", **OPTIONS)
 
 
-def test_training_is_kept_where_it_gains(p2p_weights, scenes, folder, ptq, trained):
+def test_training_is_kept_where_it_gains(ptq, trained):
+    check_training(trained, gains=True)
+    assert trained.manifest.files["int8.onnx"] != ptq.manifest.files["int8.onnx"]
+
+
+def test_training_in_vain_gives_the_graphs_of_none_and_the_test_list_is_never_read(
+    p2p_weights, scenes, folder, ptq, monkeypatch
+):
+    opened = []
+
+    def spy(root, split="test"):
+        opened.append(split)
+        return open_dataset(root, split)
+
+    monkeypatch.setattr(to_bundle, "open_dataset", spy)
+    monkeypatch.setattr(to_bundle, "quantize", quantize)  # once more: it gives the same again
     with quick_training(gains=False):
         in_vain = quantize_to_bundle(p2p_weights, scenes, folder / "in-vain", **OPTIONS)
-    for bundle, gains in ((trained, True), (in_vain, False)):
-        record = bundle.manifest.quantization.recipe["qat"]
-        assert bundle.manifest.quantization.method == ("qat" if gains else "ptq")
-        assert record["kept"] is gains
-        assert set(record["held_out"]) == {"fp32", "ptq", "qat"}
-        same = bundle.manifest.files["int8.onnx"] == ptq.manifest.files["int8.onnx"]
-        assert same is not gains
-        json.dumps(bundle.manifest.quantization.recipe, allow_nan=False)
+    check_training(in_vain, gains=False)
+    assert in_vain.manifest.files == ptq.manifest.files
+    assert sorted(opened) == ["train", "val"]
+
+
+def check_training(bundle, gains):
+    record = bundle.manifest.quantization.recipe["qat"]
+    assert bundle.manifest.quantization.method == ("qat" if gains else "ptq")
+    assert record["kept"] is gains
+    assert set(record["held_out"]) == {"fp32", "ptq", "qat"}
+    json.dumps(bundle.manifest.quantization.recipe, allow_nan=False)
 
 
 def test_a_training_that_was_killed_goes_on(p2p_weights, scenes, folder, trained):
@@ -232,50 +250,66 @@ def activation_steps(path):
     }
 
 
-def test_what_loses_too_much_is_not_written(p2p_weights, scenes, folder, monkeypatch):
+def test_what_loses_too_much_is_not_written(ptq, p2p_weights, scenes, folder, monkeypatch):
     def refuse(judged, reference, max_drop, fix):
         raise IrstdError(f"--max-drop: {reference} {max_drop} {fix}")
 
+    names = [name for name in ptq.manifest.files if name.endswith(".onnx")]
+    graphs = {name: (ptq.path / name).read_bytes() for name in names}  # of the same arguments
+    monkeypatch.setattr(to_bundle, "graphs_of", lambda *_, **options: graphs)
     monkeypatch.setattr(to_bundle, "refuse_drop", refuse)
-    with pytest.raises(IrstdError, match=r"fp32\.onnx 0\.1 try --method qat, or --keep-float"):
+    with pytest.raises(IrstdError, match=r"fp32\.onnx 100 try --method qat, or --keep-float"):
         quantize_to_bundle(
-            p2p_weights, scenes, folder / "lossy", method="ptq", frames=2, max_drop=0.1
+            p2p_weights, scenes, folder / "lossy", method="ptq", max_drop=100, **OPTIONS
         )
     assert not (folder / "lossy").exists()
 
 
-def test_layers_stay_in_float_until_the_drop_holds(p2p_weights, scenes, folder, monkeypatch):
-    """As if INT8 lost a point of F1 for each of two layers that is rounded; of six, for speed."""
-    needed = {"high1.conv1", "enhance"}
-    released, made = [], []
+NEEDED = {"high1.conv1", "enhance"}
+"""Layers of which each loses a point of F1 when it is rounded, in `local`."""
+
+
+@pytest.fixture(scope="module")
+def released():
+    """The layers that were left in float, as often as the graphs were made."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def local(p2p_weights, scenes, folder, released):
+    """A bundle of another policy, of which --max-drop left layers in float; of six, for speed."""
+    made = []
 
     def drop(judged, reference):
-        return "int8.onnx", float(len(needed - released[-1]))
+        return "int8.onnx", float(len(NEEDED - released[-1]))
 
     def graphs(net, module, spec, frames, layers=(), **options):
         released.append(set(layers))
-        if not made or needed == set(layers):  # the others are not looked at: for speed
+        if not made or NEEDED == set(layers):  # the others are not looked at: for speed
             made.append(graphs_of(net, module, spec, frames, layers, **options))
         return made[-1]
 
     def some_layers(model):
         layers = rounded_layers(model)
-        return {n: layers[n] for n in layers if n in needed or n in list(layers)[:5]}
+        return {n: layers[n] for n in layers if n in NEEDED or n in list(layers)[:5]}
 
-    monkeypatch.setattr(sensitivity, "rounded_layers", some_layers)
-    monkeypatch.setattr(to_bundle, "worst_drop", drop)
-    monkeypatch.setattr(to_bundle, "graphs_of", graphs)
-    monkeypatch.setattr(to_bundle, "refuse_drop", lambda *_: None)
-    bundle = quantize_to_bundle(
-        p2p_weights, scenes, folder / "budget", method="ptq", frames=2, max_drop=0.5
-    )
-    kept = {n: why for n, why in bundle.manifest.quantization.float_layers if "--max-drop" in why}
-    assert needed == set(kept) == released[-1]
+    options = {"method": "ptq", "frames": 2, "max_drop": 0.5, "normalise": "local-contrast"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sensitivity, "rounded_layers", some_layers)
+        patch.setattr(to_bundle, "worst_drop", drop)
+        patch.setattr(to_bundle, "graphs_of", graphs)
+        patch.setattr(to_bundle, "refuse_drop", lambda *_: None)
+        return quantize_to_bundle(p2p_weights, scenes, folder / "local", **options)
+
+
+def test_layers_stay_in_float_until_the_drop_holds(local, released):
+    kept = {n: why for n, why in local.manifest.quantization.float_layers if "--max-drop" in why}
+    assert NEEDED == set(kept) == released[-1]
     assert all("--max-drop 0.5: rounded alone, it moves" in why for why in kept.values())
-    measured = bundle.manifest.quantization.recipe["sensitivity"]
+    measured = local.manifest.quantization.recipe["sensitivity"]
     assert set(kept) <= {record["layer"] for record in measured}
     for name in ("int8.onnx", "int8.cpu.onnx", "int8-fp16.onnx"):
-        rounded = rounded_layers(onnx.load(bundle.path / name))
+        rounded = rounded_layers(onnx.load(local.path / name))
         assert rounded and not set(kept) & set(rounded)
 
 
