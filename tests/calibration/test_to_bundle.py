@@ -278,16 +278,17 @@ def released():
 @pytest.fixture(scope="module")
 def local(p2p_weights, scenes, folder, released):
     """A bundle of another policy, of which --max-drop left layers in float; of six, for speed."""
-    made = []
+    made = {}
 
     def drop(judged, reference):
         return "int8.onnx", float(len(NEEDED - released[-1]))
 
     def graphs(net, module, spec, frames, layers=(), **options):
         released.append(set(layers))
-        if not made or NEEDED == set(layers):  # the others are not looked at: for speed
-            made.append(graphs_of(net, module, spec, frames, layers, **options))
-        return made[-1]
+        key = NEEDED == set(layers)  # the others are not looked at: for speed
+        if key not in made:
+            made[key] = graphs_of(net, module, spec, frames, layers, **options)
+        return made[key]
 
     def some_layers(model):
         layers = rounded_layers(model)
