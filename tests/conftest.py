@@ -15,9 +15,31 @@ DATA = Path(os.environ.get("IRSTD_EDGE_DATA", ROOT.parent / "shared" / "data"))
 GOLDEN = Path(os.environ.get("IRSTD_EDGE_GOLDEN", ROOT.parent / "shared" / "golden"))
 
 
+LONG = (
+    *("test_demo.py", "test_readme.py"),
+    *("test_to_bundle.py", "test_resume.py"),
+    *("test_qat.py", "test_train.py"),
+    *("test_qat_checkpoint.py", "test_cli.py"),
+)
+"""Files that take over half a minute, in turn those for the first and the second of two workers;
+what the files of a folder share is then made by one of them."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test begins first: at the end the other core would wait for it."""
-    items.sort(key=lambda item: item.name != "test_demo")
+    """Every worker begins with long files: at the end the others would wait for it.
+
+    pytest-xdist gives each worker an equal share of the tests, in a row.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    others = [item for item in items if item.path.name not in LONG]
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        share = (len(items) - len(ordered)) // (workers - worker)
+        own = [item for name in LONG[worker::workers] for item in items if item.path.name == name]
+        rest = max(0, share - len(own))
+        ordered += own + others[:rest]
+        del others[:rest]
+    items[:] = ordered + others
 
 
 @pytest.fixture(scope="session")

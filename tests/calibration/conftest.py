@@ -98,6 +98,13 @@ def exact_case(p2p_net, case):
 
 
 @pytest.fixture(scope="session")
+def reduced(case):
+    """The network of `case`, its weights rounded to 7 bits."""
+    batches = [torch.from_numpy(case.batches[0])]
+    return quantize(case.float_net, "p2p", batches, reduced_range=True).module
+
+
+@pytest.fixture(scope="session")
 def scenes(tmp_path_factory) -> Path:
     """40 synthetic frames of 64x64, half of them trainval."""
     root = tmp_path_factory.mktemp("data") / "scenes"

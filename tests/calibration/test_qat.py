@@ -63,9 +63,7 @@ def test_weights_move_and_ranges_stay(case, trained):
     assert scales[0] and same(*scales)
 
 
-def test_a_reduced_range_holds_however_far_weights_go(case, samples):
-    batches = [torch.from_numpy(case.batches[0])]
-    reduced = quantize(case.float_net, "p2p", batches, reduced_range=True).module
+def test_a_reduced_range_holds_however_far_weights_go(case, reduced, samples):
     trained = train_quantized(reduced, case.float_net, case.spec, samples, TINY)
     with torch.no_grad():
         for parameter in trained.parameters():

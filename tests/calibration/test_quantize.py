@@ -70,10 +70,8 @@ def test_a_wrong_pattern_is_the_users_to_mend(case):
         quantize(case.float_net, "p2p", [torch.from_numpy(case.batches[0])], ["nothing"])
 
 
-def test_a_reduced_range_leaves_the_outer_steps_of_weights_unused(case):
-    batches = [torch.from_numpy(case.batches[0])]
-    reduced = quantize(case.float_net, "p2p", batches, reduced_range=True).module
-    for net, steps in ((quantize(case.float_net, "p2p", batches).module, 127), (reduced, 63)):
+def test_a_reduced_range_leaves_the_outer_steps_of_weights_unused(case, reduced):
+    for net, steps in ((case.quantized.module, 127), (reduced, 63)):
         scales = [m.scale for m in quantizers_of(net) if m.axis == 0]
         weight = case.float_net.get_submodule("high1.conv1").weight
         largest = weight.flatten(1).abs().amax(1)
