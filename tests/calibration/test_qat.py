@@ -7,6 +7,7 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
+from irstd_edge.calibration import qat
 from irstd_edge.calibration.export import int8_graph
 from irstd_edge.calibration.fake_quantize import FakeQuantize, half_steps
 from irstd_edge.calibration.qat import QatRecipe, follow_loss, train_quantized
@@ -15,7 +16,6 @@ from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.types import IrstdError
 from irstd_edge.models import create_model, spec_of
 from irstd_edge.models.batches import epoch_crops, labelled, point_batch
-from irstd_edge.models.recipes import CLOSE
 from irstd_edge.models.weights import load_model
 
 TINY = QatRecipe(epochs=1, batch_size=2, lr=1e-3)
@@ -94,7 +94,7 @@ def test_the_result_is_ready_to_be_exported(trained):
 def test_it_comes_closer_to_the_float_network_however_it_is_rounded(samples):
     float_net, spec = load_model("p2p")[0].deploy(), spec_of("p2p")
     frames = [labelled(sample, spec.input) for sample in samples]
-    (crops,) = epoch_crops(frames, CLOSE, batch_size=4, seed=9, epoch=0)
+    (crops,) = epoch_crops(frames, qat.CLOSE, batch_size=4, seed=9, epoch=0)
     images, target = point_batch(crops)
     quantized = quantize(float_net, "p2p", list(images.split(1))).module
     how = QatRecipe(epochs=8, batch_size=2, lr=1e-5)
