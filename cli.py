@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from irstd_edge.edge.bundle import Bundle
     from irstd_edge.edge.runners import Runner
     from irstd_edge.edge.tiles import Tiling
-    from irstd_edge.edge.types import Detection, Frame, ModelSpec, Prediction
+    from irstd_edge.edge.types import Detection, Frame, ModelSpec, Prediction, Skip
 
 app = typer.Typer(
     name="irstd-edge",
@@ -110,7 +110,9 @@ Threshold = Annotated[
 ]
 MaxFa = Annotated[
     float | None,
-    typer.Option(min=0, help="The threshold that kept false alarms per Mpx to this, held out."),
+    typer.Option(
+        min=0, help="Lowest threshold with at most so many false alarms per Mpx on held-out frames."
+    ),
 ]
 Normalise = Annotated[
     str | None,
@@ -248,7 +250,7 @@ def _version(show: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
@@ -258,8 +260,8 @@ def options(
 @app.command()
 def synth(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
-    frames: Annotated[int, typer.Option(help="How many.")] = 200,
-    size: Annotated[str, typer.Option(metavar="HxW", help="Pixels.")] = "256x256",
+    frames: Annotated[int, typer.Option(help="Number of frames.")] = 200,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Of a frame, in pixels.")] = "256x256",
     bits: Annotated[int, typer.Option(help="8, 14 or 16 per pixel.")] = 8,
     seed: Seed = 0,
     json_to: JsonOut = None,
@@ -280,7 +282,7 @@ def _size(text: str, flag: str = "--size") -> tuple[int, int]:
         raise IrstdError(f"{flag}: {text!r:.60} is not HEIGHTxWIDTH; write it like 256x256")
     height, width = map(int, sides.groups())
     if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
-        raise IrstdError(f"{flag}: {text} has a side that is not 1 to {MAX_SIDE_PX}; mend it")
+        raise IrstdError(f"{flag}: {text} has a side that is not 1 to {MAX_SIDE_PX}; correct it")
     return height, width
 
 
@@ -401,6 +403,7 @@ def _runner(
     variant: str | None,
     public_key: Path | None,
     normalise: str | None,
+    threads: int | None,
 ) -> Iterator[Runner]:
     """Open weights (with torch) or a bundle, and check a bundle before it serves."""
     from irstd_edge.edge.bundle import open_bundle
@@ -414,23 +417,40 @@ def _runner(
             raise IrstdError(f"--normalise: {source} was made for {frozen}: quantize again with it")
         own = {"torch-tensorrt": TORCH_VARIANT}.get(runtime or "", "int8")
         chosen = variant or (variant_to_run(bundle) if runtime == RUNTIME else own)
-        with open_runner(bundle, chosen, runtime or "onnxruntime") as run:
+        if runtime is None:
+            _tell_of_engines(bundle)
+        with open_runner(bundle, chosen, runtime or "onnxruntime", threads=threads) as run:
             yield run
         return
     if public_key is not None:
         raise IrstdError(f"--public-key: {source} is no bundle, and only bundles are signed")
     if runtime not in (None, "torch") or variant not in (None, "fp32"):
         raise IrstdError(f"{source}: weights run as fp32 with torch; give a bundle instead")
-    with _weights_runner(source, normalise) as run:
+    with _weights_runner(source, normalise, threads) as run:
         yield run
 
 
-def _weights_runner(source: str, normalise: str | None) -> Runner:
+def _tell_of_engines(bundle: Bundle) -> None:
+    """Say so where the processor is about to be used beside a GPU that has an engine of this."""
+    from irstd_edge.edge.tensorrt_runtime import BACKEND, engines_of, is_ready
+
+    graphs = [bundle.graph(variant, BACKEND) for variant in bundle.variants(BACKEND)]
+    with suppress(MachineError):
+        if not is_ready() or not any(map(engines_of, graphs)):
+            return
+        talk.print(f"an engine of this bundle is here: --runtime {BACKEND} uses the GPU")
+
+
+def _weights_runner(source: str, normalise: str | None, threads: int | None) -> Runner:
     from irstd_edge.edge.normalisation import with_normalisation
     from irstd_edge.edge.runners import torch_runner
 
     with _training(source, ", or give a bundle"):
+        import torch
+
         from irstd_edge.models.weights import load_model, spec_of_card
+    if threads is not None:
+        torch.set_num_threads(threads)
     net, model, card = load_model(source)
     spec = with_normalisation(spec_of_card(model, card), normalise)
     return torch_runner(net.deploy(), spec)
@@ -445,6 +465,7 @@ def evaluate(
     protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
     runtime: Annotated[str | None, typer.Option(help=RUNTIME_HELP)] = None,
     variant: Variant = None,
+    threads: Threads = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
     normalise: Normalise = None,
@@ -455,7 +476,7 @@ def evaluate(
         bool, typer.Option("--faults", help="Also under sensor faults; a bundle against its fp32.")
     ] = False,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Of --faults: a frame under each.")
+        Path | None, typer.Option(metavar="FILE.png", help="With --faults: one frame under each.")
     ] = None,
     public_key: PublicKey = None,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
@@ -480,8 +501,8 @@ def evaluate(
     spoilt: dict[str, Any] = {}
     with (
         _progress() as move,
-        _runner(source, runtime, variant, public_key, normalise) as run,
-        _fp32_beside(run, source if faults else None) as fp32,
+        _runner(source, runtime, variant, public_key, normalise, threads) as run,
+        _fp32_beside(run, source if faults else None, threads) as fp32,
         _checking(tile) as check,
     ):
         threshold = _threshold(run, threshold, max_fa)
@@ -518,14 +539,14 @@ def evaluate(
 
 
 @contextmanager
-def _fp32_beside(run: Runner, bundle: str | None) -> Iterator[Runner | None]:
+def _fp32_beside(run: Runner, bundle: str | None, threads: int | None) -> Iterator[Runner | None]:
     """Yield the bundle's FP32 on the same runtime; None for weights, for FP32, and for None."""
     from irstd_edge.edge.runners import open_runner
 
     if bundle is None or run.runtime == "torch" or run.variant == "fp32":
         yield None
         return
-    with open_runner(Path(bundle), "fp32", run.runtime) as fp32:
+    with open_runner(Path(bundle), "fp32", run.runtime, threads=threads) as fp32:
         yield fp32
 
 
@@ -562,7 +583,14 @@ def _threshold(run: Runner, given: float | None, max_fa: float | None) -> float:
         return run.spec.decode.threshold if given is None else given
     if given is not None:
         raise IrstdError("--max-fa: chooses a threshold, and --threshold is one; give one of them")
-    return run.spec.decode.threshold_at(max_fa)
+    point = run.spec.decode.point_at(max_fa)
+    alarms = "false-alarm pixels" if run.spec.decode.kind == "mask" else "false alarms"
+    talk.print(
+        f"threshold {point.threshold:g}: on held-out frames it finds {point.pd:.1%} of the "
+        f"targets, at {point.fa_per_mpx:.2f} {alarms} per Mpx",
+        soft_wrap=True,
+    )
+    return point.threshold
 
 
 def _predict_by(
@@ -611,6 +639,7 @@ def predict(
     ] = None,
     runtime: Annotated[str | None, typer.Option(help=RUNTIME_HELP)] = None,
     variant: Variant = None,
+    threads: Threads = None,
     threshold: Threshold = None,
     max_fa: MaxFa = None,
     normalise: Normalise = None,
@@ -622,13 +651,16 @@ def predict(
 ) -> None:
     """Detect targets in frames: one JSON object a line, as it comes.
 
-    Ctrl-C keeps what is done and exits 130; so does a sensor that stops amid a frame, with 2.
+    The lines so far are kept on Ctrl-C (exit 130) and on an error, as of a sensor that stops in
+    mid-frame (exit 2). A file that cannot be read gets a line that says why, and the others are
+    gone through (exit 2).
     """
     from dataclasses import asdict
 
     from irstd_edge.edge.ahead import read_ahead
     from irstd_edge.edge.files import refuse_clash
     from irstd_edge.edge.tiles import detect_tiled
+    from irstd_edge.edge.types import Skip
 
     if tile is None:
         _refuse_given(context, ("halo", "tile_batch"), TILE_ALONE)
@@ -644,41 +676,66 @@ def predict(
         {"--out": out and out / "frame.png", "--video": video, "--json": json_to},
         [Path(source), public_key, *come.files],
     )
+    end: Exception | None = None
+    done = 0
+    unread: list[Skip] = []
     with (
         _progress() as move,
-        _runner(source, runtime, variant, public_key, normalise) as run,
+        _runner(source, runtime, variant, public_key, normalise, threads) as run,
         _checking(tile) as check,
         _drawing(out if draw else None, video, video_fps) as show,
-        _lines(json_to) as write,  # kept first: a film that fails costs no line
+        _lines(json_to) as write,  # kept first: a video that fails costs no line
     ):
         tiling = _tiling(run, tile, halo, tile_batch)
         threshold = _threshold(run, threshold, max_fa)
         try:
             for number, frame in read_ahead(come.frames, leave=come.leave):
+                if isinstance(frame, Skip):
+                    unread.append(frame)
+                    if done:
+                        _skip(frame, write)
+                    continue
+                if not done:  # until then nothing is written, and a call for nothing leaves nothing
+                    for skip in unread:
+                        _skip(skip, write)
                 if tiling is None:
                     detections = run.predict(frame, threshold).detections
                 else:
                     detections = detect_tiled(run, frame, tiling, threshold)
                 write({"frame": frame.name, "detections": [asdict(d) for d in detections]})
+                done += 1
                 check(frame)
                 show(frame, detections)
                 move(run.name, number, come.total)
-            return
+            if unread and not done:
+                raise IrstdError(unread[0].reason)
         except KeyboardInterrupt:  # what is done is a result
             talk.print("stopped: the lines of the frames done so far are kept")
-            end: Exception = typer.Exit(STOPPED)
+            end = typer.Exit(STOPPED)
         except IrstdError as error:
-            if come.total is not None:  # a file can be read again, a sensor's frames cannot
+            if not done:
                 raise
-            end = error
-    raise end
+            end = error  # and here too
+    if end is not None:
+        raise end
+    if unread:
+        raise IrstdError(
+            f"PATH: {len(unread)} of {come.total} files could not be read to their end, see above; "
+            "what the others gave is kept"
+        )
 
 
-class _Come(NamedTuple):
+def _skip(skip: Skip, write: Callable[[Any], object]) -> None:
+    """Say and write why a file gave no frame."""
+    _say(f"skipped {skip.reason}")
+    write({"frame": skip.name, "skipped": skip.reason})
+
+
+class _FrameSource(NamedTuple):
     """The frames that are asked for."""
 
-    frames: Iterator[tuple[int, Frame]]
-    """Each with the number of its file; of stdin with its own."""
+    frames: Iterator[tuple[int, Frame | Skip]]
+    """Each with the number of its file; of stdin with its own. A Skip is a file that broke."""
     files: Sequence[Path]
     """None of stdin."""
     total: int | None
@@ -687,12 +744,13 @@ class _Come(NamedTuple):
     """Waits for no more of them."""
 
 
-def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Come:
+def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _FrameSource:
     from irstd_edge.edge.counts import checked_bit_depth
     from irstd_edge.edge.dataset import bit_depths_of
     from irstd_edge.edge.lists import frames_in
     from irstd_edge.edge.sequences import extensions, frames_of, raw_format
     from irstd_edge.edge.stream import RawStream
+    from irstd_edge.edge.types import Skip
 
     bits = None if bits is None else checked_bit_depth("--bits:", bits)
     layout = None if raw is None else raw_format(raw)
@@ -701,10 +759,15 @@ def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Co
         depths = dict.fromkeys(files, bits)
         if bits is None and layout is None:
             depths = bit_depths_of(files)
-        frames = (
-            (n, f) for n, file in enumerate(files, 1) for f in frames_of(file, depths[file], layout)
-        )
-        return _Come(frames, files, len(files), lambda: None)
+
+        def read(file: Path) -> Iterator[Frame | Skip]:
+            try:
+                yield from frames_of(file, depths[file], layout)
+            except IrstdError as error:
+                yield Skip(file.stem, str(error))
+
+        frames = ((number, f) for number, file in enumerate(files, 1) for f in read(file))
+        return _FrameSource(frames, files, len(files), lambda: None)
     if len(paths) > 1:
         raise IrstdError("-: stdin goes alone; give the files in another call")
     if layout is None:
@@ -712,7 +775,7 @@ def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _Co
     if sys.stdin is None:
         raise IrstdError("-: this process has no stdin; give files, or start it with a pipe")
     stream = RawStream(sys.stdin.fileno(), layout, bits)
-    return _Come(enumerate(stream, 1), (), None, stream.leave)
+    return _FrameSource(enumerate(stream, 1), (), None, stream.leave)
 
 
 @contextmanager
@@ -789,7 +852,7 @@ def quantize(
     data: Data,
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder to make.")],
     method: Annotated[str, typer.Option(help="ptq or qat.")] = "qat",
-    epochs: Annotated[int | None, typer.Option(help="Of QAT.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of the training; QAT alone.")] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Points of F1 that INT8 may lose on held-out frames.")
     ] = None,
@@ -836,7 +899,7 @@ def quantize(
         normalise=normalise,
         resume=resume,
     )
-    for line in outcome_words(bundle.manifest.quantization):
+    for line in outcome_words(bundle.manifest):
         _say(line)
     made = {"path": str(bundle.path), "bundle": bundle.sha256, **manifest_to_json(bundle.manifest)}
     _tell(str(bundle.path), made, json_to)
@@ -1073,7 +1136,10 @@ def bench(
     samples: Annotated[int, typer.Option(min=10, help="Timed calls of each variant.")] = 100,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Frames of a timed call.")] = 1,
     rate_hz: Annotated[
-        float | None, typer.Option(metavar="HZ", help="Of the sensor: count what comes too late.")
+        float | None,
+        typer.Option(
+            metavar="HZ", help="Frame rate of the sensor: late and dropped frames are counted."
+        ),
     ] = None,
     public_key: PublicKey = None,
     json_to: JsonOut = None,
@@ -1091,6 +1157,8 @@ def bench(
 
     if rate_hz is not None and not 0.01 <= rate_hz <= 100_000:
         raise IrstdError(f"--rate-hz: {rate_hz:g} is no rate of a sensor; give frames a second")
+    if rate_hz is not None and batch > 1:
+        raise IrstdError("--rate-hz: a sensor's frames come one by one; leave --batch out")
     _check_outputs({"--json": json_to}, [*(bundles or ()), public_key], [data] if data else [])
     profiles: tuple[Any, ...] = ()
     if host is None or device not in ("cpu", "cuda", "jetson"):
@@ -1217,16 +1285,17 @@ def _runtimes(
     return {"runtimes": runtimes}
 
 
-def _variants_to_bench(asked: list[str] | None) -> tuple[str, ...]:
-    """Those asked for, in the order of a bundle, and always what the others are held against."""
+def _variants_to_bench(asked: list[str] | None) -> tuple[str, ...] | None:
+    """Those asked for, in the order of a bundle, and what the others are held against."""
     from irstd_edge.benchmarks.plan import REFERENCE
     from irstd_edge.edge.bundle import VARIANTS
 
-    for name in asked or ():
+    if not asked:
+        return None
+    for name in asked:
         if name not in VARIANTS:
             raise IrstdError(f"--variant: {name!r} is not one of {', '.join(VARIANTS)}")
-    wanted = {REFERENCE, *(asked or ("int8",))}
-    return tuple(name for name in VARIANTS if name in wanted)
+    return tuple(name for name in VARIANTS if name in (REFERENCE, *asked))
 
 
 def _bench(bundles: list[Bundle], plan: Any) -> dict[str, Any]:
@@ -1253,18 +1322,17 @@ def _shipped_bundles() -> list[Bundle]:
 
     from irstd_edge.benchmarks.scenes import write_dataset
     from irstd_edge.edge.bundle import open_bundle
+    from irstd_edge.edge.doctor import WEIGHTS
     from irstd_edge.edge.files import sha256_of
-
-    with _training("bench", ", or give bundles"):
-        from irstd_edge.models import MODELS
-        from irstd_edge.models.weights import find_weights
 
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     bundles = []
-    for model in MODELS:
-        version = f"{__version__}-{sha256_of(find_weights(model))[:12]}"
-        path = caches / "irstd-edge" / f"{model}-{version}"
+    for weights in sorted(WEIGHTS.glob("*.safetensors")):
+        model = weights.stem
+        path = caches / "irstd-edge" / f"{model}-{__version__}-{sha256_of(weights)[:12]}"
         if not path.exists():
+            with _training("bench", ", or give bundles"):
+                import_module("irstd_edge.calibration.to_bundle")
             talk.print(f"{model}: quantizing the shipped weights once, into {path}")
             with tempfile.TemporaryDirectory() as folder:
                 write_dataset(Path(folder) / "scenes", frames=80)
@@ -1321,14 +1389,17 @@ def report(
         Path | None, typer.Option(metavar="OLD.json", help="Earlier bench.")
     ] = None,
     bundle: Annotated[
-        list[Path] | None, typer.Option(help="That was measured: pictures of flips and faults.")
+        list[Path] | None,
+        typer.Option(help="One that was benched: adds pictures of targets and false alarms."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data set of the bench, for pictures.")] = None,
     layers: Annotated[
         list[Path] | None,
-        typer.Option("--sensitivity", metavar="LAYERS.json", help="Of `sensitivity --out`."),
+        typer.Option(
+            "--sensitivity", metavar="LAYERS.json", help="What `sensitivity --out` wrote."
+        ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="As of `gate`.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="A skipped check fails.")] = False,
     json_to: JsonOut = None,
 ) -> None:
     """Write one self-contained page: verdict, tables, curves, layers, pictures."""

@@ -16,12 +16,13 @@ from irstd_edge.benchmarks.latency import Timing, measure
 from irstd_edge.benchmarks.layer_times import layer_times
 from irstd_edge.benchmarks.memory import measure_load
 from irstd_edge.benchmarks.pace import Pace, measure_pace
-from irstd_edge.benchmarks.plan import REFERENCE, Plan, Size, TimedOn, timed_on_of
+from irstd_edge.benchmarks.plan import DEFAULT_VARIANTS, REFERENCE, Plan, Size, TimedOn, timed_on_of
 from irstd_edge.benchmarks.schema import SCHEMA
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.counts import CLIPPED_SHARE
 from irstd_edge.edge.devices import Machine, this_machine
 from irstd_edge.edge.first_step import sensor_step
+from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.runners import Runner, open_runner
 from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 from irstd_edge.edge.tensorrt_runtime import engines_of
@@ -47,9 +48,7 @@ def bench(
     """Measure every bundle; the value of bench.json, of schema irstd-edge/bench/1.
 
     Every variant is evaluated on the whole data, then all variants of a bundle are timed in
-    turns. Beyond the schema a variant holds its raw times (`read_ms`, `pre_ms`, `infer_ms`,
-    `post_ms`), `load_ms` and `gpu_memory_mb`, and `weak` (why its times deserve distrust), a model
-    `timed_on`.
+    turns. The optional fields are listed in `schema.py`.
 
     Raises:
         IrstdError: no bundle, no variant that runs, or unusable data.
@@ -75,7 +74,7 @@ def warnings_of(bundle: Bundle, machine: Machine, plan: Plan, timed_on: TimedOn)
     """What makes this machine's results differ from another's, and what was wrong with frames."""
     reduced = bundle.manifest.quantization.recipe.get("reduced_range", False)
     on_cpu = any(runtime not in TENSORRT for runtime in plan.runtimes)
-    rounds = any(variant.startswith("int8") for variant in plan.variants)
+    rounds = any(variant.startswith("int8") for variant in plan.variants or DEFAULT_VARIANTS)
     saturates = machine.saturates and on_cpu and rounds and not reduced
     clipped = f"frames with over {CLIPPED_SHARE:.1%} of their pixels at full scale: "
     large = f"frames run whole, which may hide targets (`eval --tile {TILE_PX}x{TILE_PX}`): "
@@ -102,8 +101,9 @@ def _bench_one(
             for pair, runner in runners.items()
         }
         before = board.read_throttle()
+        in_batches = {pair: InBatches(runner, batches) for pair, runner in runners.items()}
         timings = measure(
-            {pair: InBatches(runner, batches) for pair, runner in runners.items()},
+            in_batches,
             timed_on.frames,
             warm_up_s=plan.warm_up_s,
             samples=plan.samples,
@@ -113,7 +113,8 @@ def _bench_one(
         )
         throttled = throttling("while variants were timed", board.read_throttle().since(before))
         energies = {
-            pair: measure_energy(runner, timed_on.frames, board) for pair, runner in runners.items()
+            pair: measure_energy(each, timed_on.frames, board, batch=plan.batch)
+            for pair, each in in_batches.items()
         }
         layers = {
             pair: layer_times(
@@ -159,17 +160,22 @@ def _pairs(bundle: Bundle, plan: Plan) -> list[Pair]:
         for variant in _variants(bundle, runtime, plan)
     ]
     if not pairs:
-        wanted = ", ".join(plan.variants)
+        wanted = ", ".join(plan.variants or DEFAULT_VARIANTS)
         raise IrstdError(f"{bundle.path}: has none of {wanted}, make it again or ask for others")
     return pairs
 
 
 def _variants(bundle: Bundle, runtime: str, plan: Plan) -> list[str]:
-    """Of TensorRT those that an engine was built of, whatever the plan's; none is told later."""
+    """The plan's; on TensorRT FP32 only where it was built, and without a plan all that was."""
     there = bundle.variants(runtime)
-    graphs = {v: bundle.graph(v, runtime) for v in there if runtime in TENSORRT}
-    built = [v for v, graph in graphs.items() if engines_of(graph, backend=runtime)]
-    return built or [variant for variant in plan.variants if variant in there]
+    asked = [variant for variant in plan.variants or DEFAULT_VARIANTS if variant in there]
+    if runtime not in TENSORRT:
+        return asked
+    built = [v for v in there if engines_of(bundle.graph(v, runtime), backend=runtime)]
+    if plan.variants is None:
+        return built or asked
+    # Of what has no engine the runner says how it is built.
+    return [v for v in asked if v != REFERENCE or v in built] or asked
 
 
 def _evaluate(runner: Runner, plan: Plan, what: str, progress: Progress) -> Evaluation | None:
@@ -190,7 +196,7 @@ def _evaluate(runner: Runner, plan: Plan, what: str, progress: Progress) -> Eval
 def _cost(bundle: Bundle, pair: Pair, size: Size) -> dict[str, Any]:
     """Of the float graph, padded as the runner pads; not counted on a device without onnx."""
     stride = bundle.manifest.model.input.stride
-    shape = (1, 1, *(-(-extent // stride) * stride for extent in size))
+    shape = (1, 1, *padded_size(size, stride))
     variant, runtime = pair
     has_reference = REFERENCE in bundle.variants(runtime)
     graph = bundle.graph(REFERENCE if has_reference else variant, runtime)
@@ -199,6 +205,23 @@ def _cost(bundle: Bundle, pair: Pair, size: Size) -> dict[str, Any]:
     except MachineError as error:
         nothing = dict.fromkeys(("params", "macs", "gflops"))
         return {**nothing, "input": list(shape), "not_counted": str(error)}
+
+
+def complete(result: dict[str, Any], bundle: Bundle, plan: Plan) -> None:
+    """Add what the device that measured a result could not tell for want of onnx.
+
+    plan: of the bench there, by which frames are found again. Changes `result`.
+    """
+    size = tuple(result["cost"]["input"][2:])
+    first = result["variants"][0]
+    if result["cost"]["macs"] is None:
+        result["cost"] = _cost(bundle, (first["name"], first["runtime"]), size)
+    rounding = [v for v in result["variants"] if v["name"].startswith("int8")]
+    untold = [v for v in rounding if v.get("sensor_step") is None]
+    frames = timed_on_of(plan).frames if untold else ()
+    for variant in untold:
+        pair = variant["name"], variant["runtime"]
+        variant["sensor_step"] = _sensor_step(bundle, pair, frames)
 
 
 def _variant(

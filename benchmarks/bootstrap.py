@@ -14,6 +14,9 @@ from irstd_edge.benchmarks.accuracy import Evaluation
 RESAMPLES = 2000
 """Draws of as many frames as there are: the ends of a 95 % interval rest on 50 each."""
 
+FEWEST_FRAMES = 20
+"""Of fewer frames no interval is told: their draws are too much alike to say what chance does."""
+
 Floats = npt.NDArray[np.float64]
 Terms = Floats
 """(frames, 2): numerator and denominator of a ratio, by frame."""
@@ -29,7 +32,7 @@ def resamples(frames: int, seed: int) -> Floats:
 def intervals_of(
     reference: Evaluation, candidate: Evaluation, weights: Floats
 ) -> dict[str, list[float] | None]:
-    """95 % intervals of candidate - reference, by metric; None where undefined."""
+    """95 % intervals of candidate - reference, by metric; None where `interval` gives none."""
     sides = (_terms(reference), _terms(candidate))
     return {
         name: interval_of_ratios(before, after, weights)
@@ -40,18 +43,18 @@ def intervals_of(
 def interval_of_ratios(
     before: Terms | None, after: Terms | None, weights: Floats
 ) -> list[float] | None:
-    """Of the difference of two ratios; None without terms, or where no draw has both."""
+    """Of the difference of two ratios; None without terms, and where no draw has both."""
     if before is None or after is None:
         return None
     old, new = weights @ before, weights @ after
     defined = (old[:, 1] > 0) & (new[:, 1] > 0)
     old, new = old[defined], new[defined]
-    return interval(new[:, 0] / new[:, 1] - old[:, 0] / old[:, 1])
+    return interval(new[:, 0] / new[:, 1] - old[:, 0] / old[:, 1], weights.shape[1])
 
 
-def interval(differences: Floats) -> list[float] | None:
-    """[2.5 %, 97.5 %] of the (N,) differences; None of nothing."""
-    if not differences.size:
+def interval(differences: Floats, frames: int) -> list[float] | None:
+    """[2.5 %, 97.5 %] of the (N,) differences; None of nothing, and of under `FEWEST_FRAMES`."""
+    if not differences.size or frames < FEWEST_FRAMES:
         return None
     return [float(end) for end in np.percentile(differences, [2.5, 97.5])]
 

@@ -80,10 +80,14 @@ def measure_energy(
     frames: Sequence[Frame],
     board: Board,
     *,
+    batch: int = 1,
     seconds: float = SECONDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Energy | None:
-    """Run a variant alone on frames in a circle. None where the board has no sensors for it."""
+    """Run a variant alone on frames in a circle. None where the board has no sensors for it.
+
+    batch: frames that a call of `runner` takes.
+    """
     meter = board.open_meter()
     if meter is None:
         return None
@@ -96,4 +100,6 @@ def measure_energy(
     if power.mean_w is None:
         return None
     throttled = board.read_throttle().since(before)
-    return Energy(power.mean_w, done / taken, power.hottest_c, len(power.readings), throttled)
+    return Energy(
+        power.mean_w, batch * done / taken, power.hottest_c, len(power.readings), throttled
+    )

@@ -65,7 +65,7 @@ def _entry(
         "pd_candidate": float(after[0]),
         "threshold_reference": float(sides[0].thresholds[old[0]]),
         "threshold_candidate": float(sides[1].thresholds[new[0]]),
-        "ci95": interval(change[np.isfinite(change)]),
+        "ci95": interval(change[np.isfinite(change)], weights.shape[1]),
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from irstd_edge.edge.devices import usable_threads
 from irstd_edge.edge.openvino_graph import model_for
 from irstd_edge.edge.quiet import silence_telemetry
-from irstd_edge.edge.runtimes import INPUT, OPENVINO_PRECISION
+from irstd_edge.edge.runtimes import INPUT, openvino_config, ort_session
 from irstd_edge.edge.types import FloatArray
 
 WARM_UP, RUNS = 3, 10
@@ -64,17 +64,8 @@ def _means(times: Iterable[tuple[str, str, float]]) -> tuple[LayerTime, ...]:
 
 
 def _onnxruntime(graph: Path, batch: FloatArray, threads: int) -> Times:
-    import onnxruntime
-
     with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors, which are raised anyway
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(
-            str(graph), options, providers=["CPUExecutionProvider"]
-        )
+        session = ort_session(graph, threads, profile=Path(folder) / "profile")
         for _ in range(WARM_UP + RUNS):
             session.run(None, {INPUT: batch})
         events = json.loads(Path(session.end_profiling()).read_text())
@@ -89,12 +80,7 @@ def _openvino(graph: Path, batch: FloatArray, threads: int) -> Times:
     import openvino
 
     core = openvino.Core()
-    config = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": OPENVINO_PRECISION,
-        "PERF_COUNT": True,
-    }
+    config = {**openvino_config(threads), "PERF_COUNT": True}
     model = model_for(core.read_model(str(graph)), INPUT, batch.shape)
     request = core.compile_model(model, "CPU", config).create_infer_request()
     for run in range(WARM_UP + RUNS):

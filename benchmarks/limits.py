@@ -139,7 +139,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:  # bad TOML and bad UTF-8 are ValueErrors
         why = " ".join(str(error).split())
-        raise IrstdError(f"{path}: is not TOML ({why}); mend that line") from error
+        raise IrstdError(f"{path}: is not TOML ({why}); correct that line") from error
 
 
 def _check_names(given: Mapping[str, Any], valid: tuple[str, ...], where: str) -> None:

@@ -18,6 +18,7 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 REFERENCE = "fp32"
+DEFAULT_VARIANTS = (REFERENCE, "int8")
 DEFAULT_SIZE = (256, 256)
 TIMED_FRAMES = 16
 """Different frames to time on: enough that none stays in a cache by itself."""
@@ -28,8 +29,9 @@ class Plan:
     """What to measure."""
 
     runtimes: tuple[str, ...] = ("onnxruntime",)
-    variants: tuple[str, ...] = (REFERENCE, "int8")
-    """Those that a bundle lacks for a runtime are left out."""
+    variants: tuple[str, ...] | None = None
+    """Those that a bundle lacks for a runtime are left out. None: FP32 and INT8, and on TensorRT
+    those that an engine was built of."""
     data: DataSet | None = None
     """Without it there is no accuracy and no drift, and noise is timed."""
     protocol: str = "native"

@@ -25,6 +25,7 @@ from irstd_edge.benchmarks.kernels import Kernel, kernels_of_graph
 from irstd_edge.benchmarks.schema import SCHEMA
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.devices import Machine, this_machine
+from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.profiles import PROFILES, Profile, profile_of
 from irstd_edge.edge.types import IrstdError, MachineError
 
@@ -104,8 +105,8 @@ def devices_to_project(
     profiles = tuple(PROFILES.values()) if device == "jetson" else (profile_of(device),)
     if require_measured:
         raise MachineError(
-            f"--device {device}: would be projected, and a measurement is wanted (--host, "
-            "--require-measured): take --device jetson, on the board or with --host"
+            f"--device {device}: this machine is none, and a measurement is wanted (--host, "
+            "--require-measured): run --device jetson on the board, or here with --host USER@HOST"
         )
     return profiles
 
@@ -130,7 +131,7 @@ def project(
 
 def _result(bundle: Bundle, devices: Sequence[Profile], size: tuple[int, int]) -> dict[str, Any]:
     stride = bundle.manifest.model.input.stride
-    shape = (1, 1, *(-(-extent // stride) * stride for extent in size))
+    shape = (1, 1, *padded_size(size, stride))
     graphs = _graphs(bundle)
     variants = []
     for name, (path, float_bytes) in graphs.items():

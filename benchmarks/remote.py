@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from irstd_edge.benchmarks.bench import complete
 from irstd_edge.benchmarks.plan import Plan
 from irstd_edge.benchmarks.schema import read_bench
 from irstd_edge.edge.bundle import MANIFEST, Bundle
@@ -86,6 +87,8 @@ def bench_there(
         raise MachineError(
             f"--host {remote.host.name}: measured other bundles than it was sent: run again"
         )
+    for result, bundle in zip(found["results"], bundles, strict=True):
+        complete(result, bundle, plan)
     return found
 
 
@@ -128,7 +131,7 @@ def _options(plan: Plan, device: str) -> list[str]:
     if plan.data is not None:
         options += ["--split", plan.data.split, "--protocol", plan.protocol]
         options += ["--strict"] if plan.strict else []
-    options += [word for name in plan.variants for word in ("--variant", name)]
+    options += [word for name in plan.variants or () for word in ("--variant", name)]
     return options + [word for name in plan.runtimes for word in ("--runtime", name)]
 
 

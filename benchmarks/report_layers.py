@@ -118,15 +118,6 @@ def _kernel_table(timed: Sequence[Row]) -> Html:
     return _folded("Kernels", grid)
 
 
-def _kernel_rows(row: Row) -> list[list[str]]:
-    kernels = row.variant["layers_ms"]
-    total = sum(kernel["ms"] for kernel in kernels)
-    return [
-        [k["layer"], row.label, k["op"], fixed(k["ms"], 3), percent(k["ms"] / total)]
-        for k in kernels[:KERNELS]
-    ]
-
-
 def _sensitivity_table(layers: Sequence[Layer]) -> Html:
     title = "Each layer rounded alone, on held-out frames"
     return _folded("Sensitivity", table(title, LAYER_HEADINGS, layer_rows(layers), texts=1))

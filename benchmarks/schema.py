@@ -17,7 +17,8 @@ SENSITIVITY = "irstd-edge/sensitivity/2"
 
 MAX_NUMBER = 1e15
 """No figure of a bench comes near; sums and ratios of larger ones run over."""
-TEXT, NUMBER, COUNT, FLAG, NUMBERS = "a string", "a number", "a count", "true or false", "numbers"
+TEXT, NUMBER, COUNT, FLAG = "a string", "a number", "a count", "true or false"
+NUMBERS, PAIR = "numbers", "two numbers"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ _EQUAL_FA = {
     **_all(NUMBER, "fa_per_mpx", "pd_reference", "pd_candidate"),
     **_all(NUMBER, "threshold_reference", "threshold_candidate"),
     "own": FLAG,
-    "ci95": Maybe(NUMBERS),
+    "ci95": Maybe(PAIR),
 }
 
 _RANGE = {"above": NUMBER, "up_to": Maybe(NUMBER), **_all(COUNT, "targets", "lost", "gained")}
@@ -71,8 +72,8 @@ _RANGE = {"above": NUMBER, "up_to": Maybe(NUMBER), **_all(COUNT, "targets", "los
 _ALARM = {"image": TEXT, **_all(NUMBER, "row", "col", "area_px", "score")}
 
 _CI95_OF = {
-    **_all(Maybe(NUMBERS), "iou", "f1_3px", "pd"),
-    **_all(Maybe(NUMBERS, optional=True), "niou", "fa_per_mpx", "f1_5px"),
+    **_all(Maybe(PAIR), "iou", "f1_3px", "pd"),
+    **_all(Maybe(PAIR, optional=True), "niou", "fa_per_mpx", "f1_5px"),
 }
 
 _DRIFT = {
@@ -80,7 +81,7 @@ _DRIFT = {
     "reference_runtime": Maybe(TEXT, optional=True),
     **_all(Maybe(NUMBER), *_CHANGES, "p_value"),
     **_all(COUNT, "targets_lost", "targets_gained", "false_alarms_gained"),
-    "ci95": Maybe(NUMBERS),
+    "ci95": Maybe(PAIR),
     "ci95_of": Maybe(_CI95_OF, optional=True),
     "pd_at_fa": Maybe([_EQUAL_FA], optional=True),
     **_all(Maybe([_RANGE], optional=True), "by_area", "by_scr"),
@@ -111,7 +112,9 @@ _VARIANT = {
     "latency_ms": Maybe(_all(Maybe(NUMBER), "p50", "p90", "p99", "mean", "samples")),
     "stages_ms": Maybe(_all(Maybe(NUMBER), "read", "pre", "infer", "post")),
     "accuracy": Maybe(_ACCURACY),
-    **_all(Maybe(NUMBERS, optional=True), "read_ms", "pre_ms", "infer_ms", "post_ms", "range_ms"),
+    **_all(Maybe(NUMBERS, optional=True), "read_ms", "pre_ms", "infer_ms", "post_ms"),
+    "range_ms": Maybe(PAIR, optional=True),
+    **_all(Maybe(NUMBER, optional=True), "load_ms", "gpu_memory_mb", "hottest_c"),
     "pace": Maybe(_PACE, optional=True),
     "layers_ms": Maybe([{**_all(TEXT, "layer", "op"), "ms": NUMBER}], optional=True),
     "weak": Maybe([TEXT], optional=True),
@@ -120,8 +123,10 @@ _VARIANT = {
 
 _LAYER = {**_all(TEXT, "name", "op"), **_all(COUNT, "macs", "params", "output_bytes")}
 
+_COUNTED = ("params", "macs", "gflops")
+
 _COST = {
-    **_all(Maybe(NUMBER), "params", "macs", "gflops"),
+    **_all(Maybe(NUMBER), *_COUNTED),
     "activation_bytes": Maybe(NUMBER, optional=True),
     "input": NUMBERS,
     "layers": Maybe([_LAYER], optional=True),
@@ -183,6 +188,10 @@ def check_bench(value: Any, source: str = "bench.json") -> dict[str, Any]:
     if found != SCHEMA:
         _fail(source, "", f"schema is {found!r}, not {SCHEMA!r}")
     _check(value, _BENCH, source, "")
+    for index, result in enumerate(value["results"]):
+        known = [result["cost"][name] is not None for name in _COUNTED]
+        if any(known) and not all(known):
+            _fail(source, f"results[{index}].cost", f"of {', '.join(_COUNTED)} some are null")
     _refuse_unprintable(value, source)
     return value
 
@@ -242,10 +251,15 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(_is_number(item) for item in value)
 
 
+def _are_two(value: Any) -> bool:
+    return _are_numbers(value) and len(value) == 2
+
+
 _IS = {
     TEXT: lambda value: isinstance(value, str),
     NUMBER: _is_number,
     COUNT: _is_count,
     FLAG: lambda value: isinstance(value, bool),
     NUMBERS: _are_numbers,
+    PAIR: _are_two,
 }

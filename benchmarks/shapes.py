@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from irstd_edge.edge.graph_file import refuse_graph
-from irstd_edge.edge.quiet import silence_telemetry
+from irstd_edge.edge.runtimes import ort_session
 from irstd_edge.edge.types import IrstdError, MachineError
 
 Shape = tuple[int, ...]
@@ -61,8 +61,7 @@ def _load(path: Path) -> Any:
     try:
         import onnx
     except ImportError as error:
-        install = "pip install 'irstd-edge[train]'"
-        raise MachineError(f"cost: counting a graph needs onnx, run {install}") from error
+        raise MachineError("cost: counting a graph needs onnx: pip install onnx") from error
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     refuse_graph(path)
@@ -128,20 +127,14 @@ def _tensors_of_a_run(model: Any, names: list[str], path: Path) -> dict[str, Ten
 
     One run on a black frame does tell.
     """
-    silence_telemetry()
     import onnx
-    import onnxruntime
 
     entry = _input(model.graph, path)
     shape = tuple(axis.dim_value for axis in entry.type.tensor_type.shape.dim)
     hidden = sorted(set(names) - {value.name for value in model.graph.output})
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in hidden)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors, which are raised anyway
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = ort_session(model.SerializeToString())
         arrays = session.run(names, {entry.name: np.zeros(shape, np.float32)})
     except Exception as error:  # its exceptions have no base class of their own
         reason = " ".join(str(error).split())[:200]

@@ -17,11 +17,14 @@ import numpy.typing as npt
 from irstd_edge.benchmarks.report_pictures import Picture
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.dataset import DataSet
-from irstd_edge.edge.runners import open_runner
-from irstd_edge.edge.types import FloatArray, Frame, IrstdError, Prediction
+from irstd_edge.edge.frames import points_of_mask
+from irstd_edge.edge.runners import installed_runtimes, open_runner
+from irstd_edge.edge.tensorrt_runtime import BACKENDS, is_ready
+from irstd_edge.edge.types import FloatArray, Frame, IrstdError, MachineError, Prediction
 
-MOST = {"lost": 24, "gained": 12, "missed": 8, "false alarm": 8}
-"""Pictures of each kind."""
+MOST = {"lost": 100, "gained": 50, "missed": 8, "false alarm": 8}
+"""Pictures of each kind; the page says how many of them did not fit."""
+FLIPS, OTHERS = ("lost", "gained"), ("missed", "false alarm")
 HALF_PX, ZOOM, GAP_PX = 24, 4, 4
 """Half of what is shown around a place, the size of a pixel, and the room between panels."""
 
@@ -76,9 +79,14 @@ def _words(each: Mapping[str, Any]) -> str:
 def pictures_of(
     bench: Mapping[str, Any], bundle: Bundle, data: DataSet, threads: int | None = None
 ) -> list[Picture]:
-    """Pictures of the fastest candidate of a bundle that the bench holds.
+    """Pictures of a bundle that the bench holds, of the candidates that can be run here.
 
-    Raises IrstdError where it holds no drift of this bundle, or the data are not those it scored.
+    First what any of them lost or gained, the fastest one's before the others'; then the misses and
+    false alarms of the fastest.
+
+    Raises:
+        IrstdError: it holds no drift of this bundle, or the data are not those it scored.
+        MachineError: no candidate's runtime is here.
     """
     result = next((r for r in bench["results"] if r.get("bundle") == bundle.sha256), None)
     if result is None:
@@ -86,39 +94,71 @@ def pictures_of(
     fps = {(v["name"], v["runtime"]): v["fps"] or 0.0 for v in result["variants"]}
     if not result["drift"]:
         raise IrstdError("--data: the bench has no drift to show; bench with --data")
-    drift = max(result["drift"], key=lambda d: fps.get((d["candidate"], d["runtime"]), 0.0))
-    runtime = drift["runtime"]
-    beside = drift.get("reference_runtime") or runtime
-    sides = ((drift["reference"], beside), (drift["candidate"], runtime))
+    drifts = [drift for drift in result["drift"] if all(map(_runs_here, _runtimes_of(drift)))]
+    if not drifts:
+        lacking = ", ".join(sorted({name for d in result["drift"] for name in _runtimes_of(d)}))
+        raise MachineError(f"--bundle: pictures need {lacking} here; leave --bundle and --data out")
+    drifts.sort(key=lambda d: -fps.get((d["candidate"], d["runtime"]), 0.0))
+    return [
+        *(each for drift in drifts for each in _rows(result, drift, FLIPS, bundle, data, threads)),
+        *_rows(result, drifts[0], OTHERS, bundle, data, threads),
+    ]
+
+
+def _runtimes_of(drift: Mapping[str, Any]) -> tuple[str, str]:
+    """Of the reference and of the candidate."""
+    return drift.get("reference_runtime") or drift["runtime"], drift["runtime"]
+
+
+def _runs_here(runtime: str) -> bool:
+    return runtime in installed_runtimes() or (runtime in BACKENDS and is_ready())
+
+
+def _rows(
+    result: Mapping[str, Any],
+    drift: Mapping[str, Any],
+    kinds: Sequence[str],
+    bundle: Bundle,
+    data: DataSet,
+    threads: int | None,
+) -> list[Picture]:
+    places = [place for place in places_of(drift) if place.kind in kinds]
     protocol = _protocol(result, drift)
-    _refuse_other_data(drift, data, protocol)
+    _refuse_other_data(drift, places, data, protocol)
+    sides = zip((drift["reference"], drift["candidate"]), _runtimes_of(drift), strict=True)
     with ExitStack() as stack:
         looks = [stack.enter_context(open_runner(bundle, *side, threads)).predict for side in sides]
-        model = f"{result['model']} {drift['candidate']} on {runtime}"
+        model = f"{result['model']} {drift['candidate']} on {drift['runtime']}"
         return [
             (f"{place.kind}, {model}: {place.words}", _picture(place, data, protocol, looks))
-            for place in places_of(drift)
+            for place in places
         ]
 
 
-def _refuse_other_data(drift: Mapping[str, Any], data: DataSet, protocol: str) -> None:
+def _refuse_other_data(
+    drift: Mapping[str, Any], places: Sequence[Place], data: DataSet, protocol: str
+) -> None:
     """Raise IrstdError where a frame to be shown is absent, or its targets are elsewhere."""
-    for name in sorted({place.image for place in places_of(drift)}):
+    for name in sorted({place.image for place in places}):
         if name not in data.names:
             raise IrstdError(
                 f"--data: {data.root} has no {name}, which the bench scored; give its data set"
             )
         scored = [(t["row"], t["col"]) for t in drift["targets"] if t["image"] == name]
-        here = data.sample(name, protocol).points
-        if len(here) != len(scored) or not _all_near(np.array(scored).reshape(-1, 2), here):
+        sample = data.sample(name, protocol)
+        # Masks are scored by their blobs' centroids, whatever points.json lists.
+        here = [sample.points, *([] if sample.mask is None else [points_of_mask(sample.mask)])]
+        if not any(_are_the_same(np.array(scored).reshape(-1, 2), points) for points in here):
             raise IrstdError(
                 f"--data: the targets of {name} in {data.root} are not those that the bench "
                 "scored; give its data set"
             )
 
 
-def _all_near(scored: npt.NDArray[np.float64], here: FloatArray) -> bool:
-    """Whether each of (M, 2) places has one of (M, 2) others near it."""
+def _are_the_same(scored: npt.NDArray[np.float64], here: FloatArray) -> bool:
+    """Whether each of (M, 2) places has one of as many others near it."""
+    if len(scored) != len(here):
+        return False
     apart = np.abs(scored[:, None] - here[None]).max(2)
     return bool((apart.min(1, initial=np.inf) < SAME_PLACE_PX).all())
 

@@ -10,21 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from irstd_edge.calibration.fake_quantize import FakeQuantize
-from irstd_edge.calibration.range_rules import Shown, Values
+from irstd_edge.calibration.range_rules import CalibrationFrame, RangeObserver
 
 
-def estimate_ranges(network: nn.Module, frames: Sequence[Shown], rule: str) -> None:
-    """Set the range of every quantizer of activations by a rule of `Values.limit`.
+def estimate_ranges(network: nn.Module, frames: Sequence[CalibrationFrame], rule: str) -> None:
+    """Set the range of every quantizer of activations by a rule of `RangeObserver.limit`.
 
     Values are those that the rounded network gives it, in evaluation mode. A quantizer that is
-    given nothing but zeros stays as it is. Raises IrstdError for a name that is no rule.
+    given nothing but zeros stays as it is. Raises IrstdError for a name that is no rule, and for
+    values that are not finite.
     """
     roundings = [
         each
         for each in network.modules()
         if isinstance(each, FakeQuantize) and each.axis is None  # weights have one
     ]
-    values = {each: Values() for each in roundings}
+    values = {each: RangeObserver() for each in roundings}
     shown = frames[0]
 
     def look(quantizer: Any, inputs: tuple[Tensor, ...]) -> None:

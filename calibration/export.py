@@ -16,7 +16,7 @@ from irstd_edge.calibration.layouts import (
     share_pairs,
     store_int8_weights,
 )
-from irstd_edge.calibration.range_rules import RULE_OF, Shown
+from irstd_edge.calibration.range_rules import RULE_OF, CalibrationFrame
 from irstd_edge.calibration.ranges import ranges_of
 from irstd_edge.edge.bundle import VARIANTS, graph_name
 from irstd_edge.edge.qdq import Finding, lint_int8, lint_int8_cpu
@@ -32,7 +32,7 @@ def graphs_of(
     float_net: nn.Module,
     quantized: nn.Module,
     spec: ModelSpec,
-    frames: Sequence[Shown],
+    frames: Sequence[CalibrationFrame],
     released: Collection[str] = (),
     *,
     rule: str | None = None,

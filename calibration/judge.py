@@ -17,9 +17,8 @@ from irstd_edge.calibration.subset import Progress
 from irstd_edge.edge.bundle import graph_name
 from irstd_edge.edge.detect import OUTPUTS
 from irstd_edge.edge.golden import golden_files
-from irstd_edge.edge.quiet import silence_telemetry
 from irstd_edge.edge.runners import Runner, open_graph
-from irstd_edge.edge.runtimes import INPUT
+from irstd_edge.edge.runtimes import INPUT, ort_session
 from irstd_edge.edge.types import (
     BoolArray,
     FloatArray,
@@ -64,13 +63,7 @@ def opened(graphs: Mapping[str, bytes], spec: ModelSpec) -> Iterator[Runners]:
 
 def as_written(graph: bytes, spec: ModelSpec, variant: str) -> Runner:
     """Open a graph on ONNX Runtime and leave every node as it is: exact, and slow."""
-    silence_telemetry()
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3  # errors, which are raised anyway
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = ort_session(graph, optimized=False)
     outputs = OUTPUTS[spec.decode.kind]
 
     def infer(batch: FloatArray) -> list[FloatArray]:

@@ -31,12 +31,12 @@ from irstd_edge.calibration.cpu_layout import (
     roundable,
 )
 from irstd_edge.calibration.layouts import Graph, layer_of
-from irstd_edge.calibration.range_rules import Shown
+from irstd_edge.calibration.range_rules import CalibrationFrame
 from irstd_edge.calibration.ranges import ranges_of
 from irstd_edge.calibration.subset import Progress
 from irstd_edge.edge.devices import this_machine, usable_threads
-from irstd_edge.edge.quiet import silence_telemetry
 from irstd_edge.edge.runners import open_graph
+from irstd_edge.edge.runtimes import ort_session
 from irstd_edge.edge.types import FloatArray, Frame, ModelSpec
 
 ROUNDS, IN_A_ROW = 9, 5
@@ -44,8 +44,8 @@ ROUNDS, IN_A_ROW = 9, 5
 SAMPLES, WARM_UP_S = 100, 2.0
 """Of whole graphs."""
 MARGIN = 0.03
-"""A graph other than the rule's is taken where it is faster by this share: times of a machine
-that others use tell no less, and a choice by chance would change what targets are found."""
+"""A graph other than the rule's is taken where it is faster by this share: smaller differences are
+noise on a shared machine, and a choice by chance would change which targets are found."""
 RULE_FORM = "rule"
 SHARES = (0.5, 0.75, 1.0)
 """Of the layers that gain alone, the most rewarding first, that a graph rounds."""
@@ -81,7 +81,7 @@ class Choice:
 
 def fastest_layers(
     rounded: bytes,
-    frames: Sequence[Shown],
+    frames: Sequence[CalibrationFrame],
     rule: str,
     spec: ModelSpec,
     frame: Frame,
@@ -190,23 +190,11 @@ def _times(alone: onnx.ModelProto, shape: tuple[int, ...]) -> tuple[float, float
         cpu_form(alone, {}, ()),
         cpu_form(rounded, dict.fromkeys(ends, _ANY_RANGE), roundable(rounded)),
     )
-    sessions = [_session(form) for form in forms]
+    sessions = [ort_session(form.SerializeToString(), usable_threads()) for form in forms]
     values = np.random.default_rng(0).random(shape, np.float32)
     times_ms = [[_run_ms(each, entry, values) for each in sessions] for _ in range(ROUNDS)]
     fp32, int8 = np.median(times_ms[ROUNDS // 3 :], axis=0)
     return float(fp32), float(int8)
-
-
-def _session(model: onnx.ModelProto) -> Any:
-    silence_telemetry()
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_threads()
-    options.log_severity_level = 3  # errors, which are raised anyway
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 def _run_ms(session: Any, entry: str, values: FloatArray) -> float:

@@ -7,11 +7,15 @@ from typing import Any
 
 from irstd_edge.calibration.range_rules import FEWEST_TARGETS
 from irstd_edge.edge.first_step import step_words
-from irstd_edge.edge.types import Quantization
+from irstd_edge.edge.types import Manifest
+
+REFERENCE = "fp32"
+METRICS = {"f1_3px": "F1", "iou": "IoU"}
 
 
-def outcome_words(quantization: Quantization) -> Iterator[str]:
-    """Lines on frames left out, what training bought, what is float and why, and who agrees."""
+def outcome_words(manifest: Manifest) -> Iterator[str]:
+    """Lines on frames left out, what training bought, what is float and why, and what it cost."""
+    quantization = manifest.quantization
     recipe = quantization.recipe
     for skip in recipe.get("skipped", ()):
         yield f"skipped {skip['name']}: {skip['reason']}"
@@ -31,6 +35,27 @@ def outcome_words(quantization: Quantization) -> Iterator[str]:
         yield f"in float to hold --max-drop: {', '.join(budget)}"
     if recipe.get("parity"):
         yield _parity_words(recipe["parity"])
+    if REFERENCE in manifest.accuracy:
+        yield _cost_words(manifest.accuracy)
+
+
+def _cost_words(accuracy: Mapping[str, Mapping[str, Any]]) -> str:
+    """What FP32 and every INT8 graph make of the held-out frames, in percent."""
+    shown = [graph for graph in accuracy if graph == REFERENCE or graph.startswith("int8")]
+    metrics = {name: word for name, word in METRICS.items() if _known(accuracy, shown, name)}
+    parts = []
+    for graph in shown:
+        found = (f"{word} {100 * accuracy[graph][name]:.2f}" for name, word in metrics.items())
+        parts.append(f"{graph} {', '.join(found)}")
+    held_out = accuracy[REFERENCE]
+    return (
+        f"held-out frames ({held_out['images']} with {held_out['targets']} targets, not the test "
+        f"list): {'; '.join(parts)}"
+    )
+
+
+def _known(accuracy: Mapping[str, Mapping[str, Any]], graphs: Sequence[str], metric: str) -> bool:
+    return all(accuracy[graph].get(metric) is not None for graph in graphs)
 
 
 def _training_words(qat: Mapping[str, Any]) -> str:

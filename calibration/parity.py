@@ -28,7 +28,7 @@ TORCH = "torch"
 
 
 @dataclass(frozen=True)
-class Edge:
+class Gap:
     """How far one way to run the network is from int8.onnx as it is written."""
 
     way: str
@@ -55,7 +55,7 @@ def parity(
     spec: ModelSpec,
     samples: Sequence[Sample | Skip],
     progress: Progress = lambda *_: None,
-) -> tuple[Edge, ...]:
+) -> tuple[Gap, ...]:
     """The edge of every way that runs here.
 
     judged: results of the graphs on the samples, as `judge` gives them. module: what the graphs
@@ -86,7 +86,7 @@ def openvino_runner(graph: bytes, spec: ModelSpec) -> Iterator[Runner | None]:
             yield runner
 
 
-def edge(way: str, written: Evaluation, other: Evaluation) -> Edge:
+def edge(way: str, written: Evaluation, other: Evaluation) -> Gap:
     """Compare two results on the same frames, target by target."""
     one, two = (
         [target for image in result.images for target in image.targets]
@@ -96,7 +96,7 @@ def edge(way: str, written: Evaluation, other: Evaluation) -> Edge:
     error = math.dist([a.score for a in one], [b.score for b in two]) / math.sqrt(max(1, len(one)))
     before, after = written.metrics(), other.metrics()
     changes = (_change(before[name], after[name]) for name in ("f1_3px", "iou"))
-    return Edge(way, len(one), flips, error, *changes)
+    return Gap(way, len(one), flips, error, *changes)
 
 
 def _change(before: float | None, after: float | None) -> float | None:

@@ -27,7 +27,7 @@ from irstd_edge.calibration.qat_checkpoint import Checkpoint
 from irstd_edge.calibration.subset import Progress
 from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
 from irstd_edge.models.batches import (
-    Crop,
+    Labelled,
     epoch_crops,
     labelled,
     mask_batch,
@@ -111,7 +111,7 @@ def _loss(
     student: nn.Module,
     teacher: nn.Module,
     kind: str,
-    crops: Sequence[Crop],
+    crops: Sequence[Labelled],
     device: torch.device,
 ) -> Tensor:
     images, target = (point_batch if kind == "heatmap" else mask_batch)(crops)

@@ -37,7 +37,7 @@ FEWEST_TARGETS = 8
 
 
 @dataclass(frozen=True)
-class Shown:
+class CalibrationFrame:
     """A calibration frame as the network takes it."""
 
     batch: Tensor
@@ -46,7 +46,7 @@ class Shown:
     """(H, W) whether a pixel is within `PEAK_PX` of a target's centre, in rows and in columns."""
 
     @classmethod
-    def of(cls, batch: FloatArray, sample: Sample) -> Shown:
+    def of(cls, batch: FloatArray, sample: Sample) -> CalibrationFrame:
         """What a runner makes of a sample's frame, which may be padded, with the sample's truth."""
         height, width = batch.shape[-2:]
         places = torch.zeros(height, width)
@@ -67,7 +67,7 @@ def rule_for(rule: str, targets: int) -> str:
     return rule if targets >= FEWEST_TARGETS else "min-max"
 
 
-class Values:
+class RangeObserver:
     """What one tensor holds on frame after frame."""
 
     def __init__(self) -> None:
@@ -84,18 +84,27 @@ class Values:
         """Of all magnitudes."""
         return max(self.high, -self.low)
 
-    def add(self, values: Tensor, shown: Shown) -> None:
-        """Take in the tensor, (1, C, h, w) or of any other shape, of one frame."""
-        self.low = min(self.low, float(values.min()))
-        self.high = max(self.high, float(values.max()))
+    def add(self, values: Tensor, shown: CalibrationFrame) -> None:
+        """Take in the tensor, (1, C, h, w) or of any other shape, of one frame.
+
+        Raises IrstdError where it holds what is not finite.
+        """
+        low, high = map(float, values.detach().aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise IrstdError(
+                "these weights give values that are not finite on a calibration frame; train them "
+                "again, or give others"
+            )
+        self.low, self.high = min(self.low, low), max(self.high, high)
         magnitudes = values.detach().abs().float()
         if values.ndim == 4:
             self.at_targets = max(self.at_targets, _at_targets(magnitudes, shown))
         self._widen()
-        magnitudes = magnitudes[magnitudes > 0].cpu()
-        if len(magnitudes):
-            parts = (magnitudes * (BINS / self.end)).long().clamp_max_(BINS - 1)
-            self.counts += torch.bincount(parts, minlength=BINS)
+        if self.highest:
+            parts = (magnitudes.cpu().flatten() * (BINS / self.end)).int().clamp_max_(BINS - 1)
+            counts = torch.bincount(parts, minlength=BINS)
+            counts[0] -= len(parts) - int(magnitudes.count_nonzero())
+            self.counts += counts
 
     def _widen(self) -> None:
         """Let the parts cover the highest magnitude; a part that is doubled is two of before."""
@@ -135,7 +144,7 @@ class Values:
         return float((self.counts.numpy() * np.square(middles - rounded)).sum())
 
 
-def _at_targets(magnitudes: Tensor, shown: Shown) -> float:
+def _at_targets(magnitudes: Tensor, shown: CalibrationFrame) -> float:
     """The highest of (1, C, h, w) in the cells that hold a pixel near a target."""
     near = shown.near.float()[None, None]
     cells = F.adaptive_max_pool2d(near, magnitudes.shape[-2:])[0, 0] > 0

@@ -7,18 +7,17 @@ from collections.abc import Iterator, Sequence
 import onnx
 import torch
 
-from irstd_edge.calibration.range_rules import Shown, Values
-from irstd_edge.edge.quiet import silence_telemetry
-from irstd_edge.edge.runtimes import INPUT
+from irstd_edge.calibration.range_rules import CalibrationFrame, RangeObserver
+from irstd_edge.edge.runtimes import INPUT, ort_session
 
 AT_ONCE = 16
 """Tensors that are held in memory together."""
 
 
 def ranges_of(
-    model: onnx.ModelProto, tensors: Sequence[str], frames: Sequence[Shown], rule: str
+    model: onnx.ModelProto, tensors: Sequence[str], frames: Sequence[CalibrationFrame], rule: str
 ) -> dict[str, tuple[float, float]]:
-    """Tensor -> (lowest, highest) by a rule of `Values.limit`, as ONNX Runtime computes them.
+    """Tensor -> (lowest, highest) by a rule of `RangeObserver.limit`, as ONNX Runtime computes it.
 
     A rule that cuts does so at the same distance from 0 on either side.
     """
@@ -31,21 +30,14 @@ def ranges_of(
 
 
 def _seen(
-    model: onnx.ModelProto, tensors: Sequence[str], frames: Sequence[Shown]
-) -> Iterator[tuple[str, Values]]:
-    silence_telemetry()
-    import onnxruntime
-
+    model: onnx.ModelProto, tensors: Sequence[str], frames: Sequence[CalibrationFrame]
+) -> Iterator[tuple[str, RangeObserver]]:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]
     copy.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in tensors)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        copy.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    values = {tensor: Values() for tensor in tensors}
+    session = ort_session(copy.SerializeToString())
+    values = {tensor: RangeObserver() for tensor in tensors}
     for shown in frames:
         found = session.run(list(tensors), {INPUT: shown.batch.numpy()})
         for tensor, array in zip(tensors, found, strict=True):

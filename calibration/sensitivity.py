@@ -22,6 +22,7 @@ from irstd_edge.benchmarks.cost import cost_of_graph
 from irstd_edge.calibration.judge import as_written
 from irstd_edge.calibration.layouts import layer_of, round_alone, rounded_layers
 from irstd_edge.calibration.subset import Progress
+from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.runners import Runner
 from irstd_edge.edge.types import FloatArray, IrstdError, ModelSpec, Sample
 
@@ -194,7 +195,7 @@ def _decibels(signal: Sequence[FloatArray], rounded: Sequence[FloatArray]) -> fl
 def _macs(graph: bytes, sample: Sample, spec: ModelSpec) -> dict[str, int]:
     """Layer -> MACs at the size of a frame."""
     stride = spec.input.stride
-    shape = (1, 1, *(-(-extent // stride) * stride for extent in sample.frame.shape))
+    shape = (1, 1, *padded_size(sample.frame.shape, stride))
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
         file.write(graph)
         file.flush()

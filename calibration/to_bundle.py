@@ -38,10 +38,10 @@ from irstd_edge.calibration.parity import openvino_runner, parity
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
 from irstd_edge.calibration.qat_checkpoint import Checkpoint, kept_beside
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
-from irstd_edge.calibration.range_rules import RULE_OF, Shown, check_rule, rule_for
+from irstd_edge.calibration.range_rules import RULE_OF, CalibrationFrame, check_rule, rule_for
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
 from irstd_edge.calibration.subset import Progress, calibration_samples, digest_of, fingerprint
-from irstd_edge.edge.bundle import MANIFEST, Bundle, write_bundle
+from irstd_edge.edge.bundle import Bundle, refuse_foreign, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.files import refuse_unwritable, sha256_of
 from irstd_edge.edge.first_step import sensor_step
@@ -62,6 +62,9 @@ from irstd_edge.models.weights import find_weights, load_model, spec_of_card
 PACKAGES = ("irstd-edge", "torch", "nncf", "onnx", "onnxruntime", "numpy")
 REMEDY = "try --method qat, or --keep-float PATTERN"
 
+Judged = tuple[dict[str, bytes], dict[str, Evaluation]]
+"""The graphs by file name, and what they make of the held-out frames."""
+
 
 @dataclass(frozen=True)
 class _Case:
@@ -81,10 +84,12 @@ class _Case:
     skipped: tuple[Skip, ...]
     """Frames of the train part that cannot be used."""
 
-    def shown(self) -> list[Shown]:
+    def shown(self) -> list[CalibrationFrame]:
         """The calibration frames as the network takes them."""
         runner = torch_runner(self.float_net, self.spec)
-        return [Shown.of(runner.batch_of(sample.frame), sample) for sample in self.samples]
+        return [
+            CalibrationFrame.of(runner.batch_of(sample.frame), sample) for sample in self.samples
+        ]
 
 
 def quantize_to_bundle(
@@ -126,11 +131,7 @@ def quantize_to_bundle(
     with kept_beside(out, resume=resume) if method == "qat" else nullcontext() as kept:
         case = _case(weights, data, frames, seed, normalise, ranges, progress)
         _check_held_out(case, method, max_drop)
-        recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
-        recipe |= {"reduced_range": reduced_range, "ranges": case.ranges}
-        asked = ranges or RULE_OF[case.spec.decode.kind]
-        recipe |= {"ranges_instead_of": asked} if case.ranges != asked else {}
-        recipe |= {"skipped": [asdict(skip) for skip in case.skipped]} if case.skipped else {}
+        recipe = _recipe(case, seed, reduced_range, ranges)
         calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
         quantized = _calibrated(case, keep_float, reduced_range)
         progress("calibrating", 1, 1)
@@ -144,13 +145,12 @@ def quantize_to_bundle(
             nodes, recipe["time_layers"] = _fastest(case, quantized, progress)
         graphs, judged = _judged(case, quantized, (), nodes, progress)
         if max_drop is not None and worst_drop(judged, FP32)[1] > max_drop:
-            released, recipe["sensitivity"] = _released(
+            released, recipe["sensitivity"], trial = _released(
                 case, quantized, graphs, nodes, max_drop, progress
             )
-            layers = [layer for layer, _ in released]
-            graphs, judged = _judged(case, quantized, layers, nodes, progress)
+            graphs, judged = trial or (graphs, judged)
             quantized = replace(quantized, float_layers=(*quantized.float_layers, *released))
-            _forget(recipe, layers)
+            _forget(recipe, [layer for layer, _ in released])
         refuse_drop(judged, FP32, max_drop, REMEDY if kept is None else _remedy(kept))
         exported = None if "sensitivity" in recipe else quantized.module
         edges = parity(judged, exported, graphs, case.spec, case.held_out, progress)
@@ -180,12 +180,18 @@ def _check(
     if max_drop is not None and not 0 <= max_drop < math.inf:
         raise IrstdError(f"--max-drop: {max_drop:g} is no drop; give points of F1, 0 or more")
     # write_bundle refuses what follows too, but only after minutes of work.
+    refuse_foreign(out)
     out = out.resolve()
-    if out.exists() and not out.is_dir():
-        raise IrstdError(f"{out}: is a file: remove it or choose another name")
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise IrstdError(f"{out}: the folder is not empty: remove it or choose another name")
     refuse_unwritable(out.with_name(out.name + ".trial"))
+
+
+def _recipe(case: _Case, seed: int, reduced_range: bool, ranges: str | None) -> dict[str, Any]:
+    """What the manifest says of how it was quantized, before anything is."""
+    recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
+    recipe |= {"reduced_range": reduced_range, "ranges": case.ranges}
+    asked = ranges or RULE_OF[case.spec.decode.kind]
+    recipe |= {"ranges_instead_of": asked} if case.ranges != asked else {}
+    return recipe | ({"skipped": [asdict(skip) for skip in case.skipped]} if case.skipped else {})
 
 
 def _check_held_out(case: _Case, method: str, max_drop: float | None) -> None:
@@ -332,7 +338,7 @@ def _judged(
     released: Sequence[str],
     nodes: Collection[str] | None,
     progress: Progress,
-) -> tuple[dict[str, bytes], dict[str, Evaluation]]:
+) -> Judged:
     """The graphs with these layers in float, and their results on the held-out frames."""
     graphs = graphs_of(
         case.float_net,
@@ -354,21 +360,28 @@ def _released(
     nodes: Collection[str] | None,
     max_drop: float,
     progress: Progress,
-) -> tuple[list[tuple[str, str]], list[dict[str, Any]]]:
+) -> tuple[list[tuple[str, str]], list[dict[str, Any]], Judged | None]:
     """(layer, reason) of the fewest layers in float that hold `max_drop`; what each layer costs.
 
-    None where not even all of them hold it.
+    And the graphs with these in float. No layers and no graphs where not even all of them hold it.
     """
     samples = [sample for sample in case.held_out if isinstance(sample, Sample)]
     errors = sensitivity(graphs[FP32], graphs[INT8], case.spec, samples, progress=progress)
 
+    held: Judged | None = None  # of the last layers that held it, which are those chosen
+
     def holds(layers: Sequence[str]) -> bool:
-        return worst_drop(_judged(case, quantized, layers, nodes, progress)[1], FP32)[1] <= max_drop
+        nonlocal held
+        trial = _judged(case, quantized, layers, nodes, progress)
+        if worst_drop(trial[1], FP32)[1] > max_drop:
+            return False
+        held = trial
+        return True
 
     alone = {error.layer: error.score_error for error in errors}
     why = f"--max-drop {max_drop:g}: rounded alone, it moves targets' scores by"
     reasons = [(layer, f"{why} {alone[layer]:.4f}") for layer in fewest_layers(errors, holds) or ()]
-    return reasons, [error.record() for error in errors]
+    return reasons, [error.record() for error in errors], held
 
 
 def _sensor_step(graph: bytes, case: _Case) -> dict[str, Any]:

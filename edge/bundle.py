@@ -10,6 +10,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 from irstd_edge.edge.files import new_folder, sha256_of
@@ -21,7 +22,7 @@ from irstd_edge.edge.manifest import (
     manifest_to_json,
 )
 from irstd_edge.edge.policy import MAX_GRAPH_BYTES, MAX_TEXT_BYTES
-from irstd_edge.edge.signing import check_signature
+from irstd_edge.edge.signing import SIGNATURE, check_signature
 from irstd_edge.edge.types import IrstdError, Manifest
 
 MANIFEST = "manifest.json"
@@ -40,11 +41,8 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-
-    @property
-    def sha256(self) -> str:
-        """Of manifest.json, and so of everything in it."""
-        return sha256_of(self.path / MANIFEST)
+    sha256: str
+    """Of manifest.json as it was read, and so of everything in it."""
 
     def variants(self, runtime: str) -> tuple[str, ...]:
         """Those that have a graph for this runtime, in the order of `VARIANTS`."""
@@ -71,6 +69,29 @@ def graph_name(variant: str, runtime: str) -> str:
     return VARIANTS[variant]
 
 
+def refuse_foreign(path: Path) -> None:
+    """Raise IrstdError where a bundle at `path` would cost the user anything but an older bundle.
+
+    A mistyped path is to replace no folder that is not ours: what stands there is empty, or a
+    bundle that holds nothing else.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_dir():
+        raise IrstdError(f"{path}: is a file: remove it or choose another name")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    try:
+        ours = {MANIFEST, SIGNATURE, GOLDEN, *read_manifest(path).files}
+    except IrstdError:
+        ours = set()
+    # From the top, so that a large folder of others is not searched.
+    found = (str(each.relative_to(path)) for each in chain(path.iterdir(), path.rglob("*")))
+    if (other := next((name for name in found if name not in ours), None)) is not None:
+        raise IrstdError(
+            f"{path}: the folder is not empty ({other}): remove it or choose another name"
+        )
+
+
 def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     """Write the folder whole or not at all, replacing an older bundle at `path`.
 
@@ -80,6 +101,7 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
     for name in files:
         if not is_plain_name(name) or name == MANIFEST:
             raise ValueError(f"{name!r} cannot be the name of a file in a bundle")
+    refuse_foreign(path)
     digests = {name: sha256(data).hexdigest() for name, data in files.items()}
     manifest = replace(manifest, files=digests)
     with new_folder(path, replaces=MANIFEST) as folder:
@@ -87,7 +109,8 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
         for name, data in files.items():
             (folder / name).write_bytes(data)
         write_json(folder / MANIFEST, manifest_to_json(manifest))
-    return Bundle(path, manifest)
+        digest = sha256_of(folder / MANIFEST)
+    return Bundle(path, manifest, digest)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -110,7 +133,7 @@ def open_bundle(path: Path, public_key: Path | None = None) -> Bundle:
     Raises IrstdError naming the first file that is missing, altered, too large or a link, or what
     is wrong with the signature.
     """
-    manifest = read_manifest(path)
+    manifest, own = read_manifest(path), sha256_of(path / MANIFEST)
     if public_key is not None:
         check_signature(path, public_key)
     if (path / GOLDEN).is_symlink():
@@ -123,7 +146,7 @@ def open_bundle(path: Path, public_key: Path | None = None) -> Bundle:
                 f"{file}: was altered since {MANIFEST} was written (sha256 differs): "
                 "copy the bundle again"
             )
-    return Bundle(path, manifest)
+    return Bundle(path, manifest, own)
 
 
 def _refuse_special(file: Path, max_bytes: int) -> None:

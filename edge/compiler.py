@@ -139,9 +139,7 @@ def export_graph(bundle: Bundle, variant: str, out: Path, targets: int) -> Path:
     try:
         import onnx
     except ImportError as error:
-        raise MachineError(
-            "--with-decode: needs onnx: pip install 'irstd-edge[train]', or pip install onnx"
-        ) from error
+        raise MachineError("--with-decode: needs onnx: pip install onnx") from error
     model = onnx.load(bundle.graph(variant, RUNTIME), load_external_data=False)
     decoded = with_decode(model, bundle.manifest.model.decode, targets)
     write_atomic(out, decoded.SerializeToString(deterministic=True))

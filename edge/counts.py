@@ -38,11 +38,13 @@ def frame_of_pixels(
     depth = most if bit_depth is None else bit_depth
     if depth > most:
         raise IrstdError(
-            f"{path}: holds counts of {most} bits, not of {depth}: mend --bits, or bit_depth in "
+            f"{path}: holds counts of {most} bits, not of {depth}: correct --bits, or bit_depth in "
             "dataset.json"
         )
     if int(counts.max()) >= 2**depth:
-        raise IrstdError(f"{path}: holds {counts.max()} counts, more than {depth} bits: say 16")
+        raise IrstdError(
+            f"{path}: a pixel of {counts.max()} counts does not fit {depth} bits: give --bits 16"
+        )
     return Frame(name, counts, depth)
 
 

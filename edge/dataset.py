@@ -99,7 +99,7 @@ class DataSet:
         if mask.shape != frame.shape:
             raise UnusableError(
                 f"{path}: the mask has {mask.shape[0]}x{mask.shape[1]} pixels, its frame "
-                f"{frame.shape[0]}x{frame.shape[1]}: mend the mask, or take {name} off the list"
+                f"{frame.shape[0]}x{frame.shape[1]}: correct the mask, or take {name} off the list"
             )
         points = points_of_mask(mask) if self.points is None else self._listed_points(name, frame)
         return Sample(frame, mask, points)
@@ -192,7 +192,7 @@ def _read_points(path: Path) -> dict[str, FloatArray] | None:
         raise IrstdError(f"{path}: not an object: write {{NAME: [[row, col], ...]}}")
     for name in value:
         if not is_printable(name):
-            raise IrstdError(f"{path}: the name {name!r:.60} cannot be printed: mend it")
+            raise IrstdError(f"{path}: the name {name!r:.60} cannot be printed: rename it")
     return {name: _points(path, name, rows) for name, rows in value.items()}
 
 

@@ -30,7 +30,7 @@ HEATMAP_STRIDE = 2
 MAX_OFFSET_CELLS = 1.0
 """A peak's true position lies within its 3x3 neighbourhood: a larger dx or dy is noise."""
 LOG_SIGMA_RANGE = (-1.5, 2.5)
-"""0.22 to 12.2 cells."""
+"""Limits of the predicted log sigma: 0.22 to 12.2 cells, whatever an unseen frame brings."""
 OUTPUTS = {"mask": ("logits",), "heatmap": ("heatmap", "geometry")}
 """Decode kind -> names of the graph's outputs, in order."""
 

@@ -76,7 +76,7 @@ def placement_of(path: Path, shape: tuple[int, ...]) -> Placement:
         import onnx
     except ImportError as error:
         raise MachineError(
-            "--dla: looking at the graph needs onnx: pip install 'irstd-edge[train]', or let "
+            "--dla: looking at the graph needs onnx: pip install onnx, or let "
             "TensorRT on the board tell"
         ) from error
     try:
@@ -135,7 +135,9 @@ def _reason(node: Any, shapes: Shapes, constants: Constants, single: frozenset[s
 def _too_large(node: Any, shapes: Shapes) -> str | None:
     for name in (*node.input, *node.output):
         shape = shapes.get(name, ())
-        if len(shape) == 4 and (shape[0] > MAX_BATCH or max(shape[1:]) > MAX_EXTENT):
+        if len(shape) == 4 and shape[0] > MAX_BATCH:
+            return f"{'x'.join(map(str, shape))} is a batch of more than {MAX_BATCH}"
+        if len(shape) == 4 and max(shape[1:]) > MAX_EXTENT:
             return f"{'x'.join(map(str, shape))} is more than {MAX_EXTENT} on a side"
     return None
 

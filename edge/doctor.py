@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -24,13 +23,12 @@ PACKAGES = (
     ("openvino", "openvino", "fast INT8 on x86", "pip install 'irstd-edge[openvino]'"),
     ("torch", "torch", "train, eval of weights", "pip install 'irstd-edge[train]'"),
     ("nncf", "nncf", "quantize", "pip install 'irstd-edge[train]'"),
-    ("onnx", "onnx", "GFLOPs, projections, compile --dla", "pip install 'irstd-edge[train]'"),
+    ("onnx", "onnx", "GFLOPs, projections, compile --dla", "pip install onnx"),
     ("polygraphy", "polygraphy", "compile", "pip install polygraphy"),
     ("cryptography", "cryptography", "sign, --public-key", INSTALL),
 )
 """Distribution, module, what for, how to get it."""
 INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-COMPILERS = ("c++", "g++", "clang++")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,6 @@ def examine(
         Finding("python", "this program", ".".join(map(str, sys.version_info[:3])), None),
         _int8(here),
         *_packages(version_of),
-        _compiler(which),
         _gpu(gpu(), lambda: refusal(here)),
         *_backends(version_of),
         _jetson(here),
@@ -110,14 +107,9 @@ def _backends(version_of: Callable[[str, str], str | None]) -> list[Finding]:
 
 def _int8(machine: Machine) -> Finding:
     there = [name for name in INT8_FEATURES if name in machine.isa.split("+")]
-    return Finding("cpu", "INT8 faster than FP32 on the CPU", ", ".join(there) or None, None)
-
-
-def _compiler(which: Callable[[str], str | None]) -> Finding:
-    names = (os.environ.get("CXX", ""), *COMPILERS)
-    found = next((path for name in names if name and (path := which(name))), None)
-    fix = None if found else "sudo apt install g++"
-    return Finding("c++ compiler", "quantize: NNCF builds an extension", found, fix)
+    what_for = "8-bit dot products: INT8 at its fastest, and without clipping"
+    fix = None if there else "not on this processor: OpenVINO still gains; quantize --reduced-range"
+    return Finding("cpu", what_for, ", ".join(there) or None, fix)
 
 
 def _gpu(gpu: Gpu | None, refusal: Callable[[], str | None]) -> Finding:

@@ -1,7 +1,8 @@
 """ONNX graph -> TensorRT engine, through Polygraphy: one way for TensorRT and TensorRT-RTX.
 
 Graphs are explicitly typed: what is INT8 or FP16 is written in them, and nothing else may become
-so. TensorRT builds for the GPU it runs on; TensorRT-RTX builds for any it knows, without one.
+so; but for a DLA, which before TensorRT 11 takes weakly typed FP16 networks alone. TensorRT builds
+for the GPU it runs on; TensorRT-RTX builds for any it knows, without one.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.types import IrstdError
 
 BACKENDS = {
@@ -50,18 +51,22 @@ class EnginePlan:
             raise IrstdError(f"--dla: {self.backend} knows no DLA: use --backend tensorrt")
         if self.dla and len(self.sizes) > 1:
             raise IrstdError("--dla: takes no dynamic shapes: give one --size")
+        if self.dla and self.batch > 1:
+            raise IrstdError(
+                "--dla: takes one shape, and a bundle is tried frame by frame: no --batch"
+            )
 
     def takes(self, size: tuple[int, int], stride: int) -> bool:
         """Whether an engine of this plan takes frames of (height, width)."""
         low, _, high = self.shapes(stride)
-        padded = [-(-extent // stride) * stride for extent in size]
+        padded = padded_size(size, stride)
         return all(a <= n <= b for a, n, b in zip(low[2:], padded, high[2:], strict=True))
 
     def shapes(self, stride: int) -> tuple[tuple[int, ...], ...]:
         """Smallest, tuned-for and largest (N, 1, H, W), padded to the stride as runners pad."""
-        padded = [[-(-extent // stride) * stride for extent in size] for size in self.sizes]
+        padded = [padded_size(size, stride) for size in self.sizes]
         low = (min(extents) for extents in zip(*padded, strict=True))
         high = (max(extents) for extents in zip(*padded, strict=True))
         if self.dla:
-            return ((self.batch, 1, *padded[0]),) * 3
+            return ((1, 1, *padded[0]),) * 3
         return (1, 1, *low), (self.batch, 1, *padded[0]), (self.batch, 1, *high)

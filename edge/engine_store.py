@@ -168,9 +168,17 @@ class EngineStore:
     def _entries(self) -> Iterator[dict[str, Any]]:
         # Without what a kill left of an engine that was being kept.
         for file in sorted(self.root.glob(f"[!.]*/{ENTRY}")):
-            entry = read_json(file, "an engine's entry")
+            entry = _read_entry(file)
             if isinstance(entry, dict) and isinstance(entry.get("key"), dict):
                 yield entry["key"]
+
+
+def _read_entry(file: Path) -> Any:
+    """None of one that is damaged: it costs its own engine, and no other."""
+    try:
+        return read_json(file, "an engine's entry")
+    except IrstdError:
+        return None
 
 
 def _are_texts(value: Any) -> bool:

@@ -95,8 +95,8 @@ def _renamed(path: Path) -> Iterator[IO[bytes]]:
 def new_folder(path: Path, *, replaces: str | None = "manifest.json") -> Iterator[Path]:
     """Yield an empty folder beside `path`; it becomes `path` when the block ends without error.
 
-    An existing folder is replaced only where it is empty or holds a file named `replaces`, so
-    that a mistyped path never costs the user a folder that is not ours. Raises IrstdError there.
+    An existing folder is replaced only where it is empty or holds a file named `replaces`.
+    Raises IrstdError elsewhere.
     """
     try:
         path = path.resolve()

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.normalisation import MIDDLE, counts_per_unit
-from irstd_edge.edge.quiet import silence_telemetry
+from irstd_edge.edge.runtimes import ort_session
 from irstd_edge.edge.signs import made_in_onnx, never_negative
 from irstd_edge.edge.types import Frame, InputSpec, IrstdError, MachineError
 
@@ -54,7 +55,7 @@ def first_step(graph: Path, stride: int) -> FirstStep:
     Raises MachineError without onnx, IrstdError for a graph that rounds nothing.
     """
     if find_spec("onnx") is None:
-        raise MachineError("onnx: not installed: pip install 'irstd-edge[train]'")
+        raise MachineError("onnx: not installed: pip install onnx")
     import onnx
 
     model = onnx.load(str(graph))
@@ -144,11 +145,12 @@ def _cut(model: Any, tensor: str) -> bytes:
         if needed & set(node.output):
             needed |= set(node.input)
             nodes.append(node)
+    single = helper.make_node("Cast", [tensor], ["front"], "front", to=TensorProto.FLOAT)
     graph = helper.make_graph(
-        nodes[::-1],
+        [*nodes[::-1], single],
         "front",
         [model.graph.input[0]],
-        [helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("front", TensorProto.FLOAT, None)],
         [each for each in model.graph.initializer if each.name in needed],
     )
     front = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
@@ -157,13 +159,10 @@ def _cut(model: Any, tensor: str) -> bytes:
 
 def _response(front: bytes, stride: int) -> float:
     """Largest change of a cell per change of one pixel, in all four phases of a halved grid."""
-    silence_telemetry()
-    import onnxruntime
-
-    side = -(-SIDE_PX // stride) * stride
+    side, _ = padded_size((SIDE_PX, SIDE_PX), stride)
     batch = np.full((5, 1, side, side), MIDDLE, np.float32)
     for index, (row, col) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1)), start=1):
         batch[index, 0, side // 2 + row, side // 2 + col] += RISE
-    session = onnxruntime.InferenceSession(front, providers=["CPUExecutionProvider"])
+    session = ort_session(front)
     (values,) = session.run(None, {session.get_inputs()[0].name: batch})
     return float(np.abs(values[1:] - values[:1]).max() / RISE)

@@ -6,7 +6,7 @@ A frame is read as the counts of one channel and stays so until `normalise`. Wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,12 @@ def normalise(frame: Frame, spec: InputSpec) -> FloatArray:
     """Counts to (H, W) float32 in 0..1, see `normalisation`. Raises IrstdError."""
     rows, cols = (slice(0, side) for side in frame.shape)
     return stretch_of(frame, spec)(rows, cols)
+
+
+def padded_size(size: Iterable[int], stride: int) -> tuple[int, int]:
+    """(height, width) up to the next multiples of the stride, as `pad_to_stride` makes them."""
+    height, width = (-(-side // stride) * stride for side in size)
+    return height, width
 
 
 def pad_to_stride(image: FloatArray, stride: int) -> FloatArray:

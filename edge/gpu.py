@@ -26,7 +26,7 @@ class Gpu:
     sm: int
     """Compute capability: 87 is 8.7."""
     multiprocessors: int
-    """That are there: those of modules of one name differ."""
+    """Those enabled; modules whose GPUs have one name differ in it."""
 
 
 def this_gpu(open_library: Callable[[str], Any] = ctypes.CDLL) -> Gpu | None:

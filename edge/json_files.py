@@ -92,5 +92,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"{twice!r:.80} stands there twice")
+        raise ValueError(f"duplicate key {twice!r:.80}")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,9 @@ from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.frames import EXTENSIONS
 from irstd_edge.edge.policy import MAX_NAME_LENGTH, MAX_TEXT_BYTES, is_printable, refuse_name
 from irstd_edge.edge.types import IrstdError
+
+PAGE = re.compile(r"(.+)#\d+")
+"""What a page of a stack is called: STEM#INDEX."""
 
 SPLITS = ("test", "trainval", "train", "val")
 
@@ -33,7 +37,9 @@ def list_of_split(root: Path, split: str) -> Path:
 
 
 def names_of_list(listing: Path) -> tuple[str, ...]:
-    """The names, a line each, in their order. Raises IrstdError for none, twos, and paths."""
+    """The names, a line each, in their order. Raises IrstdError for an empty list, a name
+    that is there twice, and paths.
+    """
     try:
         lines = read_bytes(listing, MAX_TEXT_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -96,6 +102,13 @@ def frames_in(paths: Sequence[Path], extensions: tuple[str, ...] = EXTENSIONS) -
                 f"{path}: its frame would be called {path.stem}, as that of {twin}: give them in "
                 "calls of their own"
             )
+    for stem, path in known.items():
+        page = PAGE.fullmatch(stem)
+        if page and (stack := known.get(page[1])):
+            raise IrstdError(
+                f"{path}: its frame would be called as a page of {stack}: give them in calls of "
+                "their own"
+            )
     return found
 
 
@@ -108,9 +121,10 @@ def _existing(root: Path, found: list[Path]) -> Path:
 def _name(listing: Path, line: str) -> str:
     if "/" in line or "\\" in line or ".." in line:
         raise IrstdError(f"{listing}: {line!r} is a path: write the frame's name alone")
-    if not is_printable(line) or len(line) > MAX_NAME_LENGTH:
+    if not is_printable(line) or len(line) > MAX_NAME_LENGTH or line.startswith("."):
         raise IrstdError(
-            f"{listing}: {line!r:.60} is too long or cannot be printed: write the frame's name"
+            f"{listing}: {line!r:.60} is too long, begins with a dot or cannot be printed: rename "
+            "the frame"
         )
     stem, dot, suffix = line.rpartition(".")
     return stem if f"{dot}{suffix}".lower() in EXTENSIONS else line

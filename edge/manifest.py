@@ -101,7 +101,7 @@ def is_plain_name(name: str) -> bool:
     last = parts[-1]
     return (
         folder_fits
-        and 0 < len(last) <= MAX_NAME_LENGTH
+        and 0 < len(last) <= MAX_NAME_LENGTH + len(".png")
         and not last.startswith(".")
         and "\\" not in last
         and is_printable(last)

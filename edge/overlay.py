@@ -67,12 +67,12 @@ def open_video(path: Path, fps: float) -> Iterator[Callable[[str, Picture], None
         raise IrstdError(f"--video: {path}: is no {' or '.join(CODECS)}: choose one of them")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our error says it
     with path_to_write(path) as partial:
-        film = _Film(path, partial, fps)
-        yield film.add
-        film.close()
+        writer = _VideoWriter(path, partial, fps)
+        yield writer.add
+        writer.close()
 
 
-class _Film:
+class _VideoWriter:
     def __init__(self, path: Path, partial: Path, fps: float) -> None:
         self.path, self.partial, self.fps = path, partial, fps
         self.writer = cv2.VideoWriter()

@@ -58,7 +58,7 @@ def printable(text: str) -> str:
 
 
 def refuse_name(path: Path) -> None:
-    """Raise IrstdError for a file whose name cannot be printed or is too long for a result's."""
+    """Raise IrstdError for a file whose name cannot be printed."""
     if not is_printable(path.name):
         raise IrstdError(f"{path}: its name holds characters that cannot be printed: rename it")
 

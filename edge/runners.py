@@ -20,7 +20,7 @@ import numpy as np
 from irstd_edge.edge.bundle import Bundle, open_bundle
 from irstd_edge.edge.detect import OUTPUTS, detections_from_strips, predict_from_outputs
 from irstd_edge.edge.devices import usable_threads
-from irstd_edge.edge.frames import normalise, pad_to_stride
+from irstd_edge.edge.frames import normalise, pad_to_stride, padded_size
 from irstd_edge.edge.golden import self_test
 from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.quiet import silence_telemetry
@@ -256,7 +256,7 @@ def _check_shape(shape: tuple[int, ...], stride: int) -> None:
     fits = len(shape) == 4 and shape[1] == 1 and all(n > 0 for n in shape)
     if not fits:
         raise IrstdError(f"batch: its shape is {shape}: give (N, 1, H, W)")
-    height, width = (-(-size // stride) * stride for size in shape[2:])
+    height, width = padded_size(shape[2:], stride)
     if (height, width) != shape[2:]:
         raise IrstdError(
             f"batch: {shape[2]}x{shape[3]} is not a multiple of {stride}: pad to {height}x{width}"

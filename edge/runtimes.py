@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from irstd_edge.edge.openvino_graph import model_for
+from irstd_edge.edge.quiet import silence_telemetry
 from irstd_edge.edge.types import FloatArray, IrstdError, MachineError
 
 INPUT = "frame"
 """Name of the one input of every graph: (N, 1, H, W) float32 in 0..1."""
+ORT_PROVIDER = "CPUExecutionProvider"
 OPENVINO_SHAPES = 8
 """Compiled models kept: frames of many sizes must not fill the memory."""
 OPENVINO_PRECISION = "f32"
@@ -26,26 +28,56 @@ Infer = Callable[[FloatArray], list[FloatArray]]
 """(N, 1, H, W) in 0..1 -> the graph's outputs in the order of `detect.OUTPUTS`."""
 
 
-def _onnxruntime(graph: Path, outputs: tuple[str, ...], threads: int) -> Infer:
+def ort_session(
+    graph: Path | bytes,
+    threads: int = 0,
+    *,
+    optimized: bool = True,
+    profile: Path | None = None,
+) -> Any:
+    """Open an onnxruntime.InferenceSession on the CPU; it neither prints nor calls home.
+
+    threads: 0 for all. optimized: False leaves every node as it is written. profile: what the names
+    of its profiles begin with; None for none. Raises what ONNX Runtime raises, of no base class.
+    """
+    silence_telemetry()
     import onnxruntime
 
+    levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.graph_optimization_level = (
+        levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+    )
     options.log_severity_level = 3  # errors, which are raised anyway
-    wanted = ["CPUExecutionProvider"]
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    return onnxruntime.InferenceSession(
+        graph if isinstance(graph, bytes) else str(graph),
+        options,
+        providers=[ORT_PROVIDER],
+        enable_fallback=0,  # it would print
+    )
+
+
+def openvino_config(threads: int) -> dict[str, Any]:
+    """Of a model that is compiled for the CPU: one frame at a time, as fast as can be."""
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": OPENVINO_PRECISION,
+    }
+
+
+def _onnxruntime(graph: Path, outputs: tuple[str, ...], threads: int) -> Infer:
     try:
-        session = onnxruntime.InferenceSession(
-            str(graph),
-            options,
-            providers=wanted,
-            enable_fallback=0,  # it would print
-        )
+        session = ort_session(graph, threads)
     except Exception as error:  # its exceptions have no base class of their own
         raise _unreadable(graph, "ONNX Runtime", error) from error
-    if session.get_providers() != wanted:
+    if session.get_providers() != [ORT_PROVIDER]:
         raise MachineError(
-            f"onnxruntime: runs on {session.get_providers()} where {wanted} was asked: "
+            f"onnxruntime: runs on {session.get_providers()} where {ORT_PROVIDER} was asked: "
             "install onnxruntime in place of its other builds"
         )
     _check_names(
@@ -69,11 +101,7 @@ def _openvino(graph: Path, outputs: tuple[str, ...], threads: int) -> Infer:
     import openvino
 
     core = openvino.Core()
-    config = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": OPENVINO_PRECISION,
-    }
+    config = openvino_config(threads)
     try:
         model = core.read_model(str(graph))
     except RuntimeError as error:

@@ -16,6 +16,7 @@ from itertools import islice, product
 
 import numpy as np
 
+from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.normalisation import Stretch, stretch_of
 from irstd_edge.edge.runners import Runner
 from irstd_edge.edge.types import Detection, FloatArray, Frame, IrstdError, Prediction
@@ -93,7 +94,7 @@ def predict_tiled(
 
     A frame no larger than the tile runs whole. Raises IrstdError as `Runner.predict` does.
     """
-    height, width = _padded(frame, tiling)
+    height, width = padded_size(frame.shape, tiling.stride)
     maps: list[FloatArray] = []
     row = 0
     for strip in _strips(run, frame, tiling):
@@ -115,15 +116,9 @@ def detect_tiled(
     return run.decode_strips(_strips(run, frame, tiling), frame, threshold)
 
 
-def _padded(frame: Frame, tiling: Tiling) -> tuple[int, int]:
-    """(height, width) of a frame in multiples of the stride."""
-    height, width = (-(-side // tiling.stride) * tiling.stride for side in frame.shape)
-    return height, width
-
-
 def _strips(run: Runner, frame: Frame, tiling: Tiling) -> Iterator[list[FloatArray]]:
     """The outputs (C, h', W') of each row of tiles, put together of their cores, top to bottom."""
-    padded = _padded(frame, tiling)
+    padded = padded_size(frame.shape, tiling.stride)
     tile = tuple(map(min, padded, tiling.tile))
     rows, cols = (spans(*side, tiling.halo) for side in zip(padded, tiling.tile, strict=True))
     cuts = product(rows, cols)

@@ -1,4 +1,4 @@
-"""The nouns that every part shares, with the two errors that are not faults of ours.
+"""The nouns that every part shares, and its errors (from `errors`).
 
 Positions are (row, col) in pixels of the frame as read, counted from the centre of the top-left
 pixel. Ratios are fractions in 0..1. Everything is frozen: a stage makes new values.
@@ -73,7 +73,7 @@ class Detection:
     score: float
     """Probability 0..1: the highest of the blob (mask) or the value of the peak (heatmap)."""
     area_px: float
-    """Pixels of the blob (mask), or the disc of two sigma as estimated by the net (heatmap)."""
+    """Pixels of the blob (mask), or the disc whose radius is the predicted sigma (heatmap)."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ class DecodeSpec:
     operating_points: tuple[OperatingPoint, ...] = ()
     """What other thresholds cost and bring, lowest first; empty where it was not measured."""
 
-    def threshold_at(self, max_fa: float) -> float:
-        """The lowest threshold at which false alarms were at most `max_fa` per Mpx.
+    def point_at(self, max_fa: float) -> OperatingPoint:
+        """The one of the lowest threshold at which false alarms were at most `max_fa` per Mpx.
 
         On held-out frames. A higher one may have had more: there a mask breaks into pieces, and
         those off its target count. Raises IrstdError where none is low enough, or none was
@@ -137,14 +137,14 @@ class DecodeSpec:
                 "--max-fa: these weights do not say what a threshold costs: give --threshold, or "
                 "weights of irstd-edge train"
             )
-        allowed = [p.threshold for p in self.operating_points if p.fa_per_mpx <= max_fa]
+        allowed = [p for p in self.operating_points if p.fa_per_mpx <= max_fa]
         if not allowed:
             best = min(self.operating_points, key=lambda point: point.fa_per_mpx)
             raise IrstdError(
                 f"--max-fa: {max_fa:g} per Mpx is out of reach: held-out frames gave "
                 f"{best.fa_per_mpx:.2f} at threshold {best.threshold:g}; give more, or --threshold"
             )
-        return min(allowed)
+        return min(allowed, key=lambda point: point.threshold)
 
     def __post_init__(self) -> None:
         if self.kind not in ("mask", "heatmap"):

@@ -64,7 +64,7 @@ class PaperAugmentation:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A frame ready to be cropped."""
+    """A frame, or a crop of one, with its labels."""
 
     image: FloatArray
     """(H, W) in 0..1."""
@@ -74,16 +74,6 @@ class Labelled:
     """(M, 2) row, col."""
     radii: FloatArray
     """(M,) of the targets, in pixels, as measured in the frame."""
-
-
-@dataclass(frozen=True)
-class Crop:
-    """One augmented crop."""
-
-    image: FloatArray
-    mask: FloatArray
-    points: FloatArray
-    radii: FloatArray
 
 
 def labelled(sample: Sample, spec: InputSpec) -> Labelled:
@@ -98,7 +88,7 @@ def crop(
     how: Augmentation | PaperAugmentation,
     rng: np.random.Generator,
     donors: Sequence[Labelled] = (),
-) -> Crop:
+) -> Labelled:
     """Cut one crop and change it as `how` says; targets to paste come from `donors`."""
     if isinstance(how, PaperAugmentation):
         return _paper_crop(source, how, rng)
@@ -109,7 +99,7 @@ def crop(
 
 def _mosaic(
     source: Labelled, how: Augmentation, rng: np.random.Generator, donors: Sequence[Labelled]
-) -> Crop:
+) -> Labelled:
     """Put crops of four frames side by side: more kinds of scene in one than any frame shows.
 
     After the mosaic of YOLOv4 (Bochkovskiy et al., 2020, section 3.3). A network that pools over
@@ -123,7 +113,7 @@ def _mosaic(
 
 def _free_crop(
     source: Labelled, how: Augmentation, rng: np.random.Generator, donors: Sequence[Labelled]
-) -> Crop:
+) -> Labelled:
     """Zoom, cut, paste, relight, mirror and turn."""
     zoom = float(np.exp(rng.uniform(*np.log(how.zoom))))
     centre = _centre(source, how, how.size_px / zoom, rng)
@@ -143,7 +133,7 @@ def _free_crop(
     return _turned(cut, rng) if how.turn else _mirrored(cut, rng)
 
 
-def _pasted(cut: Crop, donor: Labelled, rng: np.random.Generator) -> Crop:
+def _pasted(cut: Labelled, donor: Labelled, rng: np.random.Generator) -> Labelled:
     """Add a target of `donor`, if it has one that comes out clean."""
     if not len(donor.points):
         return cut
@@ -151,13 +141,15 @@ def _pasted(cut: Crop, donor: Labelled, rng: np.random.Generator) -> Crop:
     patch = cut_target(donor.image, donor.mask, donor.points, donor.radii, int(at))
     if patch is None:
         return cut
-    return Crop(*paste(cut.image, cut.mask, cut.points, cut.radii, patch, rng))
+    return Labelled(*paste(cut.image, cut.mask, cut.points, cut.radii, patch, rng))
 
 
-def _kept(image: FloatArray, mask: FloatArray, points: FloatArray, radii: FloatArray) -> Crop:
+def _kept(image: FloatArray, mask: FloatArray, points: FloatArray, radii: FloatArray) -> Labelled:
     """Return a crop with those of the points that lie inside of it."""
     inside = ((points > -0.5) & (points < np.array(image.shape) - 0.5)).all(1)
-    return Crop(image, mask, points[inside].astype(np.float32), radii[inside].astype(np.float32))
+    return Labelled(
+        image, mask, points[inside].astype(np.float32), radii[inside].astype(np.float32)
+    )
 
 
 def _centre(
@@ -195,7 +187,7 @@ def _blurred(image: FloatArray, most_px: float, rng: np.random.Generator) -> Flo
     return np.asarray(cv2.GaussianBlur(image, (0, 0), blur_px), np.float32)
 
 
-def _turned(cut: Crop, rng: np.random.Generator) -> Crop:
+def _turned(cut: Labelled, rng: np.random.Generator) -> Labelled:
     """Mirror and turn by quarters: the eight symmetries of the square."""
     last = cut.image.shape[0] - 1
     cut = _mirrored(cut, rng)
@@ -203,19 +195,19 @@ def _turned(cut: Crop, rng: np.random.Generator) -> Crop:
     for _ in range(int(rng.integers(4))):  # (row, col) -> (last - col, row), as np.rot90
         image, mask = np.rot90(image), np.rot90(mask)
         points = np.stack((last - points[:, 1], points[:, 0]), 1)
-    return Crop(image, mask, points, cut.radii)
+    return Labelled(image, mask, points, cut.radii)
 
 
-def _mirrored(cut: Crop, rng: np.random.Generator) -> Crop:
+def _mirrored(cut: Labelled, rng: np.random.Generator) -> Labelled:
     """Mirror one of two, left to right."""
     if rng.random() >= 0.5:
         return cut
     last = cut.image.shape[1] - 1
     points = np.stack((cut.points[:, 0], last - cut.points[:, 1]), 1)
-    return Crop(cut.image[:, ::-1], cut.mask[:, ::-1], points, cut.radii)
+    return Labelled(cut.image[:, ::-1], cut.mask[:, ::-1], points, cut.radii)
 
 
-def _paper_crop(source: Labelled, how: PaperAugmentation, rng: np.random.Generator) -> Crop:
+def _paper_crop(source: Labelled, how: PaperAugmentation, rng: np.random.Generator) -> Labelled:
     """Mirror, resize, fill up, cut and blur, in this order."""
     image, mask, points = source.image, source.mask, source.points
     if rng.random() < 0.5:
@@ -241,12 +233,12 @@ def _filled_cut(image: FloatArray, top: int, left: int, size_px: int) -> FloatAr
     return np.pad(part, [(0, size_px - side) for side in part.shape])
 
 
-def mask_batch(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+def mask_batch(crops: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
     """Return frames (N, 1, H, W) and masks (N, 1, H, W)."""
     return _stack([c.image for c in crops]), _stack([c.mask for c in crops])
 
 
-def point_batch(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+def point_batch(crops: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
     """Return frames (N, 1, H, W) and point targets (N, 5, H/2, W/2)."""
     targets = [render_points(c.points, c.radii, c.image.shape) for c in crops]
     return _stack([c.image for c in crops]), torch.from_numpy(np.stack(targets))
@@ -256,7 +248,7 @@ def _stack(images: Sequence[FloatArray]) -> Tensor:
     return torch.from_numpy(np.stack(images)[:, None])
 
 
-def joined(crops: Sequence[Crop]) -> Crop:
+def joined(crops: Sequence[Labelled]) -> Labelled:
     """Lay the crops of a batch, of one size, side by side: as near to a square as they fill.
 
     A network that pools over the whole frame meets more of a world than one crop shows, of as many
@@ -272,7 +264,9 @@ def joined(crops: Sequence[Crop]) -> Crop:
         np.block([parts[at : at + cols] for at in range(0, count, cols)])
         for parts in ([cut.image for cut in crops], [cut.mask for cut in crops])
     )
-    return Crop(image, mask, np.concatenate(points), np.concatenate([cut.radii for cut in crops]))
+    return Labelled(
+        image, mask, np.concatenate(points), np.concatenate([cut.radii for cut in crops])
+    )
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -290,7 +284,7 @@ def epoch_crops(
     first_step: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterator[list[Crop]]:
+) -> Iterator[list[Labelled]]:
     """Yield this process's part of every full batch of an epoch, from `first_step` on."""
     order = epoch_order(len(frames), seed, epoch)
     for step in range(first_step, steps_per_epoch(len(frames), batch_size)):

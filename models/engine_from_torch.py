@@ -87,11 +87,6 @@ def engine_from_torch(
     return Engine(bytes(data), version, build_s, timings=kept)
 
 
-def torch_tensorrt_version() -> str:
-    """Of the TensorRT that it builds with. Raises MachineError where something is missing."""
-    return _library()[1]
-
-
 def _library() -> tuple[Any, str]:
     """Torch-TensorRT, and the version of TensorRT, which alone can load what it builds."""
     for module in MODULES:

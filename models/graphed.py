@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irstd_edge.models.supply import Batch
+from irstd_edge.models.loader import Batch
 
 WARM_UP = 3
 """Steps of each shape that are taken one kernel at a time: they choose algorithms, and make what

@@ -14,6 +14,7 @@ from irstd_edge.edge.types import IrstdError
 from irstd_edge.models.batches import Labelled
 from irstd_edge.models.graphed import GraphedSteps
 from irstd_edge.models.launch import processes_here
+from irstd_edge.models.loader import Batch, BatchLoader, workers_for
 from irstd_edge.models.losses import multi_scale_loss, point_loss
 from irstd_edge.models.mshnet import MSHNet, normalise
 from irstd_edge.models.optimizers import is_replayable, on_device, optimizer_of, portable, set_rate
@@ -21,7 +22,6 @@ from irstd_edge.models.p2p import P2P
 from irstd_edge.models.recipes import Recipe
 from irstd_edge.models.run_files import State
 from irstd_edge.models.shared_norm import share_statistics
-from irstd_edge.models.supply import Batch, Supply, makers_for
 
 
 class Learner:
@@ -45,14 +45,14 @@ class Learner:
         self.net, self.optimizer = fabric.setup(net, optimizer_of(net, recipe, replayed=replayed))
         if isinstance(net, MSHNet):
             self.net.mark_forward_method("forward_all")
-        self.supply: Supply | None = None
-        self.window = torch.zeros((), device=fabric.device)  # 1 less the decay of the average
+        self.loader: BatchLoader | None = None
+        self.ema_weight = torch.zeros((), device=fabric.device)  # 1 less the decay
         self.graphed = GraphedSteps(self._step, self.optimizer) if replayed else None
 
     def close(self) -> None:
         """Let go of the processes that make batches, and of the memory of recorded steps."""
-        if self.supply is not None:
-            self.supply.close()
+        if self.loader is not None:
+            self.loader.close()
         self.graphed = None
 
     @property
@@ -91,32 +91,32 @@ class Learner:
         self.net.train()
         if isinstance(self.inner, P2P) and not self.fine_tunes:
             self.inner.set_temperature(self.recipe.temperature_in(epoch))
-        supply = self._supply_of(frames)
-        steps = self.recipe.epochs * supply.per_epoch
-        first = epoch * supply.per_epoch
+        loader = self._loader_of(frames)
+        steps = self.recipe.epochs * loader.per_epoch
+        first = epoch * loader.per_epoch
         warm = epoch < self.recipe.warm
         results = [
             self._take(batch, first + at, steps, warm)
-            for at, batch in enumerate(supply.epoch(epoch))
+            for at, batch in enumerate(loader.epoch(epoch))
         ]
         return self._checked(results, epoch)
 
-    def _supply_of(self, frames: Sequence[Labelled]) -> Supply:
-        if self.supply is None or self.supply.frames is not frames:
-            self.supply = Supply(
+    def _loader_of(self, frames: Sequence[Labelled]) -> BatchLoader:
+        if self.loader is None or self.loader.frames is not frames:
+            self.loader = BatchLoader(
                 frames,
                 self.recipe,
                 self.seed,
-                makers=makers_for(self.fabric.device, processes_here()),
+                workers=workers_for(self.fabric.device, processes_here()),
                 rank=self.fabric.global_rank,
                 world_size=self.fabric.world_size,
             )
-        return self.supply
+        return self.loader
 
     def _take(self, batch: Batch, step: int, steps: int, warm: bool) -> tuple[Tensor, Tensor]:
         """Take step number `step` of `steps`; return its loss and the norm of its gradient."""
         set_rate(self.optimizer, self.recipe.lr_at((step + 1) / steps))
-        self.window.fill_(1 - self.recipe.decay_at(step, steps))
+        self.ema_weight.fill_(1 - self.recipe.decay_at(step, steps))
         return (self.graphed or self._step)(batch, warm)
 
     def _step(self, batch: Batch, warm: bool) -> tuple[Tensor, Tensor]:
@@ -155,7 +155,7 @@ class Learner:
     def _move_average(self) -> None:
         for key, value in self.inner.state_dict().items():
             if value.is_floating_point():
-                self.average[key].lerp_(value, self.window)
+                self.average[key].lerp_(value, self.ema_weight)
             else:
                 self.average[key].copy_(value)
 

@@ -13,32 +13,33 @@ from irstd_edge.edge.types import IrstdError
 from irstd_edge.models.mshnet import MultiScale
 
 EPS = 1e-8
+SMOOTH_PX = 1.0
+"""Gives a sample without targets a value and a gradient."""
 
 
 def _per_sample(x: Tensor) -> Tensor:  # (N, 1, H, W) -> (N,)
     return x.sum((1, 2, 3))
 
 
-def soft_iou_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+def soft_iou_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Return 1 - soft intersection over union, averaged over (N, 1, H, W) samples.
 
     Rahman and Wang, "Optimizing Intersection-Over-Union in Deep Neural Networks", ISVC 2016.
-    `smooth`, in pixels, gives an empty sample a value and a gradient.
     """
     p = logits.float().sigmoid()
     both = _per_sample(p * target)
     either = _per_sample(p) + _per_sample(target) - both
-    return 1 - ((both + smooth) / (either + smooth)).mean()
+    return 1 - ((both + SMOOTH_PX) / (either + SMOOTH_PX)).mean()
 
 
-def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Return 1 - the Dice coefficient, averaged over (N, 1, H, W) samples.
 
     Milletari et al., "V-Net", 3DV 2016, section 3.
     """
     p = logits.float().sigmoid()
     both = _per_sample(p * target)
-    return 1 - ((2 * both + smooth) / (_per_sample(p) + _per_sample(target) + smooth)).mean()
+    return 1 - ((2 * both + SMOOTH_PX) / (_per_sample(p) + _per_sample(target) + SMOOTH_PX)).mean()
 
 
 def bce_loss(logits: Tensor, target: Tensor) -> Tensor:

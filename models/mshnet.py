@@ -259,11 +259,11 @@ class MSHNet(nn.Module):
         return net.eval()  # the identities that took the place of a module, too
 
     def free_scales(self) -> list[FreeScale]:
-        """Of what `deploy` returned: between the convolutions of each block, and of each stage.
+        """The maps of a deployed network that may be rescaled, inside blocks and of stages.
 
-        Every block of a stage gets a `gain` to share its stage's factors: one multiplication by
-        channel behind the spatial attention, which looks at the mean of its channels. The last
-        decoder needs none, for only its head reads it.
+        It adds buffers: every block of a stage gets a `gain` to share its stage's factors, one
+        multiplication by channel behind the spatial attention, which looks at the mean of its
+        channels. The last decoder needs none, for only its head reads it.
         """
         encoders = (self.encoder_0, self.encoder_1, self.encoder_2, self.encoder_3)
         below = (*encoders[1:], self.middle_layer)

@@ -21,7 +21,7 @@ SMALLEST_SIDE = 8
 
 
 def is_replayable(recipe: Recipe) -> bool:
-    """Say whether steps of a recipe's optimizer can be replayed as a CUDA graph: Adagrad counts."""
+    """Say whether a CUDA graph can replay the optimizer's steps: Adagrad counts outside of it."""
     return recipe.optimizer != "adagrad"
 
 

@@ -18,20 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from irstd_edge.edge.detect import LOG_SIGMA_RANGE
 from irstd_edge.models.fold import fold_pairs
 
 HIGH, MIDDLE, LOW = 32, 96, 64
 """Channels at 1/2, 1/4 and 1/8 of the frame's resolution."""
 
-STRIDE = 2
-"""Pixels of the frame per cell of the heatmap."""
-
 HEATMAP_PRIOR = -4.6
 """Bias of the heatmap: one cell in a hundred, so that training starts among negatives
 (Lin et al., "Focal Loss for Dense Object Detection", section 4.1)."""
-
-LOG_SIGMA_RANGE = (-1.5, 2.5)
-"""Limits of the predicted log sigma, in cells: an unseen frame cannot make it overflow."""
 
 
 def conv_bn(
@@ -41,9 +36,6 @@ def conv_bn(
     pad = size // 2
     conv = nn.Conv2d(inputs, outputs, size, stride, pad, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-
-# ---------------------------------------------------------------- dynamic feature extraction
 
 
 class Attention(nn.Module):
@@ -193,9 +185,6 @@ class DynamicStage(nn.Module):
         return torch.cat((keep, active), 1)
 
 
-# ------------------------------------------------------------ cross-resolution enhancement
-
-
 class CrossFusion(nn.Module):
     """Every resolution brought to one grid and mixed by gates that depend on the frame."""
 
@@ -235,9 +224,6 @@ def _align(inputs: int, outputs: int, halvings: int) -> nn.Module:
     return nn.Sequential(*down, conv_bn(inputs, outputs, 1))
 
 
-# ---------------------------------------------------------------------------------- head
-
-
 class PointHead(nn.Module):
     """A heatmap of target centres, and for each cell the place and scale of its target."""
 
@@ -253,9 +239,6 @@ class PointHead(nn.Module):
         y = F.relu(self.conv(x))
         offsets, log_sigma = self.geometry(y).split((2, 1), 1)
         return self.heatmap(y), torch.cat((offsets, log_sigma.clamp(*LOG_SIGMA_RANGE)), 1)
-
-
-# ------------------------------------------------------------------------------- network
 
 
 class ResBlock(nn.Module):

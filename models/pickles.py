@@ -28,7 +28,9 @@ def unpickled(path: Path, device: str | torch.device = "cpu", allowed: Sequence[
     """
     raw = read_bytes(path, MAX_WEIGHTS_BYTES)
     if not _ends(raw, allowed):
-        raise ValueError("it is damaged, holds more than tensors, or takes for ever")
+        raise ValueError(
+            f"it is damaged, holds more than tensors, or takes over {MAX_UNPICKLING_S:g} s to read"
+        )
     return _loaded(raw, device, allowed)
 
 

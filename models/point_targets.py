@@ -5,8 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from irstd_edge.edge.detect import HEATMAP_STRIDE as STRIDE
+from irstd_edge.edge.detect import LOG_SIGMA_RANGE
 from irstd_edge.edge.types import FloatArray
-from irstd_edge.models.p2p import LOG_SIGMA_RANGE, STRIDE
 
 WINDOW_PX = 8
 """Half the side of the window in which a target's extent is measured."""

@@ -17,6 +17,9 @@ START_TEMPERATURE = 30.0
 RISE = 0.05
 """Share of a run in which the learning rate of the one-cycle schedule rises."""
 
+SLS_WARM_EPOCHS = 6
+"""The code of SLS's authors takes the full loss where `epoch > 5`."""
+
 MOST_WARM = 5
 """Warm-up ends after a fifth of the epochs at the latest, however few a user asks for."""
 
@@ -128,7 +131,6 @@ RECIPES = {
         until=(0.8, 0.93),
     ),
     ("mshnet", "paper"): Recipe(
-        # The authors' code takes the full loss where `epoch > 5`: six epochs are warm.
         "sls",
         400,
         4,
@@ -136,7 +138,7 @@ RECIPES = {
         "adagrad",
         (PAPER,),
         (),
-        warm_epochs=6,
+        warm_epochs=SLS_WARM_EPOCHS,
         average_share=0.0,
         max_norm=0.0,
     ),
@@ -200,4 +202,6 @@ def recipe_of(
             raise IrstdError(f"--{flag}: {value} is not a positive number; give one over 0")
     if batch_size is not None and lr is None:
         given["lr"] = recipe.lr * math.sqrt(batch_size / recipe.batch_size)
+    if loss == "sls" and not recipe.warm_epochs:
+        given["warm_epochs"] = SLS_WARM_EPOCHS
     return replace(recipe, **{key: value for key, value in given.items() if value is not None})

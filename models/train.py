@@ -25,6 +25,7 @@ from irstd_edge.models import create_model, spec_of
 from irstd_edge.models.batches import Labelled, labelled, steps_per_epoch
 from irstd_edge.models.launch import launch
 from irstd_edge.models.learner import Learner
+from irstd_edge.models.loader import lost_workers_told
 from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.p2p import P2P
 from irstd_edge.models.recipes import Recipe
@@ -72,9 +73,10 @@ def train(
     Writes OUT/model.safetensors, OUT/metrics.jsonl and OUT/last.ckpt. `weights` is where it
     starts from; `normalisation`, if not that of `weights` or the network's own, how counts become
     its input; `resume` goes on from OUT/last.ckpt. Without `validate` the last epoch is kept.
-    It validates after the last epoch, and every `validate_every`: by default a dozen times.
-    Of several processes the first alone validates, writes and reports progress. On a GPU it starts
-    others, which make batches: a script that calls it has its `if __name__ == "__main__":`.
+    It validates after the last epoch, and every `validate_every`: by default every twelfth part of
+    the run, but at most every fifth epoch.
+    Of several processes the first alone validates, writes and reports progress. On a GPU it spawns
+    workers that make batches, so a script that calls it needs an `if __name__ == "__main__":`.
     Raises IrstdError where OUT holds another run, or nothing to resume, and where the loss is
     not finite.
     """
@@ -94,7 +96,7 @@ def train(
         frames = [labelled(sample, spec.input) for sample in samples]
         run = _Run(spec, out, identity, learner, state, parent)
         every = validate_every or max(5, recipe.epochs // 12)
-        with closing(learner):
+        with lost_workers_told(), closing(learner):
             for epoch in range(run.epoch, recipe.epochs):
                 loss, frames_per_s = _timed(learner, frames, epoch)
                 if fabric.is_global_zero:

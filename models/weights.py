@@ -80,7 +80,9 @@ def read_card(path: Path) -> tuple[str, dict[str, Any]]:
         card = card if isinstance(card, dict) else {}
         spec_of_card(metadata["model"], card)
     except (IrstdError, TypeError, ValueError, RecursionError) as error:
-        raise IrstdError(f"{path}: its card is none of ours; write the weights again") from error
+        raise IrstdError(
+            f"{path}: its card was not written by irstd-edge; write the weights again"
+        ) from error
     return metadata["model"], card
 
 

@@ -9,11 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("IRSTD_EDGE_DATA", ROOT.parent / "shared" / "data"))
 GOLDEN = Path(os.environ.get("IRSTD_EDGE_GOLDEN", ROOT.parent / "shared" / "golden"))
 
+
+# A slow machine is no fault of what is tested.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 LONG = (
     *("test_demo.py", "test_readme.py"),

@@ -113,7 +113,7 @@ def test_a_lost_target_stops_the_workflow_and_the_commit_and_is_told(
 
 
 def test_the_page_names_every_range_and_no_other_step_is_left_out(tmp_path: Path) -> None:
-    assert INSTALL == "pip install irstd-edge"
+    assert INSTALL == "pip install ./irstd_edge-*.whl"  # the package is on no index
     (tmp_path / "gate.toml").write_text(LIMITS)
     limits = load_limits(tmp_path / "gate.toml")
     assert limits.baseline_asked and set(limits.lost) == {

@@ -22,8 +22,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from irstd_edge import cli
+from irstd_edge import __version__, cli
 from irstd_edge.benchmarks.scenes import write_dataset
+from irstd_edge.edge.doctor import WEIGHTS
+from irstd_edge.edge.files import sha256_of
 from irstd_edge.edge.gpu import this_gpu
 
 
@@ -116,7 +118,7 @@ def test_eval_prints_people_and_machines_forms(scenes: Path, tmp_path: Path) -> 
     found = json.loads((tmp_path / "a.json").read_text())
     assert (found["model"], found["runtime"], found["images"]) == ("p2p", "torch", 4)
     assert found["iou"] is None and 0 <= found["f1_3px"] <= 1
-    on_stdout = irstd_edge("eval", "p2p", "--data", scenes, "--json", "-")
+    on_stdout = irstd_edge("eval", "p2p", "--data", scenes, "--threads", 1, "--json", "-")
     assert json.loads(on_stdout.stdout) == found
 
 
@@ -391,7 +393,7 @@ def test_stdin_needs_a_layout_and_goes_alone(paths: list[str], why: str) -> None
     refused(irstd_edge("predict", "p2p", *paths, *raw), why)
 
 
-def test_a_film_that_fails_costs_no_line(tmp_path: Path) -> None:
+def test_a_video_that_fails_costs_no_line(tmp_path: Path) -> None:
     out = tmp_path / "found.jsonl"
     command = [sys.executable, "-m", "irstd_edge.cli", "predict", "p2p", "-", "--raw", "64x64:u8"]
     film = ["--video", str(tmp_path / "found.mp4"), "--video-fps", "66.667"]
@@ -411,13 +413,20 @@ def test_a_process_without_stdin_says_so() -> None:
     refused(run, "-: this process has no stdin")
 
 
-def test_a_broken_frame_leaves_the_old_file(scenes: Path, tmp_path: Path) -> None:
-    good = sorted((scenes / "images").iterdir())[0]
-    (tmp_path / "bad.png").write_bytes(good.read_bytes()[:99])
-    out = tmp_path / "found.jsonl"
+def test_a_broken_frame_costs_no_other_frame(scenes: Path, tmp_path: Path) -> None:
+    good, other = sorted((scenes / "images").iterdir())[:2]
+    bad, out = tmp_path / "bad.png", tmp_path / "found.jsonl"
+    bad.write_bytes(good.read_bytes()[:99])
     out.write_text("old")
-    refused(irstd_edge("predict", "p2p", good, tmp_path / "bad.png", "--json", out), "bad.png")
+    refused(irstd_edge("predict", "p2p", bad, "--json", out), "bad.png")
     assert out.read_text() == "old" and len(list(tmp_path.iterdir())) == 2
+    run = irstd_edge("predict", "p2p", good, bad, other, "--json", out)
+    refused(run, "1 of 3 files could not be read", talk=1)
+    assert "bad.png" in run.stderr.splitlines()[0]
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["frame"] for line in lines] == [good.stem, "bad", other.stem]
+    assert [set(line) for line in lines][1] == {"frame", "skipped"}
+    assert "detections" in lines[0] and "detections" in lines[2]
 
 
 def test_train_writes_a_run_and_goes_on(scenes: Path, tmp_path: Path) -> None:
@@ -539,7 +548,7 @@ def test_wrong_option_keeps_typers_message() -> None:
 def test_device_that_is_not_here(device: str) -> None:
     run = irstd_edge("bench", "--device", device, "--require-measured")
     assert (run.returncode, run.stdout) == (3, "")
-    assert run.stderr.startswith(f"irstd-edge: --device {device}: would be projected")
+    assert run.stderr.startswith(f"irstd-edge: --device {device}: this machine is none")
 
 
 def test_unknown_device() -> None:
@@ -574,6 +583,33 @@ def test_a_command_run_here_answers_as_a_process_does(float_bundle: Path, scenes
         runs = [run(*command, cwd=scenes) for run in (as_process, irstd_edge)]
         there, here = ((run.returncode, run.stdout, run.stderr) for run in runs)
         assert here == there and here[0] == code
+
+
+def test_what_is_cached_is_benched_without_torch(float_bundle: Path, tmp_path: Path) -> None:
+    for weights in WEIGHTS.glob("*.safetensors"):
+        name = f"{weights.stem}-{__version__}-{sha256_of(weights)[:12]}"
+        copytree(float_bundle, tmp_path / "irstd-edge" / name)
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, "bench", "--device", "agx-orin-64gb"],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("agx-orin-64gb") == 2
+
+
+def test_an_engine_that_is_left_unused_is_told(
+    float_bundle: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "irstd_edge.edge.tensorrt_runtime"
+    monkeypatch.setattr(f"{module}.is_ready", lambda: True)
+    monkeypatch.setattr(f"{module}.engines_of", lambda graph: ("an engine",))
+    options = ("--variant", "fp32", "--threads", 1)
+    told = "an engine of this bundle is here: --runtime tensorrt uses the GPU\n"
+    assert irstd_edge("predict", float_bundle, scenes / "images", *options).stderr == told
+    chosen = (*options, "--runtime", "onnxruntime")
+    assert irstd_edge("predict", float_bundle, scenes / "images", *chosen).stderr == ""
 
 
 def test_a_jetson_that_is_not_here_is_projected(float_bundle: Path, tmp_path: Path) -> None:
@@ -880,7 +916,8 @@ def test_the_bits_of_a_data_set_hold_for_its_images_alone(copy: Path, tmp_path: 
     words = "clipped: deep: "
     found = irstd_edge("predict", "p2p", copy / "images" / "deep.png")
     assert found.stderr.startswith(words) and found.stderr.endswith("full scale of 14 bits\n")
-    refused(irstd_edge("predict", "p2p", "images", cwd=copy), "8 bits, not of 14")
+    mixed = irstd_edge("predict", "p2p", "images", cwd=copy)
+    assert mixed.returncode == 2 and mixed.stderr.count("8 bits, not of 14") == 8
     assert irstd_edge("predict", "p2p", tmp_path / "deep.png").stderr == ""
     whole = irstd_edge("predict", "p2p", copy / "images" / "deep.png", "--bits", 16)
     assert (whole.returncode, whole.stderr) == (0, "")

@@ -1,3 +1,4 @@
+import copy
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -217,7 +218,7 @@ def test_on_a_board_power_is_measured_and_what_weakens_it_is_told(
 ) -> None:
     energy = Energy(8.0, 40.0, 52.5, 90, ("gpu-throttle-alert",))
     monkeypatch.setattr(bench_module, "this_board", lambda is_jetson: Board(clocks_locked=False))
-    monkeypatch.setattr(bench_module, "measure_energy", lambda *ignored: energy)
+    monkeypatch.setattr(bench_module, "measure_energy", lambda *ignored, batch: energy)
     report = bench([bundle], quick(size=(16, 16)))
 
     check_bench(report)
@@ -245,6 +246,20 @@ def test_throttling_during_the_timing_weakens_every_variant_without_a_meter_too(
     assert all(words in variant["weak"] for variant in result["variants"])
 
 
+def test_what_a_board_without_onnx_could_not_tell_is_added(
+    bundle: Bundle, quick: Callable[..., Plan]
+) -> None:
+    plan = quick(size=(16, 16))
+    (result,) = bench([bundle], plan)["results"]
+    told = copy.deepcopy(result)
+    assert told["cost"]["macs"] > 0
+    result["cost"] = {"params": None, "macs": None, "gflops": None, "input": [1, 1, 16, 16]}
+    for variant in result["variants"]:
+        variant["sensor_step"] = None
+    bench_module.complete(result, bundle, plan)
+    assert result == told
+
+
 def test_of_tensorrt_the_variants_with_an_engine_are_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +273,10 @@ def test_of_tensorrt_the_variants_with_an_engine_are_taken(
     assert bench_module._pairs(bundle, plan) == [
         *(("fp32", "onnxruntime"), ("fp32", "tensorrt"), ("int8-fp16", "tensorrt"))
     ]
+    chosen = Plan(runtimes=("tensorrt",), variants=("fp32", "int8"))
+    assert bench_module._pairs(bundle, chosen) == [("fp32", "tensorrt"), ("int8", "tensorrt")]
+    built.remove("fp32.onnx")
+    assert bench_module._pairs(bundle, chosen) == [("int8", "tensorrt")]
     built.clear()
     assert bench_module._pairs(bundle, plan)[1:] == [("fp32", "tensorrt"), ("int8", "tensorrt")]
 

@@ -173,7 +173,7 @@ def test_p_value_stands_a_whole_test_set_of_flips() -> None:
 
 
 def test_zero_drift_is_zero_in_every_sense() -> None:
-    one = evaluation("xx-", "x", alarms=1, masked=True)
+    one = evaluation(*["xx-", "x"] * 10, alarms=1, masked=True)
     entry = drift(one, one)
     assert {entry[name] for name in ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px")} == {0}
     assert entry["ci95"] == [0, 0]
@@ -197,16 +197,27 @@ def test_the_interval_is_of_pd_for_masks_and_of_f1_for_points() -> None:
 
 
 def test_every_difference_has_an_interval_beside() -> None:
-    masks = drift(evaluation("xx-", "x", masked=True), evaluation("x--", "x", masked=True))
+    before, after = ["xx-", "x"] * 10, ["x--", "x"] * 10
+    masks = drift(evaluation(*before, masked=True), evaluation(*after, masked=True))
     assert set(masks["ci95_of"]) == {"iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px"}
     assert masks["ci95_of"]["pd"] == masks["ci95"]
     for name, (low, high) in masks["ci95_of"].items():
         assert low <= masks[name] <= high, name
-    points = drift(evaluation("xx-", "x"), evaluation("x--", "x"))
+    points = drift(evaluation(*before), evaluation(*after))
     assert points["ci95_of"]["iou"] is None
     assert points["ci95_of"]["f1_3px"] == points["ci95"]
     low, high = points["ci95_of"]["pd"]
     assert low < points["pd"] <= high
+
+
+def test_a_few_frames_say_nothing_of_chance() -> None:
+    """However often they are drawn: of one frame that lost a target, every draw lost it."""
+    few = drift(evaluation(*["xx"] * 19, masked=True), evaluation(*["x-"] * 19, masked=True))
+    assert few["targets_lost"] == 19 and few["ci95"] is None
+    assert set(few["ci95_of"].values()) == {None}
+    assert all(entry["ci95"] is None for entry in few["pd_at_fa"])
+    enough = drift(evaluation(*["xx"] * 20, masked=True), evaluation(*["x-"] * 20, masked=True))
+    assert enough["ci95"] == [-0.5, -0.5]
 
 
 def test_flips_are_told_by_size_and_by_contrast() -> None:

@@ -73,6 +73,12 @@ def test_rails_that_do_not_add_up_give_nothing() -> None:
     assert measure_energy(Net(), FRAMES, where, seconds=1.0, clock=ticking(0.5)) is None
 
 
+def test_a_call_of_several_frames_counts_as_so_many() -> None:
+    where = board(Reading({"VDD_IN": 8.0}, {"tj": 51.0}))
+    energy = measure_energy(Net(), FRAMES, where, batch=8, seconds=2.0, clock=ticking(0.5))
+    assert energy is not None and energy.frames_per_s == 8 * 3 / 2.0
+
+
 def test_clocks_that_are_not_locked_make_every_number_weak(tmp_path: Path) -> None:
     folder = tmp_path / "sys/devices/system/cpu/cpu0/cpufreq"
     folder.mkdir(parents=True)

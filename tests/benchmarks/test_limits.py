@@ -155,7 +155,7 @@ def test_infinity_turns_a_limit_off(tmp_path: Path) -> None:
         ("[floor]\nf1_3px = 90\n", r"f1_3px = 90 is no fraction; write 0.9 for 90 %"),
         ("[drift]\niou = 0.005\n", r"iou = 0.005 demands a rise; write -0.005 to allow that drop"),
         ("[drift]\niou = -0.5\n[drift]\n", "is not TOML"),
-        ("[drift\n", r"is not TOML \(.*line 1.*\); mend"),
+        ("[drift\n", r"is not TOML \(.*line 1.*\); correct"),
         ("[drift]\nfa_per_mpx = -2\n", "fa_per_mpx = -2 is negative; write 0 or more"),
         ("[drift]\ntargets_flipped = 5\n", "is no fraction; write 0.05 for 5 %"),
         ("[baseline]\nfps_ratio = -0.1\n", "fps_ratio = -0.1 is negative"),

@@ -207,7 +207,7 @@ def test_what_is_here_is_measured_and_what_is_not_is_projected() -> None:
 
 @pytest.mark.parametrize("device", ["jetson", "thor-t5000"])
 def test_a_projection_can_be_forbidden(device: str) -> None:
-    with pytest.raises(MachineError, match=f"--device {device}: would be projected"):
+    with pytest.raises(MachineError, match=f"--device {device}: this machine is none"):
         devices_to_project(device, PC, require_measured=True)
 
 

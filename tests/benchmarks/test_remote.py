@@ -258,7 +258,7 @@ def test_what_bench_there_says_is_said_here_with_our_names(
 
 
 def test_a_board_that_is_none_is_not_projected(server: Server, bundle: Bundle) -> None:
-    with pytest.raises(MachineError, match="would be projected"):
+    with pytest.raises(MachineError, match="a measurement is wanted"):
         bench_there(remote_of(server), [bundle], PLAN, "jetson")
     assert server.left == []
 

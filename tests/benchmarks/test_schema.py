@@ -80,6 +80,14 @@ WRONG: list[tuple[Callable[[Bench], Any], str]] = [
     (lambda b: first(b).update(fps="<b>"), r"variants\[0\].fps: '<b>' is not a number"),
     (lambda b: first(b).update(fps=True), r"fps: True is not a number"),
     (lambda b: first(b).update(fps=float("nan")), r"fps: nan is not a number"),
+    (lambda b: first(b).update(load_ms="x"), r"load_ms: 'x' is not a number"),
+    (lambda b: first(b).update(range_ms=[1]), r"range_ms: \[1\] is not two numbers"),
+    (lambda b: b["results"][0].update(bundle=[5]), r"bundle: \[5\] is not a string"),
+    (
+        lambda b: b["results"][0]["cost"].update(macs=None),
+        r"results\[0\].cost: of params, macs, gflops some are null",
+    ),
+    (lambda b: b["results"][0]["drift"][0].update(ci95=[]), r"ci95: \[\] is not two numbers"),
     (lambda b: first(b).update(measured=1), r"measured: 1 is not true or false"),
     (lambda b: first(b).update(infer_ms=[1, "2"]), r"infer_ms: \[1, '2'\] is not numbers"),
     (

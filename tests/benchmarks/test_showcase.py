@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from irstd_edge.edge.types import (
     DecodeSpec,
     InputSpec,
     IrstdError,
+    MachineError,
     Manifest,
     ModelSpec,
     Quantization,
@@ -105,9 +107,20 @@ def test_the_reference_is_run_where_it_was_measured(
 
     monkeypatch.setattr(showcase, "open_runner", spy)
     bench = lost(make, bundle)
+    here = copy.deepcopy(bench["results"][0]["drift"][0])
+    bench["results"][0]["drift"].append(here)
     bench["results"][0]["drift"][0] |= {"runtime": "tensorrt", "reference_runtime": "openvino"}
-    assert len(pictures_of(bench, bundle, data, threads=1)) == 1
-    assert opened == [("fp32", "openvino"), ("int8", "tensorrt")]
+    with_gpu = ("onnxruntime", "openvino", "tensorrt")
+    monkeypatch.setattr(showcase, "installed_runtimes", lambda: with_gpu)
+    (first, second) = pictures_of(bench, bundle, data, threads=1)
+    assert "int8 on onnxruntime" in first[0] and "int8 on tensorrt" in second[0]
+    assert opened[2:4] == [("fp32", "openvino"), ("int8", "tensorrt")]
+    monkeypatch.setattr(showcase, "installed_runtimes", lambda: ("onnxruntime",))
+    ((caption, _),) = pictures_of(bench, bundle, data, threads=1)
+    assert "int8 on onnxruntime" in caption, "of those that can be run here"
+    del bench["results"][0]["drift"][1]
+    with pytest.raises(MachineError, match="pictures need openvino, tensorrt here"):
+        pictures_of(bench, bundle, data, threads=1)
 
 
 def test_a_bundle_that_was_not_measured_and_a_bench_without_data_are_refused(

@@ -12,7 +12,7 @@ from irstd_edge.benchmarks.scenes import write_dataset
 from irstd_edge.calibration import qat
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.quantize import Quantized, quantize
-from irstd_edge.calibration.range_rules import Shown
+from irstd_edge.calibration.range_rules import CalibrationFrame
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.types import ModelSpec
 from irstd_edge.models import create_model, spec_of
@@ -60,9 +60,12 @@ class Case:
     quantized: Quantized
     graphs: dict[str, bytes]
 
-    def shown(self) -> list[Shown]:
+    def shown(self) -> list[CalibrationFrame]:
         """The frames to calibrate on, without a target."""
-        return [Shown(torch.from_numpy(b), torch.zeros(b.shape[2:]) > 0) for b in self.batches]
+        return [
+            CalibrationFrame(torch.from_numpy(b), torch.zeros(b.shape[2:]) > 0)
+            for b in self.batches
+        ]
 
 
 @pytest.fixture(scope="session")

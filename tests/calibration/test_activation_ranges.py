@@ -11,7 +11,13 @@ from torch import nn
 
 from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.fake_quantize import FakeQuantize
-from irstd_edge.calibration.range_rules import BINS, RULES, Shown, Values, rule_for
+from irstd_edge.calibration.range_rules import (
+    BINS,
+    RULES,
+    CalibrationFrame,
+    RangeObserver,
+    rule_for,
+)
 from irstd_edge.edge.types import Frame, IrstdError, Sample
 
 
@@ -46,7 +52,9 @@ def shown_of(image, points=()):
     """(H, W) as a calibration frame."""
     batch = np.asarray(image, np.float32)[None, None]
     frame = Frame("a", np.zeros(np.shape(image), np.uint8), 8)
-    return Shown.of(batch, Sample(frame, None, np.reshape(points, (-1, 2)).astype(float)))
+    return CalibrationFrame.of(
+        batch, Sample(frame, None, np.reshape(points, (-1, 2)).astype(float))
+    )
 
 
 def noisy(*bright, points=(), size=64):
@@ -100,10 +108,10 @@ def test_what_is_at_a_target_is_within_every_range(values, row, col):
 
 def test_what_lies_in_the_padding_is_no_target():
     batch, frame = np.zeros((1, 1, 8, 8), np.float32), Frame("a", np.zeros((5, 6), np.uint8), 8)
-    shown = Shown.of(batch, Sample(frame, None, np.array([[4.4, 5.4]])))
+    shown = CalibrationFrame.of(batch, Sample(frame, None, np.array([[4.4, 5.4]])))
     rows, cols = np.nonzero(shown.near.numpy())
     assert (rows.min(), rows.max(), cols.min(), cols.max()) == (2, 6, 3, 7)
-    assert not Shown.of(batch, Sample(frame, None, np.empty((0, 2)))).near.any()
+    assert not CalibrationFrame.of(batch, Sample(frame, None, np.empty((0, 2)))).near.any()
 
 
 @pytest.mark.parametrize("rule", ["percentile", "mse"])
@@ -138,7 +146,7 @@ def test_mse_is_the_least_error_of_all_ranges():
 def test_frames_in_any_order_are_counted_alike(heights, random):
     """The parts grow with what is seen, and nothing is lost in between."""
     orders = [heights, random.sample(heights, len(heights))]
-    seen, frame = [Values() for _ in orders], shown_of(np.zeros((1, 1)))
+    seen, frame = [RangeObserver() for _ in orders], shown_of(np.zeros((1, 1)))
     for order, values in zip(orders, seen, strict=True):
         for height in order:
             values.add(torch.tensor([0.0, -height, height / 2]), frame)
@@ -187,3 +195,11 @@ def test_too_few_targets_cut_nothing(rule):
 def test_another_rule_is_refused():
     with pytest.raises(IrstdError, match="--ranges: 'entropy' is not one of min-max, percentile"):
         estimate_ranges(Net(), [noisy()], "entropy")
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_told(broken):
+    values = torch.ones(1, 2, 4, 4)
+    values[0, 1, 2, 3] = broken
+    with pytest.raises(IrstdError, match="not finite on a calibration frame"):
+        RangeObserver().add(values, shown_of(np.zeros((4, 4))))

@@ -9,7 +9,7 @@ from irstd_edge.benchmarks.scenes import scene
 from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.quantize import quantize
-from irstd_edge.calibration.range_rules import RULE_OF, Shown
+from irstd_edge.calibration.range_rules import RULE_OF, CalibrationFrame
 from irstd_edge.edge.bundle import write_bundle
 from irstd_edge.edge.compiler import FASTEST_FIRST, compile_engine
 from irstd_edge.edge.engine_from_onnx import EnginePlan
@@ -59,7 +59,7 @@ def shipped(request, tmp_path_factory):
     float_net, spec = net.deploy(), spec_of_card(model, card)
     runner = torch_runner(float_net, spec)
     scenes = [scene(np.random.default_rng(k), (64, 64)) for k in range(2)]
-    shown = [Shown.of(runner.batch_of(s.frame), s) for s in scenes]
+    shown = [CalibrationFrame.of(runner.batch_of(s.frame), s) for s in scenes]
     quantized = quantize(float_net, model, [each.batch for each in shown])
     estimate_ranges(quantized.module, shown, RULE_OF[spec.decode.kind])
     graphs = graphs_of(float_net, quantized.module, spec, shown)

@@ -1,7 +1,7 @@
 """What is said of a quantization, from its record alone."""
 
 from irstd_edge.calibration.outcome import outcome_words
-from irstd_edge.edge.types import Quantization
+from irstd_edge.edge.types import DecodeSpec, InputSpec, Manifest, ModelSpec, Quantization
 
 SCORES = {
     "ptq": {"f1_3px": 0.96, "score_error": 0.02},
@@ -10,8 +10,12 @@ SCORES = {
 FLOATS = (("stem", "sees the frame"), ("high1.conv1", "--max-drop 0.1: rounded alone, it moves"))
 
 
-def said(recipe, float_layers=()):
-    return list(outcome_words(Quantization("ptq", recipe, (), tuple(float_layers))))
+SPEC = ModelSpec("p2p", InputSpec(8), DecodeSpec("heatmap"))
+
+
+def said(recipe, float_layers=(), accuracy=None):
+    how = Quantization("ptq", recipe, (), tuple(float_layers))
+    return list(outcome_words(Manifest(SPEC, "0" * 64, {}, how, {}, accuracy or {})))
 
 
 def test_nothing_is_said_of_a_plain_calibration():
@@ -54,3 +58,14 @@ def test_the_way_that_is_farthest_off_is_named():
     masks[1]["iou"], masks[2]["iou"] = -0.001, -0.009
     (line,) = said({"parity": masks})
     assert line.endswith("farthest: onnxruntime")
+
+
+def test_what_int8_costs_on_held_out_frames_is_told():
+    fp32 = {"images": 61, "targets": 86, "f1_3px": 0.977, "iou": None}
+    accuracy = {"fp32": fp32, "fp16": fp32, "int8": {**fp32, "f1_3px": 0.9651}}
+    (line,) = said({}, accuracy=accuracy)
+    assert line == (
+        "held-out frames (61 with 86 targets, not the test list): fp32 F1 97.70; int8 F1 96.51"
+    )
+    masks = {name: {**each, "iou": 0.9} for name, each in accuracy.items()}
+    assert "; int8 F1 96.51, IoU 90.00" in said({}, accuracy=masks)[0]

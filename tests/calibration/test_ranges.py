@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from irstd_edge.calibration import ranges
-from irstd_edge.calibration.range_rules import Shown
+from irstd_edge.calibration.range_rules import CalibrationFrame
 from irstd_edge.calibration.ranges import ranges_of
 from irstd_edge.edge.types import Frame, Sample
 
@@ -27,7 +27,7 @@ def model():
 def shown(values, points=()):
     frame = Frame("a", np.zeros(np.shape(values), np.uint8), 8)
     truth = Sample(frame, None, np.reshape(points, (-1, 2)).astype(float))
-    return Shown.of(np.float32([[values]]), truth)
+    return CalibrationFrame.of(np.float32([[values]]), truth)
 
 
 @pytest.mark.parametrize("at_once", [1, 16])

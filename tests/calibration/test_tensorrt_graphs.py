@@ -10,7 +10,7 @@ import torch
 
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.quantize import quantize
-from irstd_edge.calibration.range_rules import Shown
+from irstd_edge.calibration.range_rules import CalibrationFrame
 from irstd_edge.edge.bundle import VARIANTS
 from irstd_edge.edge.dla import placement_of
 from irstd_edge.edge.engine_from_onnx import engine_from_onnx
@@ -30,7 +30,9 @@ def graphs(tmp_path_factory: pytest.TempPathFactory, case: Any) -> dict[str, Pat
     batch = torch.from_numpy(np.random.default_rng(0).random((1, 1, *SIZE), np.float32))
     float_net = load_model("mshnet")[0].deploy()
     module = quantize(float_net, "mshnet", [batch]).module
-    mshnet = graphs_of(float_net, module, spec_of("mshnet"), [Shown(batch, batch[0, 0] < 0)])
+    mshnet = graphs_of(
+        float_net, module, spec_of("mshnet"), [CalibrationFrame(batch, batch[0, 0] < 0)]
+    )
     for model, written in (("p2p", case.graphs), ("mshnet", mshnet)):
         for variant in QUANTIZED:
             files[f"{model} {variant}"] = root / f"{model}-{VARIANTS[variant]}"

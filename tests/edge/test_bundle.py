@@ -148,3 +148,23 @@ def test_a_manifest_that_is_not_ours(bundle):
         file.write_text(text)
         with pytest.raises(IrstdError, match=message):
             open_bundle(bundle.path)
+
+
+def test_only_a_bundle_that_holds_nothing_else_is_replaced(bundle, manifest, tmp_path):
+    note = bundle.path / "notes.txt"
+    note.write_text("what we saw on the range")
+    with pytest.raises(IrstdError, match=r"not empty \(notes\.txt\): remove it or choose"):
+        write_bundle(bundle.path, manifest, {"fp16.onnx": b"half"})
+    assert note.exists() and (bundle.path / "fp32.onnx").exists()
+    other = tmp_path / "app"
+    (other / "images").mkdir(parents=True)
+    (other / "manifest.json").write_text('{"collected": "2024-05"}')
+    with pytest.raises(IrstdError, match="not empty"):
+        write_bundle(other, manifest, {"fp16.onnx": b"half"})
+    assert sorted(os.listdir(other)) == ["images", "manifest.json"]
+
+
+def test_a_bundle_is_named_as_it_was_when_it_was_opened(bundle):
+    before = bundle.sha256
+    (bundle.path / "manifest.json").write_text("{}")
+    assert bundle.sha256 == before

@@ -152,7 +152,7 @@ def test_a_mask_of_another_size_is_skipped_by_name(root: Path) -> None:
     (root / "masks" / "n06.png").write_bytes(png_of(MASK[:, :8]))
     reason = (
         "masks/n06.png: the mask has 6x8 pixels, its frame 6x9: "
-        "mend the mask, or take n06 off the list"
+        "correct the mask, or take n06 off the list"
     )
     skip, sample = open_dataset(root).samples()
     assert skip == Skip("n06", reason)

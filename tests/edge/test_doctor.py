@@ -1,7 +1,4 @@
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from irstd_edge.edge.devices import Machine
 from irstd_edge.edge.doctor import Finding, examine
@@ -18,17 +15,12 @@ def found(machine: Machine, weights: Path, has_all: bool) -> dict[str, Finding]:
     findings = examine(
         machine,
         gpu=lambda: Gpu("Orin", 87, 8) if has_all else None,
-        which=lambda name: f"/usr/bin/{name}" if has_all and name in ("g++", "ssh") else None,
+        which=lambda name: f"/usr/bin/{name}" if has_all and name == "ssh" else None,
         installed=lambda distribution, module: "1.2.3" if has_all else None,
         weights=weights,
         refusal=lambda machine: None,
     )
     return {finding.name: finding for finding in findings}
-
-
-@pytest.fixture(autouse=True)
-def no_compiler_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CXX", raising=False)
 
 
 def test_a_bare_machine_lacks_everything_and_is_told_how_to_get_it(tmp_path: Path) -> None:
@@ -39,14 +31,13 @@ def test_a_bare_machine_lacks_everything_and_is_told_how_to_get_it(tmp_path: Pat
         "onnxruntime": "pip install irstd-edge",
         "openvino": "pip install 'irstd-edge[openvino]'",
         "nncf": "pip install 'irstd-edge[train]'",
-        "c++ compiler": "sudo apt install g++",
         "tensorrt-rtx": "pip install 'irstd-edge[tensorrt-rtx]'",
     }
     assert {name: items[name].fix for name in cures} == cures
     assert "JetPack" in str(items["tensorrt"].fix)
     assert "pypi.nvidia.com" in str(items["torch-tensorrt"].fix)
     told = {name for name, item in items.items() if item.fix is not None}
-    assert told == set(items) - {"python", "cpu"}  # what can't be brought is said to be so
+    assert told == set(items) - {"python"}
 
 
 def test_a_machine_with_everything(tmp_path: Path) -> None:
@@ -59,7 +50,6 @@ def test_a_machine_with_everything(tmp_path: Path) -> None:
     board = "NVIDIA Jetson Orin Nano Developer Kit, L4T 36.4.3 (JetPack 6)"
     assert (items["jetson"].found, items["ssh"].found) == (board, "/usr/bin/ssh")
     assert items["shipped weights"].found == "mshnet, p2p"
-    assert items["c++ compiler"].found == "/usr/bin/g++"
     assert items["openvino"].record() == {
         "name": "openvino",
         "what_for": "fast INT8 on x86",
@@ -75,14 +65,6 @@ def test_a_driver_that_does_not_start_is_told_with_its_fix(tmp_path: Path) -> No
     )
     (item,) = [finding for finding in findings if finding.name == "gpu"]
     assert (item.found, item.fix) == (None, "join on integrated, tegra234")
-
-
-def test_the_compiler_that_the_user_chose_comes_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CXX", "g++-14")
-    chosen: Any = examine(BARE, lambda: None, lambda name: name, lambda d, m: None, tmp_path)
-    assert next(item.found for item in chosen if item.name == "c++ compiler") == "g++-14"
 
 
 def test_this_machine_has_what_these_tests_run_on() -> None:

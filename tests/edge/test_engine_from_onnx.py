@@ -99,7 +99,7 @@ def test_a_tensorrt_that_knows_no_typed_graphs_is_refused(monkeypatch: pytest.Mo
 
 
 def test_a_dla_gets_one_shape() -> None:
-    assert EnginePlan(sizes=((500, 640),), batch=4, dla=True).shapes(16) == ((4, 1, 512, 640),) * 3
+    assert EnginePlan(sizes=((500, 640),), dla=True).shapes(16) == ((1, 1, 512, 640),) * 3
 
 
 @pytest.mark.parametrize(

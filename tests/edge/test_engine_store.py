@@ -61,6 +61,15 @@ def test_an_entry_of_another_shape_is_no_engine(store: EngineStore, flags: objec
     assert store.keys() == ()
 
 
+def test_a_damaged_entry_costs_no_other_engine(store: EngineStore) -> None:
+    other = replace(KEY, gpu="Thor")
+    store.save(KEY, DATA)
+    damaged = store.save(other, DATA).parent / "entry.json"
+    damaged.write_text(damaged.read_text()[:20])
+    assert store.keys() == (KEY,)
+    assert store.load(KEY) == DATA
+
+
 def test_nobody_else_can_read_or_write_it(tmp_path: Path) -> None:
     before = os.umask(0)
     try:

@@ -56,7 +56,9 @@ def test_read_frame_keeps_16_bit_counts(tmp_path: Path, suffix: str) -> None:
 def test_read_frame_refuses_more_counts_than_the_bits_hold(tmp_path: Path) -> None:
     path = written(tmp_path / "raw.png", np.full((4, 4), 4096, np.uint16))
     assert frames.read_frame(path, bit_depth=14).counts.max() == 4096
-    with pytest.raises(IrstdError, match=r"raw\.png: holds 4096 counts, more than 12 bits: say 16"):
+    with pytest.raises(
+        IrstdError, match=r"raw\.png: a pixel of 4096 counts does not fit 12 bits: give --bits 16"
+    ):
         frames.read_frame(path, bit_depth=12)
 
 

@@ -107,3 +107,10 @@ def test_where_there_is_no_frame_it_says_what_is_wanted(tmp_path: Path) -> None:
     with pytest.raises(IrstdError) as caught:
         frames_in([missing])
     assert str(caught.value) == f"{missing}: no such file or folder: check the path"
+
+
+def test_a_frame_is_not_called_as_a_page_of_a_stack(tmp_path: Path) -> None:
+    page, stack, other = touched(tmp_path, "a#0.png", "a.tif", "b#0.png")
+    with pytest.raises(IrstdError, match=r"a#0\.png: .* a page of .*a\.tif"):
+        frames_in([page, stack])
+    assert frames_in([page, other]) == [page, other]

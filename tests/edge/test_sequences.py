@@ -31,7 +31,7 @@ def test_raw_bits_are_those_of_the_sensor(tmp_path: Path) -> None:
     path = tmp_path / "f.bin"
     path.write_bytes(COUNTS.astype("<u2").tobytes())
     assert next(frames_of(path, 14, RawFormat(8, 6, "u16le"))).bit_depth == 14
-    with pytest.raises(IrstdError, match="more than 14 bits"):  # the other byte order
+    with pytest.raises(IrstdError, match="does not fit 14 bits"):  # the other byte order
         next(frames_of(path, 14, RawFormat(8, 6, "u16be")))
 
 

@@ -67,7 +67,7 @@ def test_more_bits_than_the_sensor_has_are_refused() -> None:
     with pipe() as (out, into):
         os.write(into, COUNTS.tobytes())
         os.close(into)
-        with pytest.raises(IrstdError, match="^stdin: holds .* more than 8 bits"):
+        with pytest.raises(IrstdError, match="^stdin: a pixel of .* does not fit 8 bits"):
             list(RawStream(out, RAW, 8))
 
 

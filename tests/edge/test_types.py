@@ -14,14 +14,14 @@ POINTS = tuple(
 )
 def test_the_lowest_threshold_that_keeps_false_alarms_down(max_fa, threshold) -> None:
     """At 4.5 too it is 0.3, though a little above it there were more."""
-    assert DecodeSpec("mask", 0.5, POINTS).threshold_at(max_fa) == threshold
+    assert DecodeSpec("mask", 0.5, POINTS).point_at(max_fa).threshold == threshold
 
 
 def test_too_few_false_alarms_are_out_of_reach() -> None:
     with pytest.raises(IrstdError, match=r"--max-fa: 0.4 per Mpx is out of reach.*0.50 at.* 0.9;"):
-        DecodeSpec("mask", 0.5, POINTS).threshold_at(0.4)
+        DecodeSpec("mask", 0.5, POINTS).point_at(0.4)
 
 
 def test_weights_may_not_know_their_operating_points() -> None:
     with pytest.raises(IrstdError, match="--max-fa: these weights do not say"):
-        DecodeSpec("mask").threshold_at(1.0)
+        DecodeSpec("mask").point_at(1.0)

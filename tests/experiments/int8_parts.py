@@ -27,7 +27,7 @@ from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.equalise import equalise
 from irstd_edge.calibration.export import FP32, INT8, INT8_CPU, graphs_of
 from irstd_edge.calibration.quantize import quantize as quantized
-from irstd_edge.calibration.range_rules import RULE_OF, Shown
+from irstd_edge.calibration.range_rules import RULE_OF, CalibrationFrame
 from irstd_edge.edge.bundle import open_bundle
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.runners import installed_runtimes, open_graph, torch_runner
@@ -129,7 +129,7 @@ def graphs(weights: str, data: Path, part: Part) -> tuple[dict[str, bytes], Mode
     with part.changed():
         samples = subset.calibration_samples(open_dataset(data, "train"), FRAMES, 0)
         runner = torch_runner(float_net, spec)
-        shown = [Shown.of(runner.batch_of(sample.frame), sample) for sample in samples]
+        shown = [CalibrationFrame.of(runner.batch_of(sample.frame), sample) for sample in samples]
         tensors = [each.batch for each in shown]
         float_net = equalise(float_net, tensors)
         made = quantized(float_net, spec.name, tensors, reduced_range=part.reduced_range)

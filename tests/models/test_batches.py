@@ -10,7 +10,6 @@ from irstd_edge.edge.frames import points_of_mask, resize_bilinear
 from irstd_edge.edge.types import Frame, InputSpec, Sample
 from irstd_edge.models.batches import (
     Augmentation,
-    Crop,
     Labelled,
     PaperAugmentation,
     crop,
@@ -54,15 +53,15 @@ def centroid(image: np.ndarray) -> tuple[float, float]:
     return (rows * image).sum() / image.sum(), (cols * image).sum() / image.sum()
 
 
-def same(one: Crop, other: Crop) -> bool:
+def same(one: Labelled, other: Labelled) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(parts(one), parts(other), strict=True))
 
 
-def parts(cut: Crop) -> tuple[np.ndarray, ...]:
+def parts(cut: Labelled) -> tuple[np.ndarray, ...]:
     return cut.image, cut.mask, cut.points, cut.radii
 
 
-def drawn(how=ALL, **options) -> list[list[Crop]]:
+def drawn(how=ALL, **options) -> list[list[Labelled]]:
     settled = {"batch_size": 4, "seed": 3, "epoch": 2} | options
     return list(epoch_crops(frames(10), how, **settled))
 
@@ -224,7 +223,7 @@ def test_processes_share_the_crops_of_one(world_size: int) -> None:
     whole = drawn()
     by_rank = [drawn(rank=rank, world_size=world_size) for rank in range(world_size)]
     for step, batch in enumerate(whole):
-        shared: list[Crop] = [None] * len(batch)  # type: ignore[list-item]
+        shared: list[Labelled] = [None] * len(batch)  # type: ignore[list-item]
         for rank, batches in enumerate(by_rank):
             assert len(batches[step]) == len(batch) // world_size
             shared[rank::world_size] = batches[step]

@@ -16,7 +16,7 @@ from irstd_edge.edge.gpu import Gpu, this_gpu
 from irstd_edge.edge.runners import open_graph, open_runner
 from irstd_edge.edge.types import IrstdError, MachineError, Manifest, Quantization
 from irstd_edge.models import create_model, engine_from_torch, spec_of
-from irstd_edge.models.engine_from_torch import Framed, exported, module_of, torch_tensorrt_version
+from irstd_edge.models.engine_from_torch import Framed, _library, exported, module_of
 from irstd_edge.models.mshnet import MSHNet
 from irstd_edge.models.onnx_from_torch import onnx_from_torch
 
@@ -106,7 +106,7 @@ def test_what_is_missing_is_told(missing: str, monkeypatch: pytest.MonkeyPatch) 
         engine_from_torch, "find_spec", lambda name: None if name == missing else object()
     )
     with pytest.raises(MachineError, match=f"{missing} is not installed: pip install 'irstd-edge"):
-        torch_tensorrt_version()
+        _library()
 
 
 def test_without_a_gpu_it_says_where_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,10 +114,10 @@ def test_without_a_gpu_it_says_where_to_build(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(engine_from_torch, "this_gpu", lambda: None)
     monkeypatch.setattr(engine_from_torch, "cuda_refusal", lambda: None)
     with pytest.raises(MachineError, match="torch-tensorrt: no usable NVIDIA GPU here"):
-        torch_tensorrt_version()
+        _library()
     monkeypatch.setattr(engine_from_torch, "cuda_refusal", lambda: "cuInit failed (801): join")
     with pytest.raises(MachineError, match=r"^torch-tensorrt: cuInit failed \(801\): join$"):
-        torch_tensorrt_version()
+        _library()
     monkeypatch.setattr(engine_from_torch, "this_gpu", lambda: Gpu("Orin", 87, 8))
     plan = EnginePlan(BACKEND)
     with pytest.raises(IrstdError, match="--with-decode: torch-tensorrt builds the network alone"):

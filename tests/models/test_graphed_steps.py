@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from irstd_edge.models.graphed import WARM_UP, GraphedSteps
-from irstd_edge.models.supply import Batch
+from irstd_edge.models.loader import Batch
 
 
 class Stream:

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from irstd_edge.edge.detect import LOG_SIGMA_RANGE
 from irstd_edge.models import create_model
 from irstd_edge.models.p2p import (
-    LOG_SIGMA_RANGE,
     P2P,
     Attention,
     CrossFusion,

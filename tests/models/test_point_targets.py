@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irstd_edge.edge.detect import predict_from_outputs
+from irstd_edge.edge.detect import HEATMAP_STRIDE as STRIDE
+from irstd_edge.edge.detect import LOG_SIGMA_RANGE, predict_from_outputs
 from irstd_edge.edge.types import DecodeSpec
-from irstd_edge.models.p2p import LOG_SIGMA_RANGE, STRIDE
 from irstd_edge.models.point_targets import radii_px, render_points
 
 SHAPE = (64, 80)

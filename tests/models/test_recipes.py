@@ -80,6 +80,12 @@ def test_mshnet_takes_every_mask_loss_and_p2p_none(loss: str) -> None:
     assert "--loss" in refusal("p2p", loss=loss)
 
 
+def test_sls_is_never_without_its_warm_up() -> None:
+    for name in ("default", "finetune", "paper"):
+        assert recipe_of("mshnet", name, epochs=60, loss="sls").warm == 6
+    assert recipe_of("mshnet", "default").warm == 0
+
+
 def test_wrong_names_list_the_right_ones() -> None:
     assert refusal("yolo") == "yolo: no model has this name; choose one of mshnet, p2p"
     message = refusal("mshnet", "fast")

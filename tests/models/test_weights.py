@@ -82,7 +82,7 @@ def test_the_normalisation_of_the_card_is_used(tmp_path: Path) -> None:
     assert spec == with_normalisation(spec_of("p2p"), "local-contrast")
     path = tmp_path / "w.safetensors"
     save_weights(path, "p2p", create_model("p2p"), {"normalisation": "magic"})
-    assert "its card is none of ours" in refusal(load_model, path)
+    assert "its card was not written by irstd-edge" in refusal(load_model, path)
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_numbers_that_are_shown_more_often_than_they_are_stored(tmp_path: Path) 
 def test_a_broken_card_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"weight": torch.zeros(3)}, path, {"model": "p2p", "card": "{"})
-    assert "card is none of ours" in refusal(read_card, path)
+    assert "card was not written by irstd-edge" in refusal(read_card, path)
 
 
 @pytest.mark.parametrize("size", [0, 7, 1000, -1])

@@ -15,8 +15,14 @@ import torch
 from irstd_edge.edge.types import MachineError, Sample
 from irstd_edge.models import learner, spec_of
 from irstd_edge.models.batches import Augmentation, Labelled, labelled
+from irstd_edge.models.loader import (
+    MOST_WORKERS,
+    Batch,
+    BatchLoader,
+    lost_workers_told,
+    workers_for,
+)
 from irstd_edge.models.recipes import Recipe, recipe_of
-from irstd_edge.models.supply import MOST_MAKERS, Batch, Supply, makers_for
 from irstd_edge.models.train import Epoch, train
 from irstd_edge.models.weights import load_state
 
@@ -37,7 +43,7 @@ def parts(batches: list[Batch]) -> list[torch.Tensor]:
 @pytest.mark.parametrize("loss", ["points", "dice"])
 def test_others_make_the_same_batches(loss: str, frames: list[Labelled]) -> None:
     recipe = replace(RECIPE, loss=loss)
-    here, there = Supply(frames, recipe, 5), Supply(frames, recipe, 5, makers=2)
+    here, there = BatchLoader(frames, recipe, 5), BatchLoader(frames, recipe, 5, workers=2)
     for epoch in (0, 1):
         mine, theirs = parts(list(here.epoch(epoch))), parts(list(there.epoch(epoch)))
         assert len(mine) == 2 * here.per_epoch == 4
@@ -47,9 +53,9 @@ def test_others_make_the_same_batches(loss: str, frames: list[Labelled]) -> None
 
 
 def test_a_run_goes_on_with_the_batches_of_its_epoch(frames: list[Labelled]) -> None:
-    undisturbed = Supply(frames, RECIPE, 5)
+    undisturbed = BatchLoader(frames, RECIPE, 5)
     first, second = (parts(list(undisturbed.epoch(epoch))) for epoch in (0, 1))
-    resumed = parts(list(Supply(frames, RECIPE, 5).epoch(1)))
+    resumed = parts(list(BatchLoader(frames, RECIPE, 5).epoch(1)))
     assert all(torch.equal(a, b) for a, b in zip(second, resumed, strict=True))
     again = parts(list(undisturbed.epoch(0)))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -57,8 +63,10 @@ def test_a_run_goes_on_with_the_batches_of_its_epoch(frames: list[Labelled]) -> 
 
 def test_each_of_two_processes_gets_its_part(frames: list[Labelled]) -> None:
     recipe = replace(RECIPE, batch_size=4)
-    whole = next(Supply(frames, recipe, 5).epoch(0))[0]
-    halves = [next(Supply(frames, recipe, 5, rank=k, world_size=2).epoch(0))[0] for k in (0, 1)]
+    whole = next(BatchLoader(frames, recipe, 5).epoch(0))[0]
+    halves = [
+        next(BatchLoader(frames, recipe, 5, rank=k, world_size=2).epoch(0))[0] for k in (0, 1)
+    ]
     assert torch.equal(whole, torch.stack(halves, 1).flatten(0, 1))
 
 
@@ -70,7 +78,7 @@ def test_makers_start_after_opencv_had_threads(frames: list[Labelled]) -> None:
         large = np.zeros((2048, 2048), np.float32)
         cv2.warpAffine(large, np.array([[1.1, 0, 0], [0, 1.1, 0]]), (2048, 2048))
         wide = replace(RECIPE, crops=(Augmentation(256),))
-        assert len(list(Supply(frames, wide, 5, makers=1).epoch(0))) == 2
+        assert len(list(BatchLoader(frames, wide, 5, workers=1).epoch(0))) == 2
     finally:
         cv2.setNumThreads(before)
 
@@ -78,50 +86,57 @@ def test_makers_start_after_opencv_had_threads(frames: list[Labelled]) -> None:
 def test_makers_share_the_cores_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
-    assert makers_for(torch.device("cpu"), 1) == 0
-    assert makers_for(gpu, 1) == 11
-    assert makers_for(gpu, 4) == 2
-    assert makers_for(gpu, 12) == 1
+    assert workers_for(torch.device("cpu"), 1) == 0
+    assert workers_for(gpu, 1) == 11
+    assert workers_for(gpu, 4) == 2
+    assert workers_for(gpu, 12) == 1
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(128)))
-    assert makers_for(gpu, 1) == MOST_MAKERS
+    assert workers_for(gpu, 1) == MOST_WORKERS
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert makers_for(gpu, 1) == 1
+    assert workers_for(gpu, 1) == 1
 
 
-def test_a_maker_that_was_killed_is_told_in_one_line(frames: list[Labelled]) -> None:
-    supply = Supply(frames, replace(RECIPE, batch_size=1, epochs=9), 5, makers=1)
-    batches = supply.epoch(0)
+def test_a_worker_that_was_killed_is_told_in_one_line(frames: list[Labelled]) -> None:
+    loader = BatchLoader(frames, replace(RECIPE, batch_size=1, epochs=9), 5, workers=1)
+    batches = loader.epoch(0)
     next(batches)
-    for maker in active_children():
-        maker.kill()
-    with pytest.raises(MachineError, match="^--device: a process that makes batches ended"):
+    message = "^--device: a loader worker ended"
+    with pytest.raises(MachineError, match=message), lost_workers_told():
+        for worker in active_children():
+            worker.kill()
         list(batches)
-    supply.close()
+    loader.close()
+
+
+def test_a_fault_in_a_batch_is_not_told_as_a_lost_process() -> None:
+    fault = "Caught RuntimeError in DataLoader worker process 0."
+    with pytest.raises(RuntimeError, match=fault), lost_workers_told():
+        raise RuntimeError(fault)
 
 
 def test_memory_that_is_too_small_is_named_before_training(
     frames: list[Labelled], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000))
-    monkeypatch.setattr("irstd_edge.models.supply.SHARED_MEMORY", Path("/"))
+    monkeypatch.setattr("irstd_edge.models.loader.SHARED_MEMORY", Path("/"))
     with pytest.raises(MachineError, match=r"^/: 0 MB are free, .* needs 1 MB .*--shm-size=2g$"):
-        Supply(frames, RECIPE, 5, makers=2)
-    Supply(frames, RECIPE, 5)
+        BatchLoader(frames, RECIPE, 5, workers=2)
+    BatchLoader(frames, RECIPE, 5)
 
 
 def test_a_daemon_makes_its_own_batches() -> None:
     with get_context("fork").Pool(1) as pool:
-        assert pool.apply(makers_for, (torch.device("cuda"), 1)) == 0
+        assert pool.apply(workers_for, (torch.device("cuda"), 1)) == 0
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_no_maker_outlives_a_training(
+def test_no_worker_outlives_a_training(
     fails: bool, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Supply] = []
+    made: list[BatchLoader] = []
 
-    class Watched(Supply):
+    class Watched(BatchLoader):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             made.append(self)  # and so the garbage collector does not help
@@ -131,8 +146,8 @@ def test_no_maker_outlives_a_training(
         if fails:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(learner, "Supply", Watched)
-    monkeypatch.setattr(learner, "makers_for", lambda device, processes: 2)
+    monkeypatch.setattr(learner, "BatchLoader", Watched)
+    monkeypatch.setattr(learner, "workers_for", lambda device, processes: 2)
     recipe = replace(RECIPE, epochs=2, crops=(Augmentation(64),))
     with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
         train("p2p", samples, tmp_path, recipe, device="cpu", progress=progress)
@@ -144,8 +159,8 @@ def test_who_makes_the_batches_does_not_change_the_weights(
 ) -> None:
     recipe = replace(recipe_of("p2p"), epochs=2, batch_size=4, crops=(Augmentation(64),), until=())
     states = []
-    for makers in (0, 2):
-        monkeypatch.setattr(learner, "makers_for", lambda device, world, n=makers: n)
-        path = train("p2p", samples, tmp_path / str(makers), recipe, device="cpu")
+    for workers in (0, 2):
+        monkeypatch.setattr(learner, "workers_for", lambda device, world, n=workers: n)
+        path = train("p2p", samples, tmp_path / str(workers), recipe, device="cpu")
         states.append(load_state(path, "p2p"))
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())

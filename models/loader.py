@@ -33,17 +33,17 @@ from irstd_edge.models.recipes import Recipe
 Batch = tuple[Tensor, Tensor]
 """Frames (N, 1, H, W) in 0..1, and their masks (N, 1, H, W) or point targets (N, 5, H/2, W/2)."""
 
-MOST_MAKERS = 16
+MOST_WORKERS = 16
 """Processes that make batches for one GPU."""
 
 SHARED_MEMORY = Path("/dev/shm")
 """Of Linux; elsewhere it has no size of its own."""
 
 LONGEST_WAIT_S = 180
-"""For a batch; makers that take longer are stuck."""
+"""For a batch; workers that take longer are stuck."""
 
 
-def makers_for(device: torch.device, processes: int) -> int:
+def workers_for(device: torch.device, processes: int) -> int:
     """Return how many processes make batches for each of those that train on this machine.
 
     None on the CPU: its cores are busy with training. For a GPU all of the cores that this process
@@ -54,10 +54,27 @@ def makers_for(device: torch.device, processes: int) -> int:
         return 0
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone knows which it may use
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(MOST_MAKERS, cores // processes - 1))
+    return max(1, min(MOST_WORKERS, cores // processes - 1))
 
 
-class Supply:
+@contextmanager
+def lost_workers_told() -> Iterator[None]:
+    """Raise MachineError where a process that makes batches is killed, or hangs, in this block.
+
+    torch tells of a killed one by a signal, at whatever line the run has come to.
+    """
+    try:
+        yield
+    except (ConnectionError, EOFError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader "):
+            raise
+        raise MachineError(
+            f"--device: a loader worker ended or hangs ({error}); there may be "
+            "too little memory: go on with --resume, or with a smaller --batch-size"
+        ) from error
+
+
+class BatchLoader:
     """The batches of a run, an epoch at a time; the same ones whoever makes them."""
 
     def __init__(
@@ -66,15 +83,15 @@ class Supply:
         recipe: Recipe,
         seed: int,
         *,
-        makers: int = 0,
+        workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.frames = frames
-        self._makers = makers
-        if makers:
-            _refuse_small_memory(frames, recipe, makers)
-        reachable = _Shared(frames) if makers else frames
+        self._workers = workers
+        if workers:
+            _refuse_small_memory(frames, recipe, workers)
+        reachable = _Shared(frames) if workers else frames
         self._steps = _Steps(reachable, recipe, seed, rank, world_size)
         self._next_epoch = -1
         self._ahead: Iterator[Batch] = iter(())
@@ -85,22 +102,11 @@ class Supply:
         return self._steps.per_epoch
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, counted from 0; all are to be taken.
-
-        Raises MachineError where the processes that make them were killed, or hang.
-        """
+        """Yield the batches of an epoch, counted from 0; all are to be taken."""
         if epoch != self._next_epoch:
             self._ahead = self._from(epoch * self.per_epoch)
         self._next_epoch = epoch + 1
-        try:
-            yield from islice(self._ahead, self.per_epoch)
-        except RuntimeError as error:
-            if not self._makers or "DataLoader" not in str(error):
-                raise
-            raise MachineError(
-                f"--device: a process that makes batches ended or hangs ({error}); there may be "
-                "too little memory: go on with --resume, or with a smaller --batch-size"
-            ) from error
+        yield from islice(self._ahead, self.per_epoch)
 
     def close(self) -> None:
         """End the processes that make batches; a later epoch starts others."""
@@ -111,12 +117,12 @@ class Supply:
             self._steps,
             batch_size=None,
             sampler=range(step, len(self._steps)),
-            num_workers=self._makers,
+            num_workers=self._workers,
             # A fork would inherit the locks of OpenCV's threads, and wait for them for ever.
-            multiprocessing_context="spawn" if self._makers else None,
-            pin_memory=self._makers > 0 and torch.cuda.is_available(),
+            multiprocessing_context="spawn" if self._workers else None,
+            pin_memory=self._workers > 0 and torch.cuda.is_available(),
             worker_init_fn=_alone,
-            timeout=LONGEST_WAIT_S if self._makers else 0,
+            timeout=LONGEST_WAIT_S if self._workers else 0,
         )
         with _deaf_to_interrupts():
             return iter(loader)
@@ -180,12 +186,12 @@ class _Shared(Sequence[Labelled]):
         return Labelled(image, mask, *self._points[at])
 
 
-def _refuse_small_memory(frames: Sequence[Labelled], recipe: Recipe, makers: int) -> None:
+def _refuse_small_memory(frames: Sequence[Labelled], recipe: Recipe, workers: int) -> None:
     """Raise MachineError where frames and batches do not fit in the memory that processes share."""
     if not SHARED_MEMORY.is_dir():
         return
     side = max(how.size_px for how in recipe.crops)
-    batches = 2 * makers * recipe.batch_size * side**2 * 9  # bytes: a frame, five quarters of one
+    batches = 2 * workers * recipe.batch_size * side**2 * 9  # bytes: a frame, five quarters of one
     needed = batches + sum(8 * frame.image.size for frame in frames)
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
@@ -210,5 +216,5 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def _alone(worker: int) -> None:
-    """Every maker has one core to itself."""
+    """Every worker has one core to itself."""
     cv2.setNumThreads(1)
