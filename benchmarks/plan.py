@@ -10,7 +10,6 @@ import numpy as np
 
 from irstd_edge.edge.counts import CLIPPED_SHARE, clipped_share
 from irstd_edge.edge.dataset import DataSet
-from irstd_edge.edge.frames import read_frame
 from irstd_edge.edge.tiles import LARGE_PX
 from irstd_edge.edge.types import Frame, IrstdError, Sample
 
@@ -94,7 +93,7 @@ def timed_on_of(plan: Plan) -> TimedOn:
     frames = tuple(_fitted(frame, (height, width)) for frame in kept)
 
     def read(frame: Frame) -> Frame:
-        return read_frame(data.images[frame.name], data.bit_depth)
+        return data.frame(frame.name, plan.protocol)
 
     return TimedOn(frames, read, words, clipped, large)
 

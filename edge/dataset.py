@@ -82,6 +82,11 @@ class DataSet:
         sample = self._native(name)
         return sample if protocol == "native" else self._squashed(sample)
 
+    def frame(self, name: str, protocol: str = "native") -> Frame:
+        """Read one frame without its label, brought to the size of the protocol."""
+        frame = read_frame(_file(self.images, name, self.root / "images"), self.bit_depth)
+        return frame if protocol == "native" else _squashed(frame)
+
     def _sample_or_skip(self, name: str, strict: bool, protocol: str) -> Sample | Skip:
         try:
             return self.sample(name, protocol)
@@ -91,7 +96,7 @@ class DataSet:
             return Skip(name, str(error).removeprefix(f"{self.root}/"))
 
     def _native(self, name: str) -> Sample:
-        frame = read_frame(_file(self.images, name, self.root / "images"), self.bit_depth)
+        frame = self.frame(name)
         if self.points is not None and not self.masks:
             return Sample(frame, None, self._listed_points(name, frame))
         path = _file(self.masks, name, self.root / "masks")
@@ -117,15 +122,17 @@ class DataSet:
         return points
 
     def _squashed(self, sample: Sample) -> Sample:
-        frame = sample.frame
-        counts = resize_bilinear(frame.counts, PAPER_SIZE)
-        small = Frame(frame.name, counts, frame.bit_depth)
+        small = _squashed(sample.frame)
         mask = None if sample.mask is None else resize_nearest(sample.mask, PAPER_SIZE)
         if mask is not None and self.points is None:
             return Sample(small, mask, points_of_mask(mask))
-        scale = np.array(PAPER_SIZE) / np.array(frame.shape)
+        scale = np.array(PAPER_SIZE) / np.array(sample.frame.shape)
         points = (sample.points + 0.5) * scale - 0.5
         return Sample(small, mask, points.astype(np.float32))
+
+
+def _squashed(frame: Frame) -> Frame:
+    return Frame(frame.name, resize_bilinear(frame.counts, PAPER_SIZE), frame.bit_depth)
 
 
 def open_dataset(root: Path, split: str | None = "test") -> DataSet:

@@ -141,6 +141,18 @@ def test_int8_without_vnni_is_warned_of(
     assert warnings_of(made, machine, plan, timed_on) == ([SATURATES] if warned else [])
 
 
+def test_what_is_read_is_what_is_timed(data: DataSet) -> None:
+    """At paper256 the frame is resized as well, which a frame end to end takes."""
+    for protocol in ("native", "paper256"):
+        timed_on = timed_on_of(Plan(data=data, protocol=protocol))
+        first = timed_on.frames[0]
+        assert timed_on.read is not None
+        again = timed_on.read(first)
+        assert again.shape == data.sample(first.name, protocol).frame.shape
+        if protocol == "paper256":
+            assert (again.counts == first.counts).all()
+
+
 def warned_of_frames(report: dict[str, Any]) -> list[str]:
     """Not of this processor."""
     return [words for words in report["results"][0]["warnings"] if words != SATURATES]
