@@ -6,8 +6,10 @@ micro-averaged over a score-ordered greedy one-to-one matching.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from statistics import median
 from typing import Any
 
@@ -160,6 +162,15 @@ class Evaluation:
             "position_px": near.position_px,
         }
 
+    @property
+    def frames_sha256(self) -> str:
+        """Of names, sizes and targets' places: two evaluations of the same data share it."""
+        frames = [
+            (i.name, i.shape, [(round(float(t.row), 3), round(float(t.col), 3)) for t in i.targets])
+            for i in self.images
+        ]
+        return sha256(json.dumps(frames).encode()).hexdigest()
+
     def accuracy(self) -> dict[str, Any]:
         """The `accuracy` object of bench.json; "undefined" names the metrics that apply but fail.
 
@@ -174,6 +185,7 @@ class Evaluation:
             "images": len(self.images),
             "skipped": [{"name": skip.name, "reason": skip.reason} for skip in self.skipped],
             "targets": sum(len(image.targets) for image in self.images),
+            "frames_sha256": self.frames_sha256,
             **metrics,
             "position_median_px": self.position_median_px,
             "undefined": [name for name in applies if metrics[name] is None],

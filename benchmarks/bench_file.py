@@ -27,6 +27,8 @@ class Accuracy:
     targets: int
     metrics: Mapping[str, float | None]
     undefined: tuple[str, ...]
+    frames: str | None = None
+    """SHA-256 of their names, sizes and targets; None in a file without it."""
     threshold: float | None = None
     curve: tuple[tuple[float, float, float | None], ...] = ()
     """(threshold, false alarms per Mpx, Pd); empty in a file without it."""
@@ -39,9 +41,11 @@ class Accuracy:
         return None if share is None else round(share * self.targets)
 
     def same_frames(self, other: Accuracy) -> bool:
-        """As far as counts tell; the lists of targets tell more."""
+        """By counts alone where a file does not tell what its frames are."""
         mine = (self.protocol, self.images, self.targets)
-        return mine == (other.protocol, other.images, other.targets)
+        if mine != (other.protocol, other.images, other.targets):
+            return False
+        return None in (self.frames, other.frames) or self.frames == other.frames
 
 
 @dataclass(frozen=True)
@@ -236,6 +240,7 @@ def _accuracy(item: Mapping[str, Any]) -> Accuracy:
         targets=item["targets"],
         metrics={name: item.get(name) for name in METRICS},
         undefined=tuple(item["undefined"]),
+        frames=item.get("frames_sha256"),
         threshold=item.get("threshold"),
         curve=_curve(item.get("curve")),
     )

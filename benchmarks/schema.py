@@ -48,6 +48,7 @@ _ACCURACY = {
     **_all(Maybe(NUMBER, optional=True), "precision_5px", "recall_5px", "position_median_px"),
     "undefined": [TEXT],
     "threshold": Maybe(NUMBER, optional=True),
+    "frames_sha256": Maybe(TEXT, optional=True),
     "curve": Maybe(_CURVE, optional=True),
 }
 

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -125,12 +126,16 @@ SAMPLES = (
 )
 
 
+FRAMES = sha256(b'[["a", [64, 64], [[10.5, 10.5], [30.0, 31.0]]], ["c", [64, 64], []]]').hexdigest()
+
+
 def test_a_point_detectors_accuracy_has_no_iou_and_says_why_not() -> None:
     assert evaluate(SAMPLES, heatmap, "native").accuracy() == {
         "protocol": "native",
         "images": 2,
         "skipped": [{"name": "b", "reason": "its mask has another size"}],
         "targets": 2,
+        "frames_sha256": FRAMES,
         "iou": None,
         "niou": None,
         "pd": 0.5,
@@ -155,6 +160,7 @@ def test_a_segmentation_nets_accuracy_has_everything() -> None:
         "images": 2,
         "skipped": [{"name": "b", "reason": "its mask has another size"}],
         "targets": 2,
+        "frames_sha256": FRAMES,
         "iou": pytest.approx(2 / 11),
         "niou": pytest.approx(2 / 11),
         "pd": 0.5,

@@ -113,6 +113,22 @@ def test_accuracy_is_not_compared_between_frames(make_bench: Make, other: Change
     assert failed(strict) == ["baseline.accuracy"] * 2
 
 
+def test_benches_of_fp32_alone_are_told_apart_by_their_frames(make_bench: Make) -> None:
+    """Without a drift there is no list of targets to compare."""
+
+    def alone(bench: Json) -> None:
+        bench["results"][0] |= {"variants": bench["results"][0]["variants"][:1], "drift": []}
+
+    def bench_of(digest: str | None) -> Json:
+        bench = make_bench(change=alone)
+        bench["results"][0]["variants"][0]["accuracy"]["frames_sha256"] = digest
+        return bench
+
+    for old, same in (("a" * 64, True), (None, True), ("b" * 64, False)):
+        verdict = judge(bench_of("a" * 64), Limits(floor={"fps": 1}), bench_of(old))
+        assert ("baseline.accuracy" in skipped(verdict)) is not same
+
+
 def test_what_only_one_file_has_is_skipped(make_bench: Make) -> None:
     less = make_bench()
     less["results"][0] |= {"variants": less["results"][0]["variants"][:1]}
