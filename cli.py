@@ -435,7 +435,7 @@ def _tell_of_engines(bundle: Bundle) -> None:
     from irstd_edge.edge.tensorrt_runtime import BACKEND, engines_of, is_ready
 
     graphs = [bundle.graph(variant, BACKEND) for variant in bundle.variants(BACKEND)]
-    with suppress(MachineError):
+    with suppress(Exception):  # a hint is no reason to fail
         if not is_ready() or not any(map(engines_of, graphs)):
             return
         talk.print(f"an engine of this bundle is here: --runtime {BACKEND} uses the GPU")
@@ -712,7 +712,7 @@ def predict(
         except KeyboardInterrupt:  # what is done is a result
             talk.print("stopped: the lines of the frames done so far are kept")
             end = typer.Exit(STOPPED)
-        except IrstdError as error:
+        except (IrstdError, MemoryError) as error:
             if not done:
                 raise
             end = error  # and here too

@@ -19,7 +19,7 @@ from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.frames import points_of_mask
 from irstd_edge.edge.runners import installed_runtimes, open_runner
-from irstd_edge.edge.tensorrt_runtime import BACKENDS, is_ready
+from irstd_edge.edge.tensorrt_runtime import BACKENDS, engines_of, is_ready
 from irstd_edge.edge.types import FloatArray, Frame, IrstdError, MachineError, Prediction
 
 MOST = {"lost": 100, "gained": 50, "missed": 8, "false alarm": 8}
@@ -33,6 +33,8 @@ SAME_PLACE_PX = 0.1
 
 Bgr = npt.NDArray[np.uint8]
 Look = Callable[[Frame], Prediction]
+Side = tuple[str, str]
+"""(variant, runtime)."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,14 @@ def pictures_of(
     fps = {(v["name"], v["runtime"]): v["fps"] or 0.0 for v in result["variants"]}
     if not result["drift"]:
         raise IrstdError("--data: the bench has no drift to show; bench with --data")
-    drifts = [drift for drift in result["drift"] if all(map(_runs_here, _runtimes_of(drift)))]
+    drifts = [
+        drift
+        for drift in result["drift"]
+        if all(_runs_here(bundle, *side) for side in _sides_of(drift))
+    ]
     if not drifts:
-        lacking = ", ".join(sorted({name for d in result["drift"] for name in _runtimes_of(d)}))
+        sides = [side for drift in result["drift"] for side in _sides_of(drift)]
+        lacking = ", ".join(sorted({runtime for _, runtime in sides}))
         raise MachineError(f"--bundle: pictures need {lacking} here; leave --bundle and --data out")
     drifts.sort(key=lambda d: -fps.get((d["candidate"], d["runtime"]), 0.0))
     return [
@@ -105,13 +112,17 @@ def pictures_of(
     ]
 
 
-def _runtimes_of(drift: Mapping[str, Any]) -> tuple[str, str]:
-    """Of the reference and of the candidate."""
-    return drift.get("reference_runtime") or drift["runtime"], drift["runtime"]
+def _sides_of(drift: Mapping[str, Any]) -> tuple[Side, Side]:
+    """The reference and the candidate."""
+    beside = drift.get("reference_runtime") or drift["runtime"]
+    return (drift["reference"], beside), (drift["candidate"], drift["runtime"])
 
 
-def _runs_here(runtime: str) -> bool:
-    return runtime in installed_runtimes() or (runtime in BACKENDS and is_ready())
+def _runs_here(bundle: Bundle, variant: str, runtime: str) -> bool:
+    """Whether the runtime is here, and of TensorRT an engine too."""
+    if runtime not in BACKENDS:
+        return runtime in installed_runtimes()
+    return is_ready() and bool(engines_of(bundle.graph(variant, runtime), backend=runtime))
 
 
 def _rows(
@@ -125,9 +136,11 @@ def _rows(
     places = [place for place in places_of(drift) if place.kind in kinds]
     protocol = _protocol(result, drift)
     _refuse_other_data(drift, places, data, protocol)
-    sides = zip((drift["reference"], drift["candidate"]), _runtimes_of(drift), strict=True)
     with ExitStack() as stack:
-        looks = [stack.enter_context(open_runner(bundle, *side, threads)).predict for side in sides]
+        looks = [
+            stack.enter_context(open_runner(bundle, *side, threads)).predict
+            for side in _sides_of(drift)
+        ]
         model = f"{result['model']} {drift['candidate']} on {drift['runtime']}"
         return [
             (f"{place.kind}, {model}: {place.words}", _picture(place, data, protocol, looks))

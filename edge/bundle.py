@@ -75,21 +75,36 @@ def refuse_foreign(path: Path) -> None:
     A mistyped path is to replace no folder that is not ours: what stands there is empty, or a
     bundle that holds nothing else.
     """
-    path = path.resolve()
-    if path.exists() and not path.is_dir():
-        raise IrstdError(f"{path}: is a file: remove it or choose another name")
-    if not path.is_dir() or not any(path.iterdir()):
-        return
     try:
-        ours = {MANIFEST, SIGNATURE, GOLDEN, *read_manifest(path).files}
-    except IrstdError:
-        ours = set()
-    # From the top, so that a large folder of others is not searched.
-    found = (str(each.relative_to(path)) for each in chain(path.iterdir(), path.rglob("*")))
-    if (other := next((name for name in found if name not in ours), None)) is not None:
+        path = path.resolve()
+        if path.exists() and not path.is_dir():
+            raise IrstdError(f"{path}: is a file: remove it or choose another name")
+        if not path.is_dir() or not any(path.iterdir()):
+            return
+        other = _first_foreign(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise IrstdError(
+            f"{path}: cannot be written ({error}): check path, rights and space"
+        ) from error
+    if other is not None:
         raise IrstdError(
             f"{path}: the folder is not empty ({other}): remove it or choose another name"
         )
+
+
+def _first_foreign(path: Path) -> str | None:
+    """The name of something in a folder that is not a bundle's; None where there is none."""
+    if not (path / MANIFEST).exists():
+        return min(each.name for each in path.iterdir())
+    try:
+        ours = {MANIFEST, SIGNATURE, GOLDEN, *read_manifest(path).files}
+    except IrstdError as error:
+        raise IrstdError(
+            f"{path}: may be no bundle of ours ({error}): remove it or choose another name"
+        ) from error
+    # From the top, so that a large folder of others is not searched.
+    found = (str(each.relative_to(path)) for each in chain(path.iterdir(), path.rglob("*")))
+    return next((name for name in found if name not in ours), None)
 
 
 def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:

@@ -15,6 +15,7 @@ from irstd_edge.edge.types import IrstdError
 
 PAGE = re.compile(r"(.+)#\d+")
 """What a page of a stack is called: STEM#INDEX."""
+PAGELESS = (".png", ".jpg", ".jpeg", ".bmp")
 
 SPLITS = ("test", "trainval", "train", "val")
 
@@ -104,7 +105,8 @@ def frames_in(paths: Sequence[Path], extensions: tuple[str, ...] = EXTENSIONS) -
             )
     for stem, path in known.items():
         page = PAGE.fullmatch(stem)
-        if page and (stack := known.get(page[1])):
+        stack = known.get(page[1]) if page else None
+        if stack is not None and stack.suffix.lower() not in PAGELESS:
             raise IrstdError(
                 f"{path}: its frame would be called as a page of {stack}: give them in calls of "
                 "their own"

@@ -102,13 +102,13 @@ def test_infinity_turns_a_limit_off(tmp_path: Path) -> None:
         fa_per_mpx = inf
         [baseline]
         iou = -inf
+        pd_at_fa = -inf
     """
     limits = load_limits(written(tmp_path, text))
-    assert set(limits.drift) == {*CHANGES, "pd_at_fa"}
+    assert set(limits.drift) == set(CHANGES), "infinity takes the place of a default"
     assert {abs(value) for value in limits.drift.values()} == {math.inf}
-    assert limits.lost == {("lost_by_scr", "0 to 1.5"): math.inf}
-    assert limits.floor == {"fa_per_mpx": math.inf}
-    assert limits.baseline["iou"] == -math.inf
+    assert limits.lost == limits.floor == limits.baseline_lost == {}
+    assert limits.baseline["iou"] == -math.inf and "pd_at_fa" not in limits.baseline
 
 
 @pytest.mark.parametrize(

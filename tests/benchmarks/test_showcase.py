@@ -110,17 +110,29 @@ def test_the_reference_is_run_where_it_was_measured(
     here = copy.deepcopy(bench["results"][0]["drift"][0])
     bench["results"][0]["drift"].append(here)
     bench["results"][0]["drift"][0] |= {"runtime": "tensorrt", "reference_runtime": "openvino"}
-    with_gpu = ("onnxruntime", "openvino", "tensorrt")
-    monkeypatch.setattr(showcase, "installed_runtimes", lambda: with_gpu)
+    here = {"onnxruntime", "openvino", "tensorrt"}
+    monkeypatch.setattr(showcase, "_runs_here", lambda of, variant, runtime: runtime in here)
     (first, second) = pictures_of(bench, bundle, data, threads=1)
     assert "int8 on onnxruntime" in first[0] and "int8 on tensorrt" in second[0]
     assert opened[2:4] == [("fp32", "openvino"), ("int8", "tensorrt")]
-    monkeypatch.setattr(showcase, "installed_runtimes", lambda: ("onnxruntime",))
+    here.remove("tensorrt")
     ((caption, _),) = pictures_of(bench, bundle, data, threads=1)
     assert "int8 on onnxruntime" in caption, "of those that can be run here"
     del bench["results"][0]["drift"][1]
     with pytest.raises(MachineError, match="pictures need openvino, tensorrt here"):
         pictures_of(bench, bundle, data, threads=1)
+
+
+def test_tensorrt_is_here_where_the_bundle_has_an_engine(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = {"fp32.onnx"}
+    monkeypatch.setattr(showcase, "is_ready", lambda: True)
+    monkeypatch.setattr(showcase, "engines_of", lambda graph, backend: graph.name in built)
+    assert showcase._runs_here(bundle, "fp32", "tensorrt")
+    built.clear()
+    assert not showcase._runs_here(bundle, "fp32", "tensorrt")
+    assert showcase._runs_here(bundle, "fp32", "onnxruntime")
 
 
 def test_a_bundle_that_was_not_measured_and_a_bench_without_data_are_refused(

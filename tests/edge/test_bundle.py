@@ -159,9 +159,11 @@ def test_only_a_bundle_that_holds_nothing_else_is_replaced(bundle, manifest, tmp
     other = tmp_path / "app"
     (other / "images").mkdir(parents=True)
     (other / "manifest.json").write_text('{"collected": "2024-05"}')
-    with pytest.raises(IrstdError, match="not empty"):
+    with pytest.raises(IrstdError, match=r"may be no bundle of ours \(.*manifest\.json"):
         write_bundle(other, manifest, {"fp16.onnx": b"half"})
     assert sorted(os.listdir(other)) == ["images", "manifest.json"]
+    with pytest.raises(IrstdError, match=r"cannot be written .*: check path"):
+        write_bundle(tmp_path / ("x" * 300), manifest, {"fp16.onnx": b"half"})
 
 
 def test_a_bundle_is_named_as_it_was_when_it_was_opened(bundle):

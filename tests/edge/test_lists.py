@@ -114,3 +114,5 @@ def test_a_frame_is_not_called_as_a_page_of_a_stack(tmp_path: Path) -> None:
     with pytest.raises(IrstdError, match=r"a#0\.png: .* a page of .*a\.tif"):
         frames_in([page, stack])
     assert frames_in([page, other]) == [page, other]
+    (single,) = touched(tmp_path, "b.png")
+    assert frames_in([other, single]) == [other, single], "a PNG has no pages"
