@@ -166,7 +166,7 @@ def _pairs(bundle: Bundle, plan: Plan) -> list[Pair]:
 
 
 def _variants(bundle: Bundle, runtime: str, plan: Plan) -> list[str]:
-    """The plan's; on TensorRT FP32 only where it was built, and without a plan all that was."""
+    """Those that the plan names, FP32 on TensorRT only where it was built; else all that was."""
     there = bundle.variants(runtime)
     asked = [variant for variant in plan.variants or DEFAULT_VARIANTS if variant in there]
     if runtime not in TENSORRT:

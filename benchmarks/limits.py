@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from irstd_edge.benchmarks.accuracy import METRICS
 from irstd_edge.benchmarks.buckets import AREA_EDGES_PX, SCR_EDGES, range_names
@@ -19,8 +19,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-Key = TypeVar("Key")
 
 CHANGES: Mapping[str, float] = {
     "net_targets_lost": 1,
@@ -84,6 +82,14 @@ class Limits:
     baseline_asked: bool = False
     """Whether gate.toml has [baseline]: then an earlier bench has to be given."""
 
+    def __post_init__(self) -> None:
+        # Infinity turns a limit off, and nothing has to answer it; those with a default keep it.
+        for name in ("drift", "lost", "floor", "baseline", "baseline_lost"):
+            kept = CHANGES if name in ("drift", "baseline") else ()
+            given = getattr(self, name)
+            on = {k: v for k, v in given.items() if k in kept or not math.isinf(v)}
+            object.__setattr__(self, name, on)
+
 
 def load_limits(path: Path | None = None) -> Limits:
     """The defaults, changed by a gate.toml; IrstdError names what it gets wrong."""
@@ -101,23 +107,13 @@ def load_limits(path: Path | None = None) -> Limits:
         for key, value in values.items():
             _check_limit(value, key, absolute=name == "floor", where=f"{path}: [{name}] {key}")
     return Limits(
-        drift={**defaults.drift, **_changes(given.get("drift", {}))},
-        lost=_finite(lost["drift"]),
-        floor=_finite(given.get("floor", {})),
-        baseline={**defaults.baseline, **_changes(given.get("baseline", {}))},
-        baseline_lost=_finite(lost["baseline"]),
+        drift={**defaults.drift, **given.get("drift", {})},
+        lost=lost["drift"],
+        floor=given.get("floor", {}),
+        baseline={**defaults.baseline, **given.get("baseline", {})},
+        baseline_lost=lost["baseline"],
         baseline_asked="baseline" in given,
     )
-
-
-def _finite(limits: Mapping[Key, float]) -> dict[Key, float]:
-    """Without those that infinity turns off: nothing has to answer them."""
-    return {key: limit for key, limit in limits.items() if not math.isinf(limit)}
-
-
-def _changes(limits: Mapping[str, float]) -> dict[str, float]:
-    """The same, but for limits that have a default, which infinity takes the place of."""
-    return {**_finite(limits), **{key: limits[key] for key in limits if key in CHANGES}}
 
 
 def _section(given: Mapping[str, Any], name: str, path: Path, inside: str = "") -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from irstd_edge.benchmarks.plan import REFERENCE
 from irstd_edge.calibration.range_rules import FEWEST_TARGETS
 from irstd_edge.edge.first_step import step_words
 from irstd_edge.edge.types import Manifest
 
-REFERENCE = "fp32"
 METRICS = {"f1_3px": "F1", "iou": "IoU"}
 
 
