@@ -427,6 +427,12 @@ def test_a_broken_frame_costs_no_other_frame(scenes: Path, tmp_path: Path) -> No
     assert [line["frame"] for line in lines] == [good.stem, "bad", other.stem]
     assert [set(line) for line in lines][1] == {"frame", "skipped"}
     assert "detections" in lines[0] and "detections" in lines[2]
+    first = irstd_edge("predict", "p2p", bad, good)  # to stdout, before any result
+    assert first.returncode == 2
+    lines = [json.loads(line) for line in first.stdout.splitlines()]
+    assert [(line["frame"], "skipped" in line) for line in lines] == [
+        *(("bad", True), (good.stem, False)),
+    ]
 
 
 def test_train_writes_a_run_and_goes_on(scenes: Path, tmp_path: Path) -> None:
