@@ -407,7 +407,7 @@ def _runner(
 ) -> Iterator[Runner]:
     """Open weights (with torch) or a bundle, and check a bundle before it serves."""
     from irstd_edge.edge.bundle import open_bundle
-    from irstd_edge.edge.compiler import RUNTIME, TORCH_VARIANT, variant_to_run
+    from irstd_edge.edge.compiler import RUNTIME, TORCH_VARIANT, best_variant, variant_to_run
     from irstd_edge.edge.runners import open_runner
 
     if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
@@ -415,8 +415,15 @@ def _runner(
         if normalise is not None:
             frozen = bundle.manifest.model.input.normalisation
             raise IrstdError(f"--normalise: {source} was made for {frozen}: quantize again with it")
-        own = {"torch-tensorrt": TORCH_VARIANT}.get(runtime or "", "int8")
-        chosen = variant or (variant_to_run(bundle) if runtime == RUNTIME else own)
+        chosen = variant or {"torch-tensorrt": TORCH_VARIANT}.get(runtime or "", "int8")
+        if runtime == RUNTIME and variant is None:
+            chosen, best = variant_to_run(bundle), best_variant(bundle)
+            if chosen != best:
+                talk.print(
+                    f"{best} has no engine that runs here, so {chosen} serves: irstd-edge compile "
+                    f"BUNDLE --variant {best}",
+                    soft_wrap=True,
+                )
         if runtime is None:
             _tell_of_engines(bundle)
         with open_runner(bundle, chosen, runtime or "onnxruntime", threads=threads) as run:
@@ -953,6 +960,10 @@ def compile_bundle(
         list[str] | None,
         typer.Option(metavar="HxW", help="Of the frames; several give a range. [the golden ones]"),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Data set: its sizes, from the smallest to the largest, are taken too."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Most frames a call.")] = 1,
     with_decode: Annotated[
         bool, typer.Option("--with-decode", help="Targets come out of the engine, not maps.")
@@ -967,13 +978,15 @@ def compile_bundle(
     from irstd_edge.edge.engine_plan import EnginePlan
     from irstd_edge.edge.engine_store import open_store
     from irstd_edge.edge.golden import golden_sizes
+    from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 
     if not with_decode:
         _refuse_given(context, ("targets",), "means nothing without --with-decode: add it")
-    _check_outputs({"--json": json_to}, [bundle, public_key])
+    _check_outputs({"--json": json_to}, [bundle, public_key], [data] if data else [])
+    given = tuple(_size(text) for text in size or ())
     opened = open_bundle(bundle, public_key)
     golden = golden_sizes(opened)
-    sizes = tuple(_size(text) for text in size) if size else golden or ((256, 256),)
+    sizes = (*given, *(_sizes_of(data) if data else ())) or golden or ((256, 256),)
     plan = EnginePlan(backend, target, sizes, batch, dla)
     chosen = variant or best_variant(opened, plan)
     check_variant(chosen, plan)
@@ -991,11 +1004,25 @@ def compile_bundle(
     _print_engine(done, _results(json_to))
     stride = opened.manifest.model.input.stride
     missing = [f"--size {h}x{w}" for h, w in golden if not plan.takes((h, w), stride)]
-    if missing:
+    if missing and backend in TENSORRT and not with_decode:  # the others serve elsewhere
         talk.print(
             "the golden frames have other sizes, and a bundle serves once it was tried on them: "
             f"add {' '.join(missing)}, or build another engine for them"
         )
+
+
+def _sizes_of(data: Path) -> list[tuple[int, int]]:
+    """(height, width) of the frames of a data set: the most common one, then the others."""
+    from collections import Counter
+
+    from irstd_edge.edge.dataset import open_dataset
+    from irstd_edge.edge.types import Sample
+
+    shapes: Counter[tuple[int, int]] = Counter()
+    for split in ("trainval", "test"):
+        for sample in open_dataset(data, split).samples():
+            shapes.update([sample.frame.shape] if isinstance(sample, Sample) else [])
+    return [shape for shape, _ in shapes.most_common()]
 
 
 def _builder(backend: str) -> Callable[..., Any] | None:
@@ -1148,7 +1175,7 @@ def bench(
     from dataclasses import replace
 
     from irstd_edge.benchmarks.plan import Plan
-    from irstd_edge.benchmarks.projection import devices_to_project
+    from irstd_edge.benchmarks.projection import conclusions, devices_to_project
     from irstd_edge.benchmarks.schema import write_bench
     from irstd_edge.benchmarks.table import print_table
     from irstd_edge.edge.bundle import open_bundle
@@ -1171,7 +1198,7 @@ def bench(
     opened = [open_bundle(p, public_key) for p in bundles] if bundles else _shipped_bundles()
     measured_here = host is None and not profiles
     plan = Plan(
-        **(_runtimes(runtime, device, opened, require_measured) if measured_here else {}),
+        **(_runtimes(runtime, device, opened, variant, require_measured) if measured_here else {}),
         variants=_variants_to_bench(variant),
         data=chosen,
         protocol=protocol,
@@ -1194,7 +1221,9 @@ def bench(
     print_table(found, _results(json_to))
     if not profiles:
         _print_sentences(found, _results(json_to))
-    elif data is not None:
+    for sentence in conclusions(found) if profiles else ():
+        _results(json_to).print(sentence, soft_wrap=True, markup=False)
+    if profiles and data is not None:
         _results(json_to).print("no accuracy is projected: --data gives the size of its frames")
 
 
@@ -1251,14 +1280,16 @@ def _project(bundles: list[Bundle], plan: Any, profiles: tuple[Any, ...]) -> dic
 def _runtimes(
     names: list[str] | None,
     device: str = "cpu",
-    bundles: list[Bundle] | None = None,
+    bundles: Sequence[Bundle] = (),
+    variants: list[str] | None = None,
     require_measured: bool = False,
 ) -> dict[str, Any]:
     """Those asked for, else those that are here for the device; engines count once they exist.
 
-    On a Jetson without one it is the processor alone that can be measured: said, or, where a
-    measurement is required, refused.
+    On a Jetson where a bundle's INT8, or a variant that was asked for, has no engine, that is said,
+    or refused where a measurement is required; whatever has one is measured beside the processor.
     """
+    from irstd_edge.edge.compiler import why_not_built
     from irstd_edge.edge.runners import RUNTIMES, installed_runtimes
     from irstd_edge.edge.tensorrt_runtime import BACKEND, engines_of, is_ready
 
@@ -1272,16 +1303,16 @@ def _runtimes(
         return {"runtimes": tuple(names or (BACKEND,))}
     runtimes = installed_runtimes()
     if device == "jetson":
-        graphs = [b.graph(v, BACKEND) for b in bundles or [] for v in b.variants(BACKEND)]
+        lacks = list(filter(None, (why_not_built(bundle, variants or ()) for bundle in bundles)))
+        if lacks and require_measured:
+            raise MachineError(
+                f"--device jetson: {lacks[0]}; --runtime onnxruntime measures the processor alone"
+            )
+        for lack in dict.fromkeys(lacks):
+            talk.print(f"not measured on the GPU: {lack}", soft_wrap=True, markup=False)
+        graphs = [b.graph(v, BACKEND) for b in bundles for v in b.variants(BACKEND)]
         if is_ready() and any(map(engines_of, graphs)):
-            return {"runtimes": (*runtimes, BACKEND)}
-        lack = (
-            "--device jetson: no engine of these bundles is here for this GPU, TensorRT and power "
-            "mode: irstd-edge compile BUNDLE"
-        )
-        if require_measured:
-            raise MachineError(f"{lack}, or ask for the processor alone by --runtime onnxruntime")
-        talk.print(f"{lack}; the processor alone is measured", soft_wrap=True, markup=False)
+            runtimes = (*runtimes, BACKEND)
     return {"runtimes": runtimes}
 
 

@@ -20,6 +20,7 @@ from irstd_edge.benchmarks.figures import (
 from irstd_edge.benchmarks.limits import Limits
 from irstd_edge.benchmarks.subject import Subject, subject_of
 from irstd_edge.benchmarks.verdict import Check
+from irstd_edge.edge.clocks import LOCK
 
 
 def baseline_checks(result: Result, benches: Counterparts, limits: Limits) -> Iterator[Check]:
@@ -32,20 +33,26 @@ def baseline_checks(result: Result, benches: Counterparts, limits: Limits) -> It
         return
     earlier, same_machine = benches.of(result), benches.new.same_machine(benches.old)
     sizes = (earlier.input if earlier else (), result.input)
+    apart = _machines_apart(benches)
     for variant in result.measured:
         subject = subject_of("baseline", result, variant.name, variant.runtime)
         known = earlier.like(variant) if earlier else None
         if earlier is None or known is None:
             yield subject.skip("entry", "the baseline has not measured it")
             continue
-        incomparable = _incomparable(sizes, (known, variant), same_machine)
+        incomparable = apart or _timed_apart(sizes, (known, variant))
         yield _speed_check(subject, known, variant, limits.baseline["fps_ratio"], incomparable)
         states = tuple(states_of(each, variant.name, variant.runtime) for each in (earlier, result))
         yield from _accuracy_checks(subject, known, variant, states, limits)
     for variant in earlier.measured if earlier else ():
         if result.like(variant) is None:
             subject = subject_of("baseline", result, variant.name, variant.runtime)
-            yield subject.skip("entry", "it is in the baseline but was not measured now")
+            why = "it is in the baseline but was not measured now"
+            if same_machine:  # where it could be measured before
+                fix = "measure it, or accept this bench as the baseline"
+                yield subject.check("entry", False, f"{why}, on the same machine; {fix}")
+            else:
+                yield subject.skip("entry", why)
 
 
 def _unclear_check(result: Result, benches: Counterparts) -> Check:
@@ -67,14 +74,23 @@ def gone_checks(benches: Counterparts) -> Iterator[Check]:
         yield Subject("baseline", earlier.model).skip("entry", why)
 
 
-def _incomparable(
-    sizes: tuple[tuple[float, ...], ...], sides: tuple[Variant, Variant], same_machine: bool
+def _machines_apart(benches: Counterparts) -> str | None:
+    """Why no speed of one bench says anything of the other's."""
+    if not benches.new.same_machine(benches.old):
+        return "the baseline is from another machine"
+    was, now = benches.old.clocks_locked, benches.new.clocks_locked
+    if was != now and None not in (was, now):
+        states = ("locked", "not locked") if was else ("not locked", "locked")
+        return f"clocks were {states[0]} for the baseline and are {states[1]} now: {LOCK}"
+    return None
+
+
+def _timed_apart(
+    sizes: tuple[tuple[float, ...], ...], sides: tuple[Variant, Variant]
 ) -> str | None:
-    """Why the speeds of two benches say nothing of each other."""
+    """Why the speed of one variant says nothing of the other's."""
     was, now = ("x".join(f"{side:g}" for side in size[-2:]) for size in sizes)
     old, new = sides
-    if not same_machine:
-        return "the baseline is from another machine"
     if sizes[0] != sizes[1]:
         return f"the baseline was timed at {was}, this at {now}"
     if old.batch != new.batch:
@@ -91,6 +107,9 @@ def _speed_check(
         return subject.skip("fps_ratio", "the speed was not measured on both sides")
     ratio = new.fps / old.fps
     why = f"{old.fps:.4g} -> {new.fps:.4g} fps: {ratio:.3g} of it, lowest allowed {limit:.3g}"
+    was, now = old.runtime_version, new.runtime_version
+    if was != now and None not in (was, now):
+        why += f"; {new.runtime} {was} -> {now}"
     passed = is_within(ratio, limit, "fps_ratio")
     return subject.check(
         "fps_ratio", passed, why, reference=old.fps, candidate=new.fps, limit=limit

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from irstd_edge import __version__
 from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
 from irstd_edge.benchmarks.cost import cost_of_graph
 from irstd_edge.benchmarks.curves import threshold_to_predict
@@ -13,7 +14,7 @@ from irstd_edge.benchmarks.drift import drift
 from irstd_edge.benchmarks.energy import Board, Energy, measure_energy, this_board, throttling
 from irstd_edge.benchmarks.in_batches import Batches, InBatches
 from irstd_edge.benchmarks.latency import Timing, measure
-from irstd_edge.benchmarks.layer_times import layer_times
+from irstd_edge.benchmarks.layer_times import layer_times_of
 from irstd_edge.benchmarks.memory import measure_load
 from irstd_edge.benchmarks.pace import Pace, measure_pace
 from irstd_edge.benchmarks.plan import DEFAULT_VARIANTS, REFERENCE, Plan, Size, TimedOn, timed_on_of
@@ -21,9 +22,10 @@ from irstd_edge.benchmarks.schema import SCHEMA
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.counts import CLIPPED_SHARE
 from irstd_edge.edge.devices import Machine, this_machine
+from irstd_edge.edge.engine_store import DLA
 from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.frames import padded_size
-from irstd_edge.edge.runners import Runner, open_runner
+from irstd_edge.edge.runners import Runner, open_runner, runtime_version
 from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 from irstd_edge.edge.tensorrt_runtime import engines_of
 from irstd_edge.edge.tiles import TILE_PX
@@ -66,8 +68,8 @@ def bench(
         }
         for bundle in bundles
     ]
-    record = {**machine.record(), "clocks_locked": board.clocks_locked}
-    return {"schema": SCHEMA, "machine": record, "results": results}
+    here = {"clocks_locked": board.clocks_locked, "irstd_edge": __version__}
+    return {"schema": SCHEMA, "machine": {**machine.record(), **here}, "results": results}
 
 
 def warnings_of(bundle: Bundle, machine: Machine, plan: Plan, timed_on: TimedOn) -> list[str]:
@@ -117,19 +119,20 @@ def _bench_one(
             for pair, each in in_batches.items()
         }
         layers = {
-            pair: layer_times(
-                bundle.graph(*pair),
-                pair[1],
-                runner.batch_of(timed_on.frames[0]),
-                plan.threads,
-            )
+            pair: layer_times_of(runner, bundle.graph(*pair), timed_on.frames[0], plan.threads)
             for pair, runner in runners.items()
         }
         paces = {pair: _pace(runner, timed_on, plan, progress) for pair, runner in runners.items()}
+        first = batches.of(timed_on.frames[0])
+        engines = {
+            pair: runner.engine((len(first), *runner.batch_of(first[0]).shape[1:]))
+            for pair, runner in runners.items()
+        }
     size = timed_on.frames[0].shape
     variants = []
     for done, pair in enumerate(pairs, start=1):
         variant = _variant(bundle, pair, plan, timings[pair], evaluations[pair], size)
+        variant |= _computed_by(pair[1], engines[pair])
         energy, pace = energies[pair], paces[pair]
         variants.append({**variant, **_power(energy), "pace": pace and pace.to_json()})
         variants[-1]["sensor_step"] = _sensor_step(bundle, pair, timed_on.frames)
@@ -238,7 +241,6 @@ def _variant(
         "name": name,
         "runtime": runtime,
         "precision": name,
-        "device": "cuda" if runtime in TENSORRT else "cpu",
         "measured": True,
         "not_measured": None,
         "bytes": bundle.graph(name, runtime).stat().st_size,
@@ -259,6 +261,14 @@ def _variant(
         "accuracy": None if evaluation is None else evaluation.accuracy(),
         **timing.raw_ms,
     }
+
+
+def _computed_by(runtime: str, engine: dict[str, Any] | None) -> dict[str, Any]:
+    """Where, and by which version; on TensorRT also by which engine of those that are kept."""
+    device = "cpu" if runtime not in TENSORRT else "cuda"
+    if engine is not None and DLA in engine["flags"]:
+        device = "dla"
+    return {"device": device, "runtime_version": runtime_version(runtime), "engine": engine}
 
 
 def _sensor_step(bundle: Bundle, pair: Pair, frames: Sequence[Frame]) -> dict[str, Any] | None:

@@ -63,6 +63,8 @@ class Variant:
     """Raw times, empty in a file without them; index i of every variant is of the same round."""
     batch: int = 1
     """Frames of each timed call."""
+    runtime_version: str | None = None
+    """None in a file that does not say."""
 
     @property
     def fps(self) -> float | None:
@@ -165,6 +167,8 @@ class Bench:
     fingerprint: str | None
     """Of the machine; figures of speed compare only where it is the same."""
     results: tuple[Result, ...]
+    clocks_locked: bool | None = None
+    """Of a Jetson; None where it does not apply or is not told."""
 
     def same_machine(self, other: Bench) -> bool:
         """Only where both name it."""
@@ -180,6 +184,7 @@ def bench_from_json(value: object, what: str = "BENCH.json") -> Bench:
     root = check_bench(value, what)
     return Bench(
         fingerprint=root["machine"]["fingerprint"],
+        clocks_locked=root["machine"].get("clocks_locked"),
         results=tuple(
             _result(item, _place(root["results"], at)) for at, item in enumerate(root["results"])
         ),
@@ -222,6 +227,7 @@ def _variant(item: Mapping[str, Any]) -> Variant:
         accuracy=None if accuracy is None else _accuracy(accuracy),
         infer_ms=tuple(item.get("infer_ms") or ()),
         batch=item.get("batch") or 1,
+        runtime_version=item.get("runtime_version"),
     )
 
 

@@ -39,7 +39,7 @@ def judge(
     measured = [variant for result in new.results for variant in result.measured]
     masked = any(not _is_of_points(variant) for variant in measured)
     for result in new.results:
-        own = [*drift_checks(result, limits), *_floor_checks(result, limits.floor, masked)]
+        own = [*drift_checks(result, limits), *_floor_checks(result, limits, masked)]
         if old is not None:
             own += baseline_checks(result, Counterparts(new, old), limits)
         own += _finds_nothing(result)
@@ -52,7 +52,7 @@ def judge(
     return Verdict(tuple(checks))
 
 
-def _floor_checks(result: Result, limits: Mapping[str, float], masked: bool) -> Iterator[Check]:
+def _floor_checks(result: Result, limits: Limits, masked: bool) -> Iterator[Check]:
     """Of every measured variant but those that only serve as a reference.
 
     masked: the bench has masks. Then a floor of masks is skipped for points; else nothing answers
@@ -62,7 +62,7 @@ def _floor_checks(result: Result, limits: Mapping[str, float], masked: bool) -> 
         if _is_reference(variant, result):
             continue
         subject = subject_of("floor", result, variant.name, variant.runtime)
-        for name, limit in limits.items():
+        for name, limit in limits.floor_of(variant.runtime).items():
             if name not in MASK_METRICS or not _is_of_points(variant):
                 yield _floor_check(subject, variant, name, limit)
             elif masked:
@@ -120,6 +120,8 @@ def _finds_nothing(result: Result) -> Iterator[Check]:
 def _nothing_checked(result: Result) -> Check:
     why = "no drift entry, no floor, no comparable baseline of a measured variant"
     fix = "bench with --data"
+    if result.variants and not result.measured:
+        why, fix = "this is a projection", "measure on the board, or from here with bench --host"
     if is_reference_alone(result):
         why, fix = f"{REFERENCE} alone", "bench a cheaper variant beside it, or set a [floor]"
     return subject_of("gate", result).check("empty", False, f"nothing to judge: {why}; {fix}")
@@ -127,6 +129,11 @@ def _nothing_checked(result: Result) -> Check:
 
 def _general_checks(new: Bench, old: Bench | None, limits: Limits) -> Iterator[Check]:
     gate = Subject("gate")
+    measured = {variant.runtime for result in new.results for variant in result.measured}
+    for runtime in dict.fromkeys(runtime for runtime, _ in limits.floor_on):
+        if runtime not in measured:
+            why = f"gate.toml has a section [floor.{runtime}], and nothing was measured on it"
+            yield gate.check("floor", False, f"{why}; bench with --runtime {runtime}")
     if not new.results:
         yield gate.check("empty", False, "nothing to judge: the bench has no results")
     if limits.baseline_asked and old is None:

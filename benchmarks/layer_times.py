@@ -17,11 +17,14 @@ from typing import Any
 from irstd_edge.edge.devices import usable_threads
 from irstd_edge.edge.openvino_graph import model_for
 from irstd_edge.edge.quiet import silence_telemetry
+from irstd_edge.edge.runners import Runner
 from irstd_edge.edge.runtimes import INPUT, openvino_config, ort_session
-from irstd_edge.edge.types import FloatArray
+from irstd_edge.edge.types import FloatArray, Frame
 
 WARM_UP, RUNS = 3, 10
 _KERNEL = "_kernel_time"
+ENGINE = "engine"
+"""In place of the operator, which TensorRT does not tell."""
 
 Times = Iterator[tuple[str, str, float]]
 """Name, operator and milliseconds of every layer of every run."""
@@ -41,13 +44,25 @@ class LayerTime:
         return {**asdict(self), "ms": round(self.ms, 5)}
 
 
+def layer_times_of(
+    runner: Runner, graph: Path, frame: Frame, threads: int | None = None
+) -> tuple[LayerTime, ...] | None:
+    """The layers of what a runner runs of a graph on one frame, the longest first.
+
+    None for a runtime without a profiler. threads: of the CPU; None for all.
+    """
+    batch = runner.batch_of(frame)
+    times = runner.layer_times(batch, WARM_UP + RUNS)
+    if times is None:
+        return layer_times(graph, runner.runtime, batch, threads)
+    warm = len(times) * WARM_UP // (WARM_UP + RUNS)
+    return _means((name, ENGINE, ms) for name, ms in times[warm:])
+
+
 def layer_times(
     graph: Path, runtime: str, batch: FloatArray, threads: int | None = None
 ) -> tuple[LayerTime, ...] | None:
-    """The layers of an ONNX graph on a (N, 1, H, W) batch, the longest first.
-
-    None for a runtime that has no profiler here. threads: of the CPU; None for all.
-    """
+    """The same of an ONNX graph on a (N, 1, H, W) batch, by a runtime of the CPU."""
     profile = _PROFILERS.get(runtime)
     if profile is None:
         return None

@@ -13,6 +13,8 @@ from irstd_edge.benchmarks.accuracy import METRICS
 from irstd_edge.benchmarks.buckets import AREA_EDGES_PX, SCR_EDGES, range_names
 from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.policy import MAX_TOML_BYTES
+from irstd_edge.edge.runtimes import RUNTIMES
+from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
 from irstd_edge.edge.types import IrstdError
 
 if sys.version_info >= (3, 11):
@@ -75,6 +77,8 @@ class Limits:
     """(section of `RANGES`, name of a range) -> most targets that a candidate may lose of it."""
     floor: Mapping[str, float] = field(default_factory=dict)
     """Absolute, of every measured variant that is not just a reference."""
+    floor_on: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """(runtime, name) -> a floor of the variants on that runtime alone, in place of `floor`'s."""
     baseline: Mapping[str, float] = field(default_factory=lambda: {**CHANGES, "fps_ratio": 0.9})
     """A variant against itself in an earlier bench."""
     baseline_lost: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -84,11 +88,16 @@ class Limits:
 
     def __post_init__(self) -> None:
         # Infinity turns a limit off, and nothing has to answer it; those with a default keep it.
-        for name in ("drift", "lost", "floor", "baseline", "baseline_lost"):
+        for name in ("drift", "lost", "floor", "floor_on", "baseline", "baseline_lost"):
             kept = CHANGES if name in ("drift", "baseline") else ()
             given = getattr(self, name)
             on = {k: v for k, v in given.items() if k in kept or not math.isinf(v)}
             object.__setattr__(self, name, on)
+
+    def floor_of(self, runtime: str) -> dict[str, float]:
+        """The floors of the variants on a runtime."""
+        own = {name: limit for (on, name), limit in self.floor_on.items() if on == runtime}
+        return {**self.floor, **own}
 
 
 def load_limits(path: Path | None = None) -> Limits:
@@ -101,6 +110,7 @@ def load_limits(path: Path | None = None) -> Limits:
     sections = {"drift": changes, "floor": FLOORS, "baseline": changes}
     _check_names(given, tuple(sections), f"{path}: section")
     lost = {name: _lost_by_range(given, name, path) for name in ("drift", "baseline")}
+    floor_on = _floor_by_runtime(given, path)
     for name, valid in sections.items():
         values = _section(given, name, path)
         _check_names(values, (*valid, *(RANGES if name in lost else ())), f"{path}: [{name}] key")
@@ -110,6 +120,7 @@ def load_limits(path: Path | None = None) -> Limits:
         drift={**defaults.drift, **given.get("drift", {})},
         lost=lost["drift"],
         floor=given.get("floor", {}),
+        floor_on=floor_on,
         baseline={**defaults.baseline, **given.get("baseline", {})},
         baseline_lost=lost["baseline"],
         baseline_asked="baseline" in given,
@@ -138,6 +149,20 @@ def _lost_by_range(
         for key, value in values.items():
             _check_limit(value, name, absolute=True, where=f"{where} {key}")
             limits[name, key] = value
+    return limits
+
+
+def _floor_by_runtime(given: Mapping[str, Any], path: Path) -> dict[tuple[str, str], float]:
+    """The sections [floor.RUNTIME], taken out of [floor]."""
+    floor, limits = _section(given, "floor", path), {}
+    for runtime in [name for name, value in floor.items() if isinstance(value, dict)]:
+        where = f"{path}: [floor.{runtime}]"
+        _check_names({runtime: None}, (*RUNTIMES, *TENSORRT), f"{path}: [floor] runtime")
+        values = floor.pop(runtime)
+        _check_names(values, FLOORS, f"{where} key")
+        for key, value in values.items():
+            _check_limit(value, key, absolute=True, where=f"{where} {key}")
+            limits[runtime, key] = value
     return limits
 
 

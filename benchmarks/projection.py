@@ -15,7 +15,8 @@ both extremes fit within 14 %, so both are kept, and what lies between them is t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 from irstd_edge.benchmarks.cost import cost_of_graph
 from irstd_edge.benchmarks.kernels import Kernel, kernels_of_graph
 from irstd_edge.benchmarks.schema import SCHEMA
+from irstd_edge.benchmarks.speed import SAME_SPEED
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.devices import Machine, this_machine
 from irstd_edge.edge.frames import padded_size
@@ -129,6 +131,31 @@ def project(
     return {"schema": SCHEMA, "machine": this_machine().record(), "results": results}
 
 
+def conclusions(bench: Mapping[str, Any]) -> list[str]:
+    """A sentence a model of `project`'s value: whether its INT8 should gain anything over FP16."""
+    sentences = []
+    for result in bench["results"]:
+        fps: dict[str, dict[bool, float]] = defaultdict(dict)
+        for variant in result["variants"]:
+            rounds, device = variant["name"].startswith("int8"), variant["device"]
+            fps[device][rounds] = max(variant["fps"], fps[device].get(rounds, 0.0))
+        gains = [each[True] / each[False] for each in fps.values() if len(each) == 2]
+        if gains:
+            sentences.append(f"{result['model']}: {_gain_words(min(gains), max(gains))}")
+    return sentences
+
+
+def _gain_words(low: float, high: float) -> str:
+    times = f"{low:.2f}x" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f}x to {high:.2f}x"
+    if low > 1 + SAME_SPEED:
+        return f"INT8 is projected {times} as fast as FP16"
+    gain = "no gain" if high <= 1 + SAME_SPEED else "not a gain on every board"
+    return (
+        f"INT8 is projected {times} as fast as FP16, {gain}: compile both, by --variant, and "
+        "measure before you ship INT8"
+    )
+
+
 def _result(bundle: Bundle, devices: Sequence[Profile], size: tuple[int, int]) -> dict[str, Any]:
     stride = bundle.manifest.model.input.stride
     shape = (1, 1, *padded_size(size, stride))
@@ -156,13 +183,12 @@ def _graphs(bundle: Bundle) -> dict[str, tuple[Path, int]]:
 
     FP16 moves and computes what the float graph does, at two bytes a value.
     """
+    there = bundle.variants(RUNTIME)
     sources = (
-        ("fp16", "fp16", FP16_BYTES),
-        ("fp16", "fp32", FP16_BYTES),
+        ("fp16", "fp32" if "fp32" in there else "fp16", FP16_BYTES),
         ("int8", "int8", FP32_BYTES),
         ("int8-fp16", "int8-fp16", FP16_BYTES),
     )
-    there = bundle.variants(RUNTIME)
     found = {
         variant: (bundle.graph(source, RUNTIME), float_bytes)
         for variant, source, float_bytes in sources

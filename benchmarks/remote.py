@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from irstd_edge import __version__
 from irstd_edge.benchmarks.bench import complete
 from irstd_edge.benchmarks.plan import Plan
 from irstd_edge.benchmarks.schema import read_bench
@@ -26,6 +27,15 @@ MARGIN = 1.1
 """Of free space, beside the files: their blocks, and bench.json."""
 BUNDLES, DATA, BENCH = "bundles", "data", "bench.json"
 LABELS = ("points.json", "dataset.json")
+KILLED = {
+    137: "bench was killed there, mostly for memory: close what else runs, or bench fewer bundles",
+    139: "bench crashed there (segmentation fault): look at dmesg, and at its runtimes' versions",
+}
+"""Exit code there -> what it means: 128 and the number of a signal."""
+OURS = "irstd-edge: "
+"""How our own errors begin."""
+BOX = "│╭╰╮╯─ "
+"""What Typer draws around its messages."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,11 @@ def bench_there(
         MachineError: no connection, no irstd-edge, no space, or what bench there says of itself.
     """
     version = remote.version()
+    if version != __version__:
+        raise MachineError(
+            f"--host {remote.host.name}: has irstd-edge {version}, and {__version__} is here: "
+            "install the same wheel on both"
+        )
     with TemporaryDirectory() as here, remote.host.folder() as there:
         staged = stage(Path(here), bundles, plan.data)
         _check_space(remote.host, staged, there)
@@ -149,6 +164,16 @@ def _run(
     )
 
 
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    """The line that says why bench ended there."""
+    if (killed := KILLED.get(done.returncode)) is not None:
+        return killed
+    lines = [line.strip(BOX) for line in done.stderr.splitlines()]
+    lines = [line for line in lines if line]
+    ours = [line.removeprefix(OURS) for line in lines if line.startswith(OURS)]
+    return (ours or lines or [f"exit code {done.returncode}"])[-1]
+
+
 def _failure(
     host: Host,
     done: subprocess.CompletedProcess[str],
@@ -157,8 +182,7 @@ def _failure(
     data: DataSet | None,
 ) -> IrstdError:
     """What bench said there, with our names for the files."""
-    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-    said = lines[-1].removeprefix("irstd-edge: ")
+    said = _said(done)
     for index, bundle in enumerate(bundles):
         said = said.replace(f"{there}/{BUNDLES}/{index}", str(bundle.path))
     if data is not None:

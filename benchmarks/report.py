@@ -28,6 +28,7 @@ MACHINE = {
     "module": "module",
     "l4t": "system",
     "power_mode": "power mode",
+    "clocks_locked": "clocks locked",
     "load": "load before",
     "fingerprint": "fingerprint",
 }

@@ -116,6 +116,8 @@ _VARIANT = {
     **_all(Maybe(NUMBERS, optional=True), "read_ms", "pre_ms", "infer_ms", "post_ms"),
     "range_ms": Maybe(PAIR, optional=True),
     **_all(Maybe(NUMBER, optional=True), "load_ms", "gpu_memory_mb", "hottest_c"),
+    "runtime_version": Maybe(TEXT, optional=True),
+    "engine": Maybe({"version": TEXT, "flags": [TEXT], "cuda_graph": FLAG}, optional=True),
     "pace": Maybe(_PACE, optional=True),
     "layers_ms": Maybe([{**_all(TEXT, "layer", "op"), "ms": NUMBER}], optional=True),
     "weak": Maybe([TEXT], optional=True),
@@ -155,7 +157,9 @@ _SENSITIVITY = {
     ],
 }
 
-_BENCH = {"machine": {"fingerprint": Maybe(TEXT)}, "results": [_RESULT]}
+_MACHINE = {"fingerprint": Maybe(TEXT), "clocks_locked": Maybe(FLAG, optional=True)}
+
+_BENCH = {"machine": _MACHINE, "results": [_RESULT]}
 
 
 def read_bench(path: Path) -> dict[str, Any]:

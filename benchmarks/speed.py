@@ -15,6 +15,8 @@ import numpy as np
 RESAMPLES = 1000
 BLOCK = 5
 """Rounds that are drawn together."""
+SAME_SPEED = 0.05
+"""A gain that may be smaller than this is none: not worth the risk of rounding."""
 FEWEST = 4 * BLOCK
 """Rounds under which no interval is told."""
 

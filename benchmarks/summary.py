@@ -8,11 +8,8 @@ from collections.abc import Mapping, Sequence
 from irstd_edge.benchmarks.bench_file import Drift, Result, TargetRow, Variant, bench_from_json
 from irstd_edge.benchmarks.drift_checks import is_reference_alone, why_unjudged
 from irstd_edge.benchmarks.plan import REFERENCE
-from irstd_edge.benchmarks.speed import SpeedUp, speed_up_of
+from irstd_edge.benchmarks.speed import SAME_SPEED, SpeedUp, speed_up_of
 from irstd_edge.benchmarks.verdict import Check, Verdict, named
-
-SAME_SPEED = 0.05
-"""A gain that may be smaller than this is none: not worth the risk of rounding."""
 
 
 def summaries(bench: Mapping[str, object], verdict: Verdict) -> tuple[str, ...]:
@@ -64,6 +61,9 @@ def _others_words(failed: Sequence[Check]) -> str:
 
 def _unjudged(result: Result, verdict: Verdict) -> str:
     """Speed alone, where it was measured."""
+    if result.variants and not result.measured:
+        who = named(result.model, result.place)
+        return f"{who}: a projection is not judged; measure on the board, or by bench --host"
     if is_reference_alone(result):
         who = named(result.model, result.place)
         return f"{who}: {REFERENCE.upper()} alone was measured; bench a cheaper variant beside it"

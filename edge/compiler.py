@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +12,14 @@ from typing import Any
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.decode_graph import DECODED, with_decode
 from irstd_edge.edge.devices import this_machine
-from irstd_edge.edge.engine_from_onnx import Engine, backend_version, engine_from_onnx
+from irstd_edge.edge.engine_from_onnx import Engine, engine_from_onnx, tensorrt_version
 from irstd_edge.edge.engine_layers import report_of
 from irstd_edge.edge.engine_place import EnginePlace, engine_place
-from irstd_edge.edge.engine_plan import THIS, EnginePlan
-from irstd_edge.edge.engine_store import EngineKey, EngineStore
+from irstd_edge.edge.engine_plan import ELSEWHERE, THIS, EnginePlan
+from irstd_edge.edge.engine_store import DLA, EngineKey, EngineStore
 from irstd_edge.edge.files import sha256_of, write_atomic
 from irstd_edge.edge.gpu import this_gpu
-from irstd_edge.edge.tensorrt_runtime import engines_of
+from irstd_edge.edge.tensorrt_runtime import engines_of, why_no_engine, why_not_ready
 from irstd_edge.edge.types import IrstdError, MachineError
 
 RUNTIME = "tensorrt"
@@ -95,6 +95,23 @@ def variant_to_run(bundle: Bundle) -> str:
     return next(built, None) or best_variant(bundle)
 
 
+def why_not_built(bundle: Bundle, asked: Sequence[str] = ()) -> str | None:
+    """Why TensorRT would not run here what a bundle ships for it; None where it would.
+
+    asked: variants, each of which needs an engine. Without any it is the INT8 that counts, in
+    either form: an engine of fp32 alone, which outlives a new quantization, tells nothing of it.
+    """
+    if (refusal := why_not_ready()) is not None:
+        return refusal
+    there = [variant for variant in FASTEST_FIRST if variant in bundle.variants(RUNTIME)]
+    rounded = [variant for variant in there if variant.startswith("int8")]
+    for choice in [[v] for v in asked if v in there] or [rounded or there]:
+        graphs = [bundle.graph(variant, RUNTIME) for variant in choice]
+        if graphs and not any(map(engines_of, graphs)):
+            return why_no_engine(graphs[0])
+    return None
+
+
 def compile_engine(
     bundle: Bundle,
     variant: str,
@@ -112,8 +129,8 @@ def compile_engine(
     with _graph(bundle, variant, targets) as graph:
         spec, timings = bundle.manifest.model, b""
         digest = sha256_of(graph)
-        if plan.backend == "tensorrt":
-            timings = store.timings(engine_key(bundle, digest, plan, backend_version(plan)))
+        if plan.backend != ELSEWHERE and (version := tensorrt_version()) is not None:
+            timings = store.timings(engine_key(bundle, digest, plan, version))
         outputs = None if targets is None else DECODED[spec.decode.kind]
         engine = (build or engine_from_onnx)(graph, spec, plan, timings, outputs)
     key = engine_key(bundle, digest, plan, engine.version)
@@ -139,7 +156,7 @@ def export_graph(bundle: Bundle, variant: str, out: Path, targets: int) -> Path:
     try:
         import onnx
     except ImportError as error:
-        raise MachineError("--with-decode: needs onnx: pip install onnx") from error
+        raise MachineError("onnx: adds the decode to a graph: pip install onnx") from error
     model = onnx.load(bundle.graph(variant, RUNTIME), load_external_data=False)
     decoded = with_decode(model, bundle.manifest.model.decode, targets)
     write_atomic(out, decoded.SerializeToString(deterministic=True))
@@ -150,7 +167,7 @@ def engine_key(bundle: Bundle, digest: str, plan: EnginePlan, version: str) -> E
     """What an engine of this plan depends on, here and now. digest: of its graph."""
     shapes = plan.shapes(bundle.manifest.model.input.stride)
     flags = [f"{end}={'x'.join(map(str, s))}" for end, s in zip(_ENDS, shapes, strict=True)]
-    flags += [*(["dla"] if plan.dla else ()), *(["tf32"] if plan.tf32 else ())]
+    flags += [*([DLA] if plan.dla else ()), *(["tf32"] if plan.tf32 else ())]
     place = EnginePlace(None, plan.target)
     if plan.target == THIS:
         place = engine_place(this_gpu(), this_machine())

@@ -15,6 +15,8 @@ import numpy as np
 from irstd_edge.edge.gpu import DRIVER
 from irstd_edge.edge.types import FloatArray, MachineError
 
+NON_BLOCKING = 1
+"""CU_STREAM_NON_BLOCKING: work in the default stream waits for nothing here, nor ends a capture."""
 RELAXED = 2
 """CU_STREAM_CAPTURE_MODE_RELAXED: what TensorRT does on the side during a capture is allowed."""
 
@@ -38,7 +40,7 @@ class Cuda:
         self._later("cuDevicePrimaryCtxRelease_v2", device)
         self._context = context
         self.enter()
-        self.call("cuStreamCreate", ctypes.byref(stream), 0)
+        self.call("cuStreamCreate", ctypes.byref(stream), NON_BLOCKING)
         self._later("cuStreamDestroy_v2", stream)
         self.stream = stream
 

@@ -11,9 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from irstd_edge.edge.clocks import LOCK, clocks_locked
 from irstd_edge.edge.devices import Machine, this_machine
-from irstd_edge.edge.engine_from_onnx import INSTALLS
+from irstd_edge.edge.engine_from_onnx import INSTALLS, OLDEST_TENSORRT, is_too_old
 from irstd_edge.edge.engine_plan import BACKENDS
+from irstd_edge.edge.engine_store import ENGINE, default_root
 from irstd_edge.edge.gpu import Gpu, cuda_refusal, this_gpu
 from irstd_edge.edge.signing import INSTALL
 
@@ -59,6 +61,8 @@ def examine(
     installed: Callable[[str, str], str | None] | None = None,
     weights: Path = WEIGHTS,
     refusal: Callable[[Machine], str | None] = cuda_refusal,
+    store: Path | None = None,
+    locked: Callable[[], bool | None] = clocks_locked,
 ) -> tuple[Finding, ...]:
     """Look at everything; nothing heavy is imported and nothing is changed.
 
@@ -72,7 +76,9 @@ def examine(
         *_packages(version_of),
         _gpu(gpu(), lambda: refusal(here)),
         *_backends(version_of),
+        _engines(store or default_root()),
         _jetson(here),
+        *([_clocks(locked())] if here.is_jetson else []),
         _ssh(which),
         _weights(weights),
     )
@@ -101,8 +107,17 @@ def _backends(version_of: Callable[[str, str], str | None]) -> list[Finding]:
     for name, module in BACKENDS.items():
         found = version_of(name, module)
         fix = None if found else INSTALLS[name]
+        if found and name == "tensorrt" and is_too_old(found):
+            found, fix = None, f"{found} is here, {OLDEST_TENSORRT} or newer is needed: JetPack 6.1"
         findings.append(Finding(name, f"compile --backend {name}", found, fix))
     return findings
+
+
+def _engines(store: Path) -> Finding:
+    sizes = [file.stat().st_size for file in store.glob(f"[!.]*/{ENGINE}")]
+    found = f"{len(sizes)}, {sum(sizes) / 1e6:.1f} MB, in {store}" if sizes else None
+    fix = None if found else "irstd-edge compile BUNDLE, on the machine that runs them"
+    return Finding("engines", "--runtime tensorrt", found, fix)
 
 
 def _int8(machine: Machine) -> Finding:
@@ -125,6 +140,11 @@ def _jetson(here: Machine) -> Finding:
     found = ", ".join(known) if here.is_jetson else None
     fix = None if found else "a board: bench --host USER@HOST measures there; here it projects"
     return Finding("jetson", "bench --device jetson, measured", found, fix)
+
+
+def _clocks(locked: bool | None) -> Finding:
+    fix = None if locked else f"{LOCK}, after every start: unlocked, speed follows load"
+    return Finding("clocks", "speeds that compare", "locked" if locked else None, fix)
 
 
 def _ssh(which: Callable[[str], str | None]) -> Finding:

@@ -80,19 +80,35 @@ def engine_from_onnx(
     """
     library = _library(plan)
     refuse_graph(graph)
-    with _heard() as messages:
-        network = _network(library, graph, plan, outputs or OUTPUTS[spec.decode.kind], messages)
+    with _heard() as heard:
+        network = _network(library, graph, plan, outputs or OUTPUTS[spec.decode.kind], heard)
         start = time.perf_counter()
-        data, timings = _build(graph, network, spec, plan, timings, messages)
+        data, timings = _build(graph, network, spec, plan, timings, heard)
         build_s = time.perf_counter() - start
         layers = _inspected(library, data) if plan.target == THIS else ()
-        said = tuple(dict.fromkeys(messages))
+        said = tuple(dict.fromkeys(text for _, text in heard))
         return Engine(data, library.__version__, build_s, layers, timings, said)
 
 
-def backend_version(plan: EnginePlan) -> str:
-    """Of the plan's backend. Raises MachineError where it or the GPU is missing."""
-    return str(_library(plan).__version__)
+def is_too_old(version: str) -> bool:
+    """Whether TensorRT of this version cannot build typed graphs; not where it does not say."""
+    major = re.match(r"\d+", version)
+    return major is not None and int(major[0]) < OLDEST_TENSORRT
+
+
+def tensorrt_version() -> str | None:
+    """Of the TensorRT here, which torch-tensorrt builds with too; None where there is none."""
+    return None if find_spec("tensorrt") is None else str(load_backend("tensorrt").__version__)
+
+
+def load_backend(name: str) -> Any:
+    """Import the module of a backend. Raises MachineError where it does not load."""
+    try:
+        return import_module(BACKENDS[name])
+    except (ImportError, OSError) as error:  # mostly a library of another version, or none
+        raise MachineError(
+            f"{name}: is installed but does not load ({error}): install it again: {INSTALLS[name]}"
+        ) from error
 
 
 def _library(plan: EnginePlan) -> Any:
@@ -104,8 +120,8 @@ def _library(plan: EnginePlan) -> Any:
     if plan.target == THIS and this_gpu() is None:
         raise MachineError(f"{plan.backend}: {cuda_refusal() or _elsewhere(plan)}")
     _choose(plan.backend)
-    library = import_module(BACKENDS[plan.backend])
-    if plan.backend == "tensorrt" and int(library.__version__.split(".")[0]) < OLDEST_TENSORRT:
+    library = load_backend(plan.backend)
+    if plan.backend == "tensorrt" and is_too_old(library.__version__):
         raise MachineError(
             f"tensorrt: version {library.__version__} cannot build typed graphs: use "
             f"{OLDEST_TENSORRT} or newer (JetPack 6.1 on Orin)"
@@ -149,16 +165,21 @@ def _choose(backend: str) -> None:
         raise MachineError(f"{backend}: this process has built with the other one: start a new one")
 
 
+Heard = list[tuple[int, str]]
+"""Level, as `logging.ERROR`, and text of what a backend said."""
+
+
 @contextmanager
-def _heard() -> Iterator[list[str]]:
+def _heard() -> Iterator[Heard]:
     """Collect what the backend says instead of letting it print: warnings and errors."""
     from polygraphy.logger import G_LOGGER
 
-    messages: list[str] = []
+    heard: Heard = []
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            messages.append(" ".join(record.getMessage().split())[4:])  # without "[E] "
+            text = " ".join(record.getMessage().split())[4:]  # without "[E] "
+            heard.append((record.levelno, text))
 
     voice, listener = logging.getLogger("Polygraphy"), Listener()
     before = voice.propagate, G_LOGGER.use_python_logging_system, G_LOGGER.colors
@@ -167,14 +188,14 @@ def _heard() -> Iterator[list[str]]:
     G_LOGGER.once_logged.clear()  # a warning of an earlier graph is news for this one
     try:
         with G_LOGGER.verbosity(G_LOGGER.WARNING):
-            yield messages
+            yield heard
     finally:
         voice.removeHandler(listener)
         voice.propagate, G_LOGGER.use_python_logging_system, G_LOGGER.colors = before
 
 
 def _network(
-    library: Any, graph: Path, plan: EnginePlan, wanted: tuple[str, ...], messages: list[str]
+    library: Any, graph: Path, plan: EnginePlan, wanted: tuple[str, ...], heard: Heard
 ) -> Any:
     """(builder, network, parser) of a graph that was accepted node by node."""
     from polygraphy.backend.trt import create_network
@@ -191,7 +212,7 @@ def _network(
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     if errors:
         raise IrstdError(f"{graph}: {_refusal(errors[0])}")
-    if any("UINT8" in message for message in messages):  # taken for INT8, which is another number
+    if any("UINT8" in text for _, text in heard):  # taken for INT8, which is another number
         raise IrstdError(f"{graph}: {_unsigned(graph)}")
     names = [network.get_output(index).name for index in range(network.num_outputs)]
     inputs = [network.get_input(index).name for index in range(network.num_inputs)]
@@ -234,7 +255,7 @@ def _build(
     spec: ModelSpec,
     plan: EnginePlan,
     timings: bytes,
-    messages: list[str],
+    heard: Heard,
 ) -> tuple[bytes, bytes]:
     """The engine and the timings of its kernels."""
     from polygraphy.backend.trt import engine_bytes_from_network
@@ -252,7 +273,10 @@ def _build(
                 config = _config(spec, plan, kept)
                 data = bytes(engine_bytes_from_network(network, config, save_timing_cache=kept))
         except PolygraphyException as error:
-            reason = " ".join((messages or [str(error)])[0].split())
+            # The last error is what ended it; before it come tactics that were skipped, and above
+            # its level Polygraphy, which says that there is no engine.
+            errors = [text for level, text in heard if level == logging.ERROR]
+            reason = " ".join((errors or [str(error)])[-1].split())
             if "Compute capability" in reason:
                 raise MachineError(f"--target: {reason} Known are {_known_targets()}") from error
             raise IrstdError(f"{graph}: {plan.backend} cannot build it ({reason:.300})") from error

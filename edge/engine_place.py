@@ -21,10 +21,21 @@ class EnginePlace:
     flags: tuple[str, ...] = ()
     """Of a Jetson: its module, and its power mode, for kernels are chosen by their time."""
 
-    def serves(self, key: EngineKey) -> bool:
-        """Whether an engine of this key was built in such a place."""
-        same = (key.gpu, key.target) == (self.gpu, self.target)
-        return same and set(self.flags) <= set(key.flags)
+    def changes(self, key: EngineKey, version: str) -> tuple[str, ...]:
+        """What differs from where an engine was built, in words; empty where it runs here.
+
+        version: of its backend here. No other version and no other GPU loads it, and its kernels
+        were chosen by their time in the power mode of then.
+        """
+        then = dict(flag.split("=", 1) for flag in key.flags if "=" in flag)
+        now = dict(flag.split("=", 1) for flag in self.flags)
+        pairs = [
+            (key.backend, key.version, version),
+            ("GPU", key.gpu, self.gpu),
+            ("target", key.target, self.target),
+            *((name, then.get(name), value) for name, value in now.items()),
+        ]
+        return tuple(f"{name} {old} then, {new} now" for name, old, new in pairs if old != new)
 
 
 def engine_place(gpu: Gpu | None, machine: Machine) -> EnginePlace:

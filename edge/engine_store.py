@@ -32,6 +32,8 @@ SEAL_BYTES = 32
 KEY_BYTES = 32
 OTHERS = 0o077
 """Permissions of anyone but the user."""
+DLA = "dla"
+"""The flag of an engine that runs on one."""
 AGAIN = "build it again with `irstd-edge compile`"
 
 
@@ -94,11 +96,11 @@ class EngineStore:
     def load(self, key: EngineKey) -> bytes:
         """The bytes of an engine, verified; give these to the runtime, not the file.
 
-        Raises IrstdError where there is none, or it is stale, from elsewhere or altered.
+        Raises IrstdError where there is none, or it is from elsewhere or altered.
         """
         folder = self.root / key.digest
         if not (folder / ENTRY).is_file():
-            raise IrstdError(self._missing(key))
+            raise IrstdError(f"{folder}: no engine is there: {AGAIN}")
         entry = read_json(folder / ENTRY, "an engine's entry")
         if not isinstance(entry, dict) or entry.get("store") != self._name():
             raise IrstdError(f"{folder}: this engine was not built here: {AGAIN}")
@@ -152,18 +154,6 @@ class EngineStore:
     def _name(self) -> str:
         """Tells the stores of two machines apart without giving anything away."""
         return hmac.new(self.secret, b"store", hashlib.sha256).hexdigest()[:16]
-
-    def _missing(self, key: EngineKey) -> str:
-        """Which field of the nearest engine differs, or that there is none."""
-        for old in self._entries():
-            same = ("graph_sha256", "backend", "target")
-            if all(old.get(name) == getattr(key, name) for name in same):
-                new = json.loads(key.record)
-                stale = [
-                    f"{n} {old.get(n)} then, {new[n]} now" for n in new if old.get(n) != new[n]
-                ]
-                return f"{self.root}: the engine is stale ({'; '.join(stale)}): {AGAIN}"
-        return f"{self.root}: no {key.backend} engine of this graph for {key.target}: {AGAIN}"
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         # Without what a kill left of an engine that was being kept.

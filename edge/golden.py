@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from irstd_edge.edge.bundle import Bundle
@@ -23,6 +23,8 @@ EXPECTATIONS = f"{GOLDEN}/golden.json"
 POSITION_TOLERANCE_PX = 0.5
 SCORE_TOLERANCE = 0.05
 """Between runtimes, not between variants: each graph is held against itself."""
+AREA_TOLERANCE, AREA_TOLERANCE_PX = 0.3, 3.0
+"""Of a mask's blobs, whichever is more: scores of masks are near 1 however the mask has shrunk."""
 
 
 def golden_files(
@@ -35,7 +37,12 @@ def golden_files(
     """
     names = [frame.name for frame in frames]
     value = {
-        "tolerance": {"position_px": POSITION_TOLERANCE_PX, "score": SCORE_TOLERANCE},
+        "tolerance": {
+            "position_px": POSITION_TOLERANCE_PX,
+            "score": SCORE_TOLERANCE,
+            "area": AREA_TOLERANCE,
+            "area_px": AREA_TOLERANCE_PX,
+        },
         "frames": [{"name": frame.name, "bit_depth": frame.bit_depth} for frame in frames],
         "expected": {
             graph: {
@@ -61,23 +68,31 @@ def expected_of(graph: str, runtime: str) -> str:
 def self_test(run: Runner, bundle: Bundle) -> None:
     """Run the golden frames through a runner of this bundle.
 
-    Position, score and number of the detections must be those expected of its graph; one whose
-    score is within tolerance of the threshold may come or go. Raises IrstdError otherwise.
+    Position, score and number of the detections must be those expected of its graph, and of masks
+    the areas; one whose score is within tolerance of the threshold may come or go. Raises
+    IrstdError otherwise.
     """
     root = _read(bundle)
     graph, by_graph = bundle.graph(run.variant, run.runtime).name, root.child("expected")
     own = expected_of(graph, run.runtime)
     # Bundles made where OpenVINO was not installed expect of it what the graph gives as written.
     expected = by_graph.child(own if own in by_graph.value else graph)
-    tolerance = root.child("tolerance")
+    decode = bundle.manifest.model.decode
+    tolerance = _tolerance(root.child("tolerance"), decode.kind)
     for entry in root.children("frames"):
         frame = _frame(bundle, entry)
+        try:
+            found = run.detect(frame)
+        except IrstdError as error:
+            raise IrstdError(
+                f"golden frame {frame.name}, one of those a bundle is tried on before it serves: "
+                f"{error}"
+            ) from error
         wrong = _difference(
             [_detection(item) for item in expected.children(frame.name)],
-            run.detect(frame),
-            tolerance.get("position_px", float),
-            tolerance.get("score", float),
-            bundle.manifest.model.decode.threshold,
+            found,
+            tolerance,
+            decode.threshold,
         )
         if wrong:
             raise IrstdError(
@@ -120,6 +135,29 @@ def _frame(bundle: Bundle, entry: JsonObject) -> Frame:
     return Frame(name, frame.counts, frame.bit_depth)
 
 
+@dataclass(frozen=True)
+class _Tolerance:
+    """How far a detection may be from what is expected."""
+
+    position_px: float
+    score: float
+    area: float
+    """Share of the expected area."""
+    area_px: float
+
+    def takes_area(self, found: float, expected: float) -> bool:
+        """Whether an area may pass for another."""
+        return abs(found - expected) <= max(self.area_px, self.area * expected)
+
+
+def _tolerance(item: JsonObject, kind: str) -> _Tolerance:
+    """As the bundle has it; any area is right for points, and in a bundle that does not say."""
+    position, score = item.get("position_px", float), item.get("score", float)
+    if kind != "mask" or "area" not in item.value:
+        return _Tolerance(position, score, math.inf, math.inf)
+    return _Tolerance(position, score, item.get("area", float), item.get("area_px", float))
+
+
 def _detection(item: JsonObject) -> Detection:
     return Detection(*(item.get(key, float) for key in ("row", "col", "score", "area_px")))
 
@@ -127,22 +165,24 @@ def _detection(item: JsonObject) -> Detection:
 def _difference(
     expected: Sequence[Detection],
     found: Sequence[Detection],
-    position_px: float,
-    score: float,
+    tolerance: _Tolerance,
     threshold: float,
 ) -> str | None:
     """What the first difference is, in words; None where they agree."""
     left = list(found)
     for target in expected:
         near = min(left, key=lambda d: _distance_px(d, target), default=None)
-        if near is None or _distance_px(near, target) > position_px:
-            if target.score > threshold + score:
+        if near is None or _distance_px(near, target) > tolerance.position_px:
+            if target.score > threshold + tolerance.score:
                 return f"nothing is found at {_place(target)}"
-        elif abs(near.score - target.score) > score:
+        elif abs(near.score - target.score) > tolerance.score:
             return f"the score at {_place(target)} is {near.score:.3f}, not {target.score:.3f}"
+        elif not tolerance.takes_area(near.area_px, target.area_px):
+            areas = f"{near.area_px:g} px, not {target.area_px:g}"
+            return f"the area at {_place(target)} is {areas}"
         else:
             left.remove(near)
-    extra = [detection for detection in left if detection.score > threshold + score]
+    extra = [each for each in left if each.score > threshold + tolerance.score]
     return f"nothing is expected at {_place(extra[0])}" if extra else None
 
 

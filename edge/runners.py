@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -140,6 +141,18 @@ class Runner:
         except IrstdError as error:
             raise IrstdError(f"{frame.name}: {self.name}: {error}") from error
 
+    def engine(self, shape: tuple[int, ...]) -> dict[str, Any] | None:
+        """Version, flags and CUDA graph of the engine for a batch; None where none runs."""
+        tell = getattr(self._infer, "record", None)
+        told: dict[str, Any] | None = None if tell is None else tell(shape)
+        return told
+
+    def layer_times(self, batch: FloatArray, runs: int) -> list[tuple[str, float]] | None:
+        """(name, ms) of every layer of an engine in every run; None where none runs."""
+        tell = getattr(self._infer, "layer_times", None)
+        told: list[tuple[str, float]] | None = None if tell is None else tell(batch, runs)
+        return told
+
     def close(self) -> None:
         """Free the network; may be called twice."""
         infer, self._infer = self._infer, None
@@ -242,6 +255,13 @@ def torch_runner(module: torch.nn.Module, spec: ModelSpec, variant: str = "fp32"
 def installed_runtimes() -> tuple[str, ...]:
     """Those of `RUNTIMES` that can be imported here: they run on the CPU and read ONNX."""
     return tuple(name for name in RUNTIMES if find_spec(name) is not None)
+
+
+def runtime_version(runtime: str) -> str | None:
+    """Of a runtime's package; None where it does not say."""
+    package = "tensorrt" if runtime in TENSORRT else runtime
+    version = getattr(import_module(package), "__version__", None)
+    return None if version is None else str(version)
 
 
 def _check_runtime(runtime: str) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from irstd_edge.edge.cuda import Cuda
 from irstd_edge.edge.devices import this_machine
-from irstd_edge.edge.engine_from_onnx import INSTALLS
+from irstd_edge.edge.engine_from_onnx import INSTALLS, load_backend
 from irstd_edge.edge.engine_place import engine_place
 from irstd_edge.edge.engine_store import AGAIN, EngineKey, EngineStore, open_store
 from irstd_edge.edge.files import sha256_of
@@ -36,7 +35,17 @@ Shape = tuple[int, ...]
 
 def is_ready() -> bool:
     """Whether TensorRT and a GPU are here."""
-    return find_spec(BACKEND) is not None and this_gpu() is not None
+    return why_not_ready() is None
+
+
+def why_not_ready() -> str | None:
+    """What is missing to run engines here, and the fix; None where TensorRT and a GPU are here."""
+    if find_spec(BACKEND) is None:
+        return f"tensorrt: not installed: {INSTALLS[BACKEND]}"
+    if this_gpu() is None:
+        none = "no usable NVIDIA GPU here: run it on the device, or use another --runtime"
+        return f"tensorrt: {cuda_refusal() or none}"
+    return None
 
 
 def engines_of(
@@ -46,14 +55,30 @@ def engines_of(
 
     Raises MachineError where TensorRT or the GPU is missing.
     """
+    return tuple(key for key, changes in _kept(graph, store, backend) if not changes)
+
+
+def why_no_engine(graph: Path, store: EngineStore | None = None, backend: str = BACKEND) -> str:
+    """Why `engines_of` gives none: nothing was built of the graph, or what has changed since."""
+    again = f"irstd-edge compile BUNDLE --variant {graph.stem}"
+    again += "" if backend == BACKEND else f" --backend {backend}"
+    kept = [changes for _, changes in _kept(graph, store, backend)]
+    if not kept:
+        return f"{graph}: no engine was built of it here: {again}"
+    return f"{graph}: its engine is stale ({'; '.join(min(kept, key=len))}): {again}"
+
+
+def _kept(
+    graph: Path, store: EngineStore | None, backend: str
+) -> list[tuple[EngineKey, tuple[str, ...]]]:
+    """The engines of a graph in the store, each with what has changed since it was built."""
     version = _tensorrt().__version__
     place, digest = engine_place(this_gpu(), this_machine()), sha256_of(graph)
-    return tuple(
-        key
+    return [
+        (key, place.changes(key, version))
         for key in (store or open_store()).keys()
-        if (key.graph_sha256, key.backend, key.version) == (digest, backend, version)
-        and place.serves(key)
-    )
+        if (key.graph_sha256, key.backend) == (digest, backend)
+    ]
 
 
 class TensorrtInfer:
@@ -73,8 +98,8 @@ class TensorrtInfer:
         self._store = store or open_store()
         self._keys = engines_of(graph, self._store, backend)
         if not self._keys:
-            again = _AGAIN if backend == BACKEND else _AGAIN_OF_TORCH
-            raise IrstdError(f"{graph}: has no engine for this GPU and TensorRT here: {again}")
+            raise IrstdError(why_no_engine(graph, self._store, backend))
+        self._backend = backend
         if backend == TORCH_BACKEND:
             self._outputs = tuple(f"output{index}" for index in range(len(outputs)))
         self._open_cuda, self._cuda = open_cuda, open_cuda()
@@ -92,6 +117,24 @@ class TensorrtInfer:
                 self._sessions.popitem(last=False)[1].close()
         self._sessions.move_to_end(batch.shape)
         return self._sessions[batch.shape].run(batch)
+
+    def record(self, shape: Shape) -> dict[str, Any]:
+        """What computes a batch of this shape, for bench.json."""
+        key, session = self._key(shape), self._sessions.get(shape)
+        return {
+            "version": key.version,
+            "flags": list(key.flags),
+            "cuda_graph": session is not None and session.is_recorded,
+        }
+
+    def layer_times(self, batch: FloatArray, runs: int) -> list[tuple[str, float]]:
+        """(name, ms) of every layer of every run, kernel by kernel and so without a CUDA graph."""
+        self._cuda.enter()
+        session = self._session(batch.shape)
+        try:
+            return session.layer_times(self._trt, batch, runs)
+        finally:
+            session.close()
 
     def close(self) -> None:
         """Free sessions before engines before the runtime, as TensorRT wants it."""
@@ -119,10 +162,12 @@ class TensorrtInfer:
         fits = [key for key in self._keys if _takes(key, shape)]
         if not fits:
             size = f"{shape[2]}x{shape[3]}"
-            batch = f" --batch {shape[0]}" if shape[0] > 1 else ""
+            options = f"--variant {self._graph.stem} --size {size}"
+            options += f" --batch {shape[0]}" if shape[0] > 1 else ""
+            options += "" if self._backend == BACKEND else f" --backend {self._backend}"
             raise IrstdError(
-                f"{self._graph}: no engine of it takes {shape[0]} frames of {size}: "
-                f"irstd-edge compile BUNDLE --size {size}{batch}"
+                f"{self._graph}: no engine of it takes {shape[0]} frames of {size}: irstd-edge "
+                f"compile BUNDLE {options} (more of --size, or --data DIR, cover many sizes)"
             )
         return max(fits, key=lambda key: (_ends(key)["opt"] == shape, self._store.built(key)))
 
@@ -154,16 +199,38 @@ class _Session:
             context.set_tensor_address(name, address)
         self._outputs, self._runs = outputs, 0
         self._queue = self._work
+        self.is_recorded = False
+        """Whether a CUDA graph runs, and not one kernel after the other."""
 
     def run(self, batch: FloatArray) -> list[FloatArray]:
         """Copies of the outputs: the buffers are written again by the next call."""
         self._host[INPUT][...] = batch
         if self._runs == 1:  # TensorRT must have run once at a shape before it can be recorded
-            self._queue = self._cuda.record(self._work) or self._work
+            recorded = self._cuda.record(self._work)
+            self._queue, self.is_recorded = recorded or self._work, recorded is not None
         self._queue()
         self._cuda.wait()
         self._runs += 1
         return [self._host[name].copy() for name in self._outputs]
+
+    def layer_times(self, trt: Any, batch: FloatArray, runs: int) -> list[tuple[str, float]]:
+        times: list[tuple[str, float]] = []
+
+        class Profiler(trt.IProfiler):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.IProfiler.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                times.append((layer_name, ms))
+
+        self._context.profiler = profiler = Profiler()  # TensorRT holds no reference of its own
+        self._host[INPUT][...] = batch
+        for _ in range(runs):
+            self._work()
+            self._cuda.wait()
+        self._context = None
+        del profiler
+        return times
 
     def close(self) -> None:
         self._context = None
@@ -177,17 +244,10 @@ class _Session:
             self._cuda.download(self._device[name], self._host[name])
 
 
-_AGAIN = "irstd-edge compile BUNDLE (--variant and --size choose what is built)"
-_AGAIN_OF_TORCH = "irstd-edge compile BUNDLE --backend torch-tensorrt"
-
-
 def _tensorrt() -> Any:
-    if find_spec(BACKEND) is None:
-        raise MachineError(f"tensorrt: not installed: {INSTALLS[BACKEND]}")
-    if this_gpu() is None:
-        none = "no usable NVIDIA GPU here: run it on the device, or use another --runtime"
-        raise MachineError(f"tensorrt: {cuda_refusal() or none}")
-    return import_module(BACKEND)
+    if (refusal := why_not_ready()) is not None:
+        raise MachineError(refusal)
+    return load_backend(BACKEND)
 
 
 def _listener(trt: Any, errors: list[str]) -> Any:

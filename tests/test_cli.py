@@ -11,11 +11,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from shutil import copytree, which
-from typing import IO
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -24,9 +25,12 @@ from rich.console import Console
 
 from irstd_edge import __version__, cli
 from irstd_edge.benchmarks.scenes import write_dataset
+from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.doctor import WEIGHTS
 from irstd_edge.edge.files import sha256_of
+from irstd_edge.edge.frames import png_of, read_frame
 from irstd_edge.edge.gpu import this_gpu
+from irstd_edge.edge.types import IrstdError
 
 
 def as_process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -616,6 +620,81 @@ def test_an_engine_that_is_left_unused_is_told(
     assert irstd_edge("predict", float_bundle, scenes / "images", *options).stderr == told
     chosen = (*options, "--runtime", "onnxruntime")
     assert irstd_edge("predict", float_bundle, scenes / "images", *chosen).stderr == ""
+
+
+def test_a_variant_that_serves_in_place_of_a_faster_one_is_told(
+    float_bundle: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "irstd_edge.edge.compiler"
+    monkeypatch.setattr(f"{module}.engines_of", lambda graph: graph.stem == "fp32")
+    monkeypatch.setattr(f"{module}.best_variant", lambda bundle: "int8-fp16")
+    run = irstd_edge("predict", float_bundle, scenes / "images", "--runtime", "tensorrt")
+    told = "int8-fp16 has no engine that runs here, so fp32 serves: irstd-edge compile BUNDLE --var"
+    assert run.stderr.startswith(told)
+
+
+@pytest.fixture
+def on_a_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is measured."""
+    here = replace(this_machine(), board="NVIDIA Jetson Orin Nano")
+    monkeypatch.setattr("irstd_edge.edge.devices.this_machine", lambda threads=None: here)
+
+    def measure(bundles: object, plan: Any, move: object) -> None:
+        raise IrstdError(f"would measure {', '.join(plan.runtimes)}")
+
+    monkeypatch.setattr("irstd_edge.benchmarks.bench.bench", measure)
+
+
+@pytest.mark.usefixtures("on_a_jetson")
+def test_what_has_no_engine_on_a_jetson_is_told_or_refused(
+    float_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("bench", float_bundle, "--device", "jetson")
+    run = irstd_edge(*command)
+    assert run.stderr.startswith("not measured on the GPU: tensorrt: not installed: on a Jetson it")
+    assert "would measure onnxruntime" in run.stderr and "tensorrt\n" not in run.stderr
+    run = irstd_edge(*command, "--require-measured")
+    assert run.returncode == 3
+    assert run.stderr.startswith("irstd-edge: --device jetson: tensorrt: not installed")
+    module = "irstd_edge.edge.tensorrt_runtime"
+    monkeypatch.setattr(f"{module}.is_ready", lambda: True)
+    monkeypatch.setattr(f"{module}.engines_of", lambda graph: ("an engine",))
+    asked: list[tuple[str, ...]] = []
+
+    def lacks(bundle: object, variants: tuple[str, ...]) -> str:
+        asked.append(tuple(variants))
+        return "int8.onnx: its engine is stale"
+
+    monkeypatch.setattr("irstd_edge.edge.compiler.why_not_built", lacks)
+    run = irstd_edge(*command, "--variant", "fp32")
+    assert run.stderr.startswith("not measured on the GPU: int8.onnx: its engine is stale\n")
+    assert run.stderr.rstrip().endswith(", tensorrt"), "what has an engine is measured"
+    assert irstd_edge(*command, "--require-measured").returncode == 3
+    assert asked == [("fp32",), ()]
+
+
+def test_the_sizes_of_a_data_set_make_the_range_of_an_engine(
+    float_bundle: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    copytree(scenes, data)
+    name, other = (data / "test.txt").read_text().split()[:2]
+    for frame, size in ((name, (40, 300)), (other, (90, 80))):
+        for folder in ("images", "masks"):
+            (data / folder / f"{frame}.png").write_bytes(png_of(np.zeros(size, np.uint8)))
+    shape = read_frame(next((scenes / "images").iterdir())).shape
+
+    def compile_engine(bundle: object, variant: str, plan: Any, *_: object) -> None:
+        low, tuned, high = plan.shapes(1)
+        raise IrstdError(f"would build {low[2:]} {tuned[2:]} {high[2:]}")
+
+    monkeypatch.setattr("irstd_edge.edge.compiler.compile_engine", compile_engine)
+    command = ("compile", float_bundle, "--backend", "tensorrt-rtx", "--target", "sm_86")
+    run = irstd_edge(*command, "--data", data)
+    low, high = (min(40, shape[0]), min(80, shape[1])), (max(90, shape[0]), max(300, shape[1]))
+    assert f"would build {low} {shape} {high}" in run.stderr
+    run = irstd_edge(*command, "--data", data, "--size", "16x640")
+    assert f"would build {(16, low[1])} {(16, 640)} {(high[0], 640)}" in run.stderr
 
 
 def test_a_jetson_that_is_not_here_is_projected(float_bundle: Path, tmp_path: Path) -> None:

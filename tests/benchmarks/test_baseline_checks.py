@@ -134,9 +134,52 @@ def test_what_only_one_file_has_is_skipped(make_bench: Make) -> None:
     less["results"][0] |= {"variants": less["results"][0]["variants"][:1]}
     assert skipped(judge(make_bench(), Limits(), less)) == ["baseline.entry"]
     del less["results"][0]["drift"][0]
-    gone = judge(less, Limits(floor={"fps": 1}), make_bench())
+    other = make_bench()
+    other["machine"]["fingerprint"] = "another machine"
+    gone = judge(less, Limits(floor={"fps": 1}), other)
     assert skipped(gone)[-1] == "baseline.entry"
     assert skipped(judge(make_bench("p2p"), Limits(), make_bench())) == ["baseline.entry"] * 3
+
+
+def test_a_variant_that_is_gone_from_the_same_machine_is_red(make_bench: Make) -> None:
+    """As INT8 on TensorRT, where a new bundle has no engine yet."""
+    less = make_bench()
+    less["results"][0]["variants"].pop()
+    less["results"][0]["drift"].clear()
+    verdict = judge(less, Limits(floor={"fps": 1}), make_bench())
+    (check,) = [check for check in verdict.checks if not check.passed]
+    assert (check.name, check.variant) == ("baseline.entry", "int8")
+    assert "was not measured now, on the same machine; measure it, or accept" in check.why
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "why"),
+    [
+        (True, False, "clocks were locked for the baseline and are not locked now: sudo jetson_c"),
+        (False, True, "clocks were not locked for the baseline and are locked now"),
+        (True, True, None),
+        (None, False, None),
+    ],
+)
+def test_speed_is_not_compared_between_locked_and_loose_clocks(
+    make_bench: Make, was: bool | None, now: bool | None, why: str | None
+) -> None:
+    old, new = make_bench(), make_bench(change=lambda bench: int8(bench).update(fps=1.0))
+    old["machine"]["clocks_locked"], new["machine"]["clocks_locked"] = was, now
+    verdict = judge(new, Limits(), old)
+    reasons = [check.why for check in verdict.checks if check.state == "skipped"]
+    assert all(str(why) in reason for reason in reasons)
+    assert len(reasons) == (2 if why else 0)
+    assert failed(verdict) == ([] if why else ["baseline.fps_ratio"])
+
+
+def test_another_version_of_the_runtime_is_named_beside_the_speed(make_bench: Make) -> None:
+    benches = []
+    for version, fps in (("10.3.0", 29.0), ("10.7.0", 20.0)):
+        benches.append(make_bench())
+        int8(benches[-1]).update(runtime_version=version, fps=fps)
+    (check,) = [c for c in judge(benches[1], Limits(), benches[0]).checks if not c.passed]
+    assert check.why.endswith("lowest allowed 0.9; onnxruntime 10.3.0 -> 10.7.0")
 
 
 def test_a_fifth_slower_and_other_frames_are_red_for_their_own_reasons(make_bench: Make) -> None:

@@ -228,6 +228,26 @@ def test_one_model_that_is_checked_does_not_cover_for_another(make_bench: Make) 
     assert [(c.model, c.name) for c in verdict.checks if not c.passed] == [("p2p", "drift.entry")]
 
 
+def test_a_floor_of_one_runtime_leaves_the_others_alone(make_bench: Make) -> None:
+    def measure_on_the_gpu(bench: Json) -> None:
+        variants = bench["results"][0]["variants"]
+        variants.append({**int8(bench), "runtime": "tensorrt", "device": "cuda", "fps": 40.0})
+
+    bench = make_bench(change=measure_on_the_gpu)
+    limits = Limits(floor_on={("tensorrt", "fps"): 50.0})
+    (check,) = [c for c in judge(bench, limits).checks if c.name.startswith("floor.")]
+    assert (check.runtime, check.candidate, check.passed) == ("tensorrt", 40.0, False)
+    lower = judge(bench, Limits(floor_on={("tensorrt", "fps"): 30.0}))
+    assert [c.passed for c in lower.checks if c.name.startswith("floor.")] == [True]
+
+
+def test_a_floor_of_a_runtime_that_was_not_measured_is_red(make_bench: Make) -> None:
+    verdict = judge(make_bench(), Limits(floor_on={("tensorrt", "fps"): 50.0}))
+    (check,) = [c for c in verdict.checks if not c.passed]
+    assert check.name == "gate.floor"
+    assert "nothing was measured on it; bench with --runtime tensorrt" in check.why
+
+
 def test_projections_are_not_judged(make_bench: Make) -> None:
     bench = make_bench()
     int8(bench)["measured"] = False

@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irstd_edge.benchmarks.layer_times import layer_times
-from irstd_edge.edge.runners import installed_runtimes
+from irstd_edge.benchmarks.layer_times import RUNS, WARM_UP, layer_times, layer_times_of
+from irstd_edge.edge.runners import Runner, installed_runtimes
+from irstd_edge.edge.types import DecodeSpec, FloatArray, Frame, InputSpec, ModelSpec
 
 onnx = pytest.importorskip("onnx", reason="the tiny graph is written with the train extra")
 
@@ -50,3 +51,32 @@ def test_the_dear_layer_takes_the_time(graph: Path, runtime: str) -> None:
 
 def test_a_runtime_without_a_profiler_has_none(graph: Path) -> None:
     assert layer_times(graph, "tensorrt", np.ones((1, 1, 8, 8), np.float32)) is None
+
+
+class Engine:
+    """Of TensorRT, as far as a runner asks it; slow at first."""
+
+    def __init__(self) -> None:
+        self.shape: tuple[int, ...] = ()
+
+    def __call__(self, batch: FloatArray) -> list[FloatArray]:
+        raise AssertionError("is profiled, not run")
+
+    def layer_times(self, batch: FloatArray, runs: int) -> list[tuple[str, float]]:
+        self.shape = batch.shape
+        warm = [("a", 90.0), ("b", 90.0)] * WARM_UP
+        return warm + [("a", 1.0), ("b", 2.0)] * (runs - WARM_UP)
+
+
+def test_an_engine_tells_its_own_times() -> None:
+    spec = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
+    engine = Engine()
+    runner = Runner(spec, "tensorrt", "int8", engine)
+    frame = Frame("a", np.zeros((30, 32), np.uint8), 8)
+    times = layer_times_of(runner, Path("int8.onnx"), frame)
+    assert times is not None and engine.shape == (1, 1, 32, 32)
+    assert [(each.layer, each.op, each.ms) for each in times] == [
+        ("b", "engine", pytest.approx(2.0)),
+        ("a", "engine", pytest.approx(1.0)),
+    ]
+    assert RUNS > 1

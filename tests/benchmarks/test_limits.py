@@ -87,6 +87,15 @@ def test_every_figure_can_have_a_floor(tmp_path: Path, name: str) -> None:
     assert set(METRICS) < set(FLOORS)
 
 
+def test_a_runtime_can_have_floors_of_its_own(tmp_path: Path) -> None:
+    text = "[floor]\nf1_3px = 0.9\nfps = 5\n[floor.tensorrt]\nfps = 50\np99_ms = 30\n"
+    limits = load_limits(written(tmp_path, text))
+    assert limits.floor_of("onnxruntime") == {"f1_3px": 0.9, "fps": 5}
+    assert limits.floor_of("tensorrt") == {"f1_3px": 0.9, "fps": 50, "p99_ms": 30}
+    off = load_limits(written(tmp_path, "[floor]\nfps = 5\n[floor.tensorrt]\np99_ms = inf\n"))
+    assert off.floor_on == {}
+
+
 def test_infinity_turns_a_limit_off(tmp_path: Path) -> None:
     text = """
         [drift]
@@ -142,11 +151,13 @@ def test_infinity_turns_a_limit_off(tmp_path: Path) -> None:
         ('[drift.lost_by_area]\n"0 to 1.5" = 0\n', "range '0 to 1.5' is unknown; .* over 50$"),
         ('[drift.lost_by_scr]\n"over 6" = -1\n', "over 6 = -1 is negative; write 0 or more"),
         ('[drift.lost_by_scr]\n"over 6" = "few"\n', "over 6 is 'few'; write a number"),
-        ("[floor.lost_by_scr]\n", r"\[floor\] key 'lost_by_scr' is unknown"),
+        ("[floor.lost_by_scr]\n", r"\[floor\] runtime 'lost_by_scr' is unknown; valid are onnx"),
         (
             "[floor]\nspeed = 9\n",
             r"\[floor\] key 'speed' is unknown; valid are fps, fps_end",
         ),
+        ("[floor.tensorrt]\nspeed = 9\n", r"\[floor.tensorrt\] key 'speed' is unknown; valid ar"),
+        ("[floor.tensorrt]\nfps = -1\n", r"\[floor.tensorrt\] fps = -1 is negative"),
         ("[floor]\nfps = '30'\n", r"\[floor\] fps is '30'; write a number"),
         (f"[floor]\nfps = 1{400 * '0'}\n", r"\[floor\] fps is 10+; write a number up to 1e\+12"),
         ("[floor]\nfps = true\n", r"\[floor\] fps is True; write a number"),

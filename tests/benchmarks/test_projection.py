@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irstd_edge.benchmarks.gate import judge, load_limits
+from irstd_edge.benchmarks.gate import judge
 from irstd_edge.benchmarks.kernels import Kernel
 from irstd_edge.benchmarks.limits import Limits
 from irstd_edge.benchmarks.projection import (
@@ -14,12 +14,14 @@ from irstd_edge.benchmarks.projection import (
     FP32_BYTES,
     LAUNCHES_COST,
     Roofline,
+    conclusions,
     devices_to_project,
     project,
     project_latency,
 )
 from irstd_edge.benchmarks.report import write_report
 from irstd_edge.benchmarks.schema import check_bench
+from irstd_edge.benchmarks.summary import summaries
 from irstd_edge.edge.bundle import Bundle, write_bundle
 from irstd_edge.edge.devices import Machine
 from irstd_edge.edge.profiles import PROFILES, profile_of
@@ -177,10 +179,36 @@ def test_each_variant_is_projected_from_its_graph(projected: dict[str, Any]) -> 
 
 
 def test_the_gate_never_judges_a_projection(projected: dict[str, Any]) -> None:
-    limits = load_limits(None)
-    verdict = judge(projected, Limits(limits.drift, {"fps": 1e9}, limits.baseline))
+    verdict = judge(projected, Limits(floor={"fps": 1e9}))
     assert not verdict.passed  # a gate that checks nothing is not green
-    assert [check.name for check in verdict.checks] == ["gate.empty"]
+    (check,) = verdict.checks
+    assert check.name == "gate.empty"
+    assert check.why.endswith("projection; measure on the board, or from here with bench --host")
+    (sentence,) = summaries(projected, verdict)
+    assert sentence.endswith(
+        ": a projection is not judged; measure on the board, or by bench --host"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fps", "words"),
+    [
+        ([(100, 104), (200, 190)], "0.95x to 1.04x as fast as FP16, no gain: compile both"),
+        ([(100, 120), (200, 202)], "1.01x to 1.20x as fast as FP16, not a gain on every board"),
+        ([(100, 120), (200, 240)], "1.20x as fast as FP16"),
+    ],
+)
+def test_it_concludes_whether_int8_gains(
+    projected: dict[str, Any], fps: list[tuple[float, float]], words: str
+) -> None:
+    (result,) = projected["results"]
+    for device, speeds in zip(PROFILES, fps, strict=False):
+        own = [v for v in result["variants"] if v["device"] == device]
+        for variant, value in zip(own, (speeds[0], 50.0, speeds[1]), strict=True):
+            variant["fps"] = value
+    result["variants"] = result["variants"][: 3 * len(fps)]
+    (sentence,) = conclusions(projected)
+    assert sentence.startswith(f"{result['model']}: INT8 is projected {words}")
 
 
 def test_the_report_marks_it(projected: dict[str, Any], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from irstd_edge.benchmarks import remote
 from irstd_edge.benchmarks.plan import Plan
 from irstd_edge.benchmarks.remote import Remote, bench_there, stage
 from irstd_edge.edge.bundle import Bundle, write_bundle
@@ -276,6 +277,34 @@ def test_a_missing_install_is_told_before_anything_is_copied(
     with pytest.raises(MachineError, match=words):
         bench_there(Remote(server.host, python.format(bare=bare)), [bundle], PLAN, "cpu")
     assert server.left == []
+
+
+def test_another_version_there_is_told_before_anything_is_copied(
+    server: Server, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "__version__", "9.9")
+    with pytest.raises(
+        MachineError, match=r"has irstd-edge .*, and 9\.9 is here: install the same"
+    ):
+        bench_there(remote_of(server), [bundle], PLAN, "cpu")
+    assert server.left == []
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "words"),
+    [
+        (2, "warning of a library\nirstd-edge: a.png: is broken\nbye\n", "a.png: is broken"),
+        (2, "Usage: ...\n╭─ Error ─────╮\n│ No such option: --rate  │\n╰───────╯\n", "No such opt"),
+        (137, "Killed\n", "bench was killed there, mostly for memory"),
+        (139, "", "bench crashed there"),
+        (5, "", "exit code 5"),
+    ],
+)
+def test_the_line_that_says_why_is_told(bundle: Bundle, code: int, stderr: str, words: str) -> None:
+    done = subprocess.CompletedProcess("bench", code, "", stderr)
+    error = remote._failure(Host("board"), done, "/tmp/there", [bundle], None)
+    assert str(error).startswith(f"--host board: {words}")
+    assert isinstance(error, MachineError) is (code != 2)
 
 
 def test_a_full_disk_is_told_and_left_empty(server: Server, bundle: Bundle) -> None:

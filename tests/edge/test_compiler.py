@@ -11,6 +11,7 @@ from irstd_edge.edge.compiler import (
     compile_engine,
     engine_key,
     variant_to_run,
+    why_not_built,
 )
 from irstd_edge.edge.devices import Machine
 from irstd_edge.edge.engine_from_onnx import Engine, EnginePlan
@@ -51,6 +52,35 @@ def test_what_was_built_runs_before_what_would_be_faster(
     assert variant_to_run(bundle) == "int8"
     built.clear()
     assert variant_to_run(bundle) == "int8-fp16"
+
+
+@pytest.mark.parametrize(
+    ("built", "asked", "lacks"),
+    [
+        ((), (), "int8-fp16"),
+        (("fp32", "fp16"), (), "int8-fp16"),
+        (("int8",), (), None),
+        (("int8-fp16",), (), None),
+        (("int8-fp16",), ("fp32", "int8-fp16"), "fp32"),
+        (("fp16",), ("fp16",), None),
+    ],
+)
+def test_what_a_bundle_ships_needs_an_engine(
+    built: tuple[str, ...],
+    asked: tuple[str, ...],
+    lacks: str | None,
+    tmp_path: Path,
+    mask_spec: ModelSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("fp32", "fp16", "int8", "int8_fp16")
+    bundle = bundle_of(tmp_path / "a", mask_spec, **{name: name.encode() for name in names})
+    monkeypatch.setattr(compiler, "why_not_ready", lambda: None)
+    monkeypatch.setattr(compiler, "engines_of", lambda graph: graph.stem in built)
+    monkeypatch.setattr(compiler, "why_no_engine", lambda graph: graph.stem)
+    assert why_not_built(bundle, asked) == lacks
+    monkeypatch.setattr(compiler, "why_not_ready", lambda: "tensorrt: not installed")
+    assert why_not_built(bundle, asked) == "tensorrt: not installed"
 
 
 def test_the_engine_is_stored_under_what_it_depends_on(
@@ -129,7 +159,7 @@ def test_timings_of_one_build_are_given_to_the_next(
 ) -> None:
     bundle = bundle_of(tmp_path / "bundle", mask_spec, fp32=b"f", int8=b"i")
     monkeypatch.setattr(compiler, "this_gpu", lambda: Gpu("Orin", 87, 8))
-    monkeypatch.setattr(compiler, "backend_version", lambda plan: "10.3.0")
+    monkeypatch.setattr(compiler, "tensorrt_version", lambda: "10.3.0")
     given: list[bytes] = []
 
     def build(graph: Path, spec: ModelSpec, plan: EnginePlan, timings: bytes, *_: Any) -> Engine:
@@ -139,7 +169,9 @@ def test_timings_of_one_build_are_given_to_the_next(
     store = open_store(tmp_path / "engines")
     for variant in ("fp32", "int8"):
         compile_engine(bundle, variant, EnginePlan(), store, build=build)
-    assert given == [b"", b"+fp32"]
+    for _ in range(2):  # which keeps its own
+        compile_engine(bundle, "fp32", EnginePlan("torch-tensorrt"), store, build=build)
+    assert given == [b"", b"+fp32", b"", b"+fp32"]
 
 
 def test_the_decode_is_another_graph_and_another_engine(

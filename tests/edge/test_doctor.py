@@ -12,13 +12,16 @@ JETSON = Machine(
 
 
 def found(machine: Machine, weights: Path, has_all: bool) -> dict[str, Finding]:
+    versions = {"tensorrt": "10.3.0"}
     findings = examine(
         machine,
         gpu=lambda: Gpu("Orin", 87, 8) if has_all else None,
         which=lambda name: f"/usr/bin/{name}" if has_all and name == "ssh" else None,
-        installed=lambda distribution, module: "1.2.3" if has_all else None,
+        installed=lambda distribution, module: versions.get(module, "1.2.3") if has_all else None,
         weights=weights,
         refusal=lambda machine: None,
+        store=weights,
+        locked=lambda: has_all,
     )
     return {finding.name: finding for finding in findings}
 
@@ -43,7 +46,11 @@ def test_a_bare_machine_lacks_everything_and_is_told_how_to_get_it(tmp_path: Pat
 def test_a_machine_with_everything(tmp_path: Path) -> None:
     for name in ("p2p", "mshnet"):
         (tmp_path / f"{name}.safetensors").touch()
+    (tmp_path / "digest").mkdir()
+    (tmp_path / "digest" / "engine").write_bytes(2_500_000 * b"e")
     items = found(JETSON, tmp_path, has_all=True)
+    assert items["engines"].found == f"1, 2.5 MB, in {tmp_path}"
+    assert items["clocks"].found == "locked"
     assert all(finding.ok and finding.fix is None for finding in items.values())
     assert items["cpu"].found == "asimddp"
     assert items["gpu"].found == "Orin, sm_87"
@@ -57,6 +64,20 @@ def test_a_machine_with_everything(tmp_path: Path) -> None:
         "fix": None,
         "ok": True,
     }
+
+
+def test_a_tensorrt_that_cannot_build_and_loose_clocks_are_told(tmp_path: Path) -> None:
+    findings = examine(
+        JETSON,
+        installed=lambda distribution, module: "8.6.2",
+        weights=tmp_path,
+        store=tmp_path,
+        locked=lambda: False,
+    )
+    items = {finding.name: finding for finding in findings}
+    assert (items["tensorrt"].ok, items["clocks"].ok) == (False, False)
+    assert str(items["tensorrt"].fix).startswith("8.6.2 is here, 10 or newer is needed")
+    assert "sudo jetson_clocks" in str(items["clocks"].fix)
 
 
 def test_a_driver_that_does_not_start_is_told_with_its_fix(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,9 +15,9 @@ from irstd_edge.edge import engine_from_onnx as module
 from irstd_edge.edge.decode_graph import DECODED, with_decode
 from irstd_edge.edge.engine_from_onnx import (
     Engine,
-    backend_version,
     engine_from_onnx,
     is_weakly_typed,
+    load_backend,
 )
 from irstd_edge.edge.engine_plan import EnginePlan
 from irstd_edge.edge.gpu import Gpu, this_gpu
@@ -24,6 +25,8 @@ from irstd_edge.edge.types import DecodeSpec, InputSpec, IrstdError, MachineErro
 
 SPEC = ModelSpec("tiny", InputSpec(stride=16), DecodeSpec("mask"))
 PLAN = EnginePlan("tensorrt-rtx", "sm_86", sizes=((64, 64),))
+NO_GRAPH = Path("there-is-none.onnx")
+"""What is missing is told before it is read."""
 MAGIC = b"trt"
 """Bytes 1 to 3 of what the TensorRT family serializes."""
 
@@ -65,13 +68,13 @@ def test_a_missing_backend_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(MachineError, match="is not installed: .*pip install 'irstd-edge"):
-        backend_version(EnginePlan(backend))
+        engine_from_onnx(NO_GRAPH, SPEC, EnginePlan(backend))
 
 
 def test_jetpack_brings_tensorrt_but_not_what_drives_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: name != "polygraphy" or None)
     with pytest.raises(MachineError, match="polygraphy is not installed: pip install polygraphy"):
-        backend_version(EnginePlan("tensorrt"))
+        engine_from_onnx(NO_GRAPH, SPEC, EnginePlan("tensorrt"))
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
@@ -82,10 +85,10 @@ def test_without_a_gpu_it_says_where_to_build(
     monkeypatch.setattr(module, "this_gpu", lambda: None)
     monkeypatch.setattr(module, "cuda_refusal", lambda: None)
     with pytest.raises(MachineError, match="no usable NVIDIA GPU here: .*--target, as in sm_86"):
-        backend_version(EnginePlan(backend))
+        engine_from_onnx(NO_GRAPH, SPEC, EnginePlan(backend))
     monkeypatch.setattr(module, "cuda_refusal", lambda: "cuInit failed (801): join")
     with pytest.raises(MachineError, match=rf"^{backend}: cuInit failed \(801\): join$"):
-        backend_version(EnginePlan(backend))
+        engine_from_onnx(NO_GRAPH, SPEC, EnginePlan(backend))
 
 
 def test_a_tensorrt_that_knows_no_typed_graphs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +98,40 @@ def test_a_tensorrt_that_knows_no_typed_graphs_is_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "_choose", lambda backend: None)
     monkeypatch.setattr(module, "import_module", lambda name: old)
     with pytest.raises(MachineError, match=r"8\.5\.2\.2 cannot build typed graphs: use 10"):
-        backend_version(EnginePlan("tensorrt"))
+        engine_from_onnx(NO_GRAPH, SPEC, EnginePlan("tensorrt"))
+
+
+@pytest.mark.parametrize("error", [ImportError, OSError])
+def test_a_backend_that_does_not_load_is_told_with_the_reason(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> None:
+        raise error("libnvinfer.so.10: cannot open shared object file")
+
+    monkeypatch.setattr(module, "import_module", broken)
+    with pytest.raises(MachineError, match="does not load .libnvinfer.*: install it again: on a J"):
+        load_backend("tensorrt")
+
+
+@needs_rtx
+def test_the_error_that_ends_a_build_is_told_and_not_a_warning_before_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module._choose("tensorrt-rtx")  # for this process, as the other tests do
+    from polygraphy.backend import trt
+    from polygraphy.logger import G_LOGGER
+
+    def build(*_: Any, **__: Any) -> None:
+        G_LOGGER.warning("Unable to determine GPU memory usage")
+        G_LOGGER.error("Skipping tactic 0x1: insufficient memory")
+        G_LOGGER.error("Error Code 10: no implementation for node /conv")
+        G_LOGGER.critical("Invalid Engine")
+
+    monkeypatch.setattr(trt, "engine_bytes_from_network", build)
+    monkeypatch.setattr(module, "_config", lambda *_: None)
+    with module._heard() as heard, pytest.raises(IrstdError) as caught:
+        module._build(tmp_path / "int8.onnx", None, SPEC, EnginePlan(), b"", heard)
+    assert "cannot build it (Error Code 10: no implementation for node /conv)" in str(caught.value)
 
 
 def test_a_dla_gets_one_shape() -> None:
@@ -121,15 +157,15 @@ def test_some_versions_of_tensorrt_have_no_dla(
     monkeypatch.setattr(module, "this_gpu", lambda: Gpu("Orin", 87, 8))
     monkeypatch.setattr(module, "_choose", lambda backend: None)
     monkeypatch.setattr(module, "import_module", lambda name: library)
-    assert backend_version(EnginePlan()) == version
+    assert module._library(EnginePlan()) is library
     plan = EnginePlan(dla=True)
     if has_one:
-        assert backend_version(plan) == version
+        assert module._library(plan) is library
         assert is_weakly_typed(plan, version) == version.startswith("10.")
     else:
         words = rf"--dla: TensorRT {version} has no DLA: use 10\.7 .* on AGX Orin also 11\.4\.1"
         with pytest.raises(MachineError, match=words):
-            backend_version(plan)
+            module._library(plan)
 
 
 @needs_rtx
@@ -193,7 +229,7 @@ def test_a_signed_graph_builds_without_a_gpu(
 ) -> None:
     engine = engine_from_onnx(save(QUANTIZE, DEQUANTIZE), SPEC, PLAN)
     assert engine.data[1:4] == MAGIC and engine.build_s > 0
-    assert engine.version == backend_version(PLAN)
+    assert engine.version == version("tensorrt-rtx")
     assert capfd.readouterr().out == ""  # stdout is for results
 
 

@@ -103,6 +103,56 @@ def test_a_difference_is_told_in_words(bundle, mask_spec, infer, wrong):
     assert str(caught.value).startswith(f"{bundle.path}: {WORDS}{wrong}: choose another")
 
 
+@pytest.mark.parametrize(("grown", "wrong"), [(0.9, False), (0.5, True), (1.2, False), (2.0, True)])
+def test_a_mask_that_shrinks_or_grows_is_told(tmp_path, mask_spec, frame, grown, wrong):
+    """Its scores are as they were."""
+    detect = runner(mask_spec, logits_of(20.0)).detect
+    found = [replace(each, area_px=100.0) for each in detect(frame)]
+    expected = [[replace(each, area_px=100.0 / grown) for each in found]]
+    held = bundle_of(tmp_path / "b", mask_spec, [frame], dict.fromkeys(GRAPHS, expected[0:1]))
+    run = runner(mask_spec, logits_of(20.0))
+    run.detect = lambda _: found
+    if not wrong:
+        self_test(run, held)
+        return
+    with pytest.raises(IrstdError, match=r"the area at row .* is 100 px, not"):
+        self_test(run, held)
+
+
+def test_a_few_pixels_of_a_small_target_may_differ(tmp_path, mask_spec, frame):
+    run = runner(mask_spec, logits_of(20.0))
+    found = [replace(each, area_px=4.0) for each in run.detect(frame)]
+    expected = [[replace(each, area_px=7.0) for each in found]]
+    run.detect = lambda _: found
+    self_test(run, bundle_of(tmp_path / "b", mask_spec, [frame], dict.fromkeys(GRAPHS, expected)))
+
+
+def test_areas_of_points_and_of_older_bundles_may_differ(tmp_path, mask_spec, heatmap_spec, frame):
+    run = runner(mask_spec, logits_of(20.0))
+    found = run.detect(frame)
+    expected = dict.fromkeys(GRAPHS, [[replace(each, area_px=999.0) for each in found]])
+    run.detect = lambda _: found
+    self_test(run, bundle_of(tmp_path / "points", heatmap_spec, [frame], expected))
+    files = golden_files([frame], expected)
+    golden = json.loads(files["golden/golden.json"])
+    del golden["tolerance"]["area"], golden["tolerance"]["area_px"]
+    older = {"golden/golden.json": json.dumps(golden).encode()}
+    self_test(run, bundle_of(tmp_path / "older", mask_spec, [frame], expected, older))
+
+
+def test_a_golden_frame_that_does_not_run_is_named(bundle, mask_spec, frame):
+    run = runner(mask_spec, logits_of(20.0))
+
+    def refuse(_):
+        raise IrstdError("int8.onnx: no engine of it takes 1 frames of 32x32")
+
+    run.detect = refuse
+    with pytest.raises(
+        IrstdError, match=rf"golden frame {frame.name}, one of .*: int8.onnx: no eng"
+    ):
+        self_test(run, bundle)
+
+
 @pytest.mark.parametrize(
     ("isa", "reduced", "runtime", "hinted"),
     [

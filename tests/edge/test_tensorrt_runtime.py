@@ -26,7 +26,7 @@ from irstd_edge.edge.files import sha256_of
 from irstd_edge.edge.golden import golden_files
 from irstd_edge.edge.gpu import Gpu, this_gpu
 from irstd_edge.edge.runners import open_graph, open_runner
-from irstd_edge.edge.tensorrt_runtime import SHAPES, TensorrtInfer, engines_of
+from irstd_edge.edge.tensorrt_runtime import SHAPES, TensorrtInfer, engines_of, why_no_engine
 from irstd_edge.edge.types import IrstdError, MachineError, Manifest, ModelSpec, Quantization
 
 VERSION = "10.3.0"
@@ -47,6 +47,7 @@ class FakeContext:
         self.driver, self.log = driver, log
         self.shape: tuple[int, ...] = ()
         self.at: dict[str, int] = {}
+        self.profiler: Any = None
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
@@ -63,6 +64,9 @@ class FakeContext:
         self.log.append("execute")
         frame, logits = (self._array(name) for name in ("frame", *self.outputs))
         self.driver.queue(lambda: np.copyto(logits, 20 * frame - 10))
+        if self.profiler is not None:
+            self.profiler.report_layer_time("conv", 0.5)
+            self.profiler.report_layer_time("sigmoid", 0.25)
         return True
 
     def _array(self, name: str) -> Any:
@@ -95,6 +99,9 @@ class FakeTensorrt:
     class ILogger:
         INTERNAL_ERROR, ERROR, WARNING, INFO = 0, 1, 2, 3
 
+    class IProfiler:
+        pass
+
     def __init__(self, driver: Any) -> None:
         self.log: list[str] = []
         self.driver, self.loaded, self.dtype = driver, list[bytes](), "float32"
@@ -117,7 +124,7 @@ def trt(driver: Any, monkeypatch: pytest.MonkeyPatch) -> FakeTensorrt:
     fake = FakeTensorrt(driver)
     monkeypatch.setattr(module, "find_spec", lambda name: object())
     monkeypatch.setattr(module, "this_gpu", lambda: ORIN)
-    monkeypatch.setattr(module, "import_module", lambda name: fake)
+    monkeypatch.setattr(module, "load_backend", lambda name: fake)
     return fake
 
 
@@ -179,6 +186,31 @@ def test_where_it_cannot_be_recorded_it_runs_as_it_is(
     assert driver.launches == 0
 
 
+def test_what_computes_a_batch_is_told(infer: TensorrtInfer, driver: Any) -> None:
+    batch = random(1, 1, 32, 48)
+    flags = ["min=1x1x32x32", "opt=1x1x32x48", "max=2x1x64x64"]
+    for calls, recorded in ((0, False), (1, False), (1, True)):
+        for _ in range(calls):
+            infer(batch)
+        told = infer.record(batch.shape)
+        assert told == {"version": VERSION, "flags": flags, "cuda_graph": recorded}
+    driver.fails["cuGraphInstantiateWithFlags"] = 801
+    for _ in range(3):
+        infer(random(1, 1, 32, 32))
+    assert not infer.record((1, 1, 32, 32))["cuda_graph"]
+
+
+def test_layers_are_timed_kernel_by_kernel(
+    infer: TensorrtInfer, trt: FakeTensorrt, driver: Any
+) -> None:
+    for _ in range(3):
+        infer(random(1, 1, 32, 32))
+    held, launches = len(driver.memory), driver.launches
+    times = infer.layer_times(random(1, 1, 32, 32), 4)
+    assert times == [("conv", 0.5), ("sigmoid", 0.25)] * 4
+    assert (len(driver.memory), driver.launches) == (held, launches)
+
+
 def test_outputs_of_one_call_survive_the_next(infer: TensorrtInfer) -> None:
     (dark,) = infer(np.zeros((1, 1, 32, 32), np.float32))
     infer(np.ones((1, 1, 32, 32), np.float32))
@@ -222,7 +254,8 @@ def test_where_memory_is_short_the_other_sessions_make_room(
 
 
 def test_a_shape_that_no_engine_takes_names_the_command(infer: TensorrtInfer) -> None:
-    with pytest.raises(IrstdError, match="takes 1 frames of 512x640: .*compile BUNDLE --size 512x"):
+    words = "takes 1 frames of 512x640: .*compile BUNDLE --variant int8 --size 512x640 "
+    with pytest.raises(IrstdError, match=words):
         infer(np.zeros((1, 1, 512, 640), np.float32))
     with pytest.raises(IrstdError, match="--size 32x32 --batch 3"):
         infer(np.zeros((3, 1, 32, 32), np.float32))
@@ -261,7 +294,7 @@ def test_an_engine_that_torch_built_names_its_outputs_by_numbers(
 
     monkeypatch.setattr(FakeEngine, "get_tensor_name", name)
     monkeypatch.setattr(FakeContext, "outputs", ("output0",))
-    with pytest.raises(IrstdError, match="compile BUNDLE --backend torch-tensorrt"):
+    with pytest.raises(IrstdError, match="BUNDLE --variant int8 --backend torch-tensorrt"):
         TensorrtInfer(graph, ("logits",), store, backend="torch-tensorrt")
     store.save(key_of(graph, backend="torch-tensorrt"), b"engine")
     opened = TensorrtInfer(
@@ -273,23 +306,34 @@ def test_an_engine_that_torch_built_names_its_outputs_by_numbers(
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "stale"),
     [
-        {"version": "10.7.0"},
-        {"gpu": "other"},
-        {"gpu": "Orin, 16 multiprocessors"},
-        {"target": "sm_72"},
-        {"backend": "tensorrt-rtx"},
-        {"backend": "torch-tensorrt"},
+        ({"version": "10.7.0"}, "tensorrt 10.7.0 then, 10.3.0 now"),
+        ({"gpu": "other"}, "GPU other then, Orin, 8 multiprocessors now"),
+        ({"gpu": "Orin, 16 multiprocessors"}, "GPU Orin, 16 .* then, Orin, 8 .* now"),
+        ({"target": "sm_72"}, "target sm_72 then, sm_87 now"),
+        ({"version": "9.0", "gpu": "other"}, "tensorrt 9.0 then, 10.3.0 now; GPU other then"),
+        ({"backend": "tensorrt-rtx"}, None),
+        ({"backend": "torch-tensorrt"}, None),
+        ({"graph_sha256": "0" * 64}, None),
     ],
 )
 def test_an_engine_of_elsewhere_does_not_count(
-    trt: FakeTensorrt, store: EngineStore, graph: Path, other: dict[str, str]
+    trt: FakeTensorrt, store: EngineStore, graph: Path, other: dict[str, str], stale: str | None
 ) -> None:
-    store.save(key_of(graph, **other), b"engine")
+    store.save(replace(key_of(graph), **other), b"engine")
     assert engines_of(graph, store) == ()
-    with pytest.raises(IrstdError, match=r"int8\.onnx: has no engine .*irstd-edge compile BUNDLE"):
+    why = r"no engine was built of it here" if stale is None else rf"is stale \({stale}"
+    with pytest.raises(IrstdError, match=rf"int8\.onnx: .*{why}.*BUNDLE --variant int8$"):
         TensorrtInfer(graph, ("logits",), store)
+
+
+def test_of_several_stale_engines_the_one_with_the_fewest_changes_is_told(
+    trt: FakeTensorrt, store: EngineStore, graph: Path
+) -> None:
+    store.save(key_of(graph, version="9.0", gpu="other"), b"engine")
+    store.save(key_of(graph, version="10.7.0"), b"engine")
+    assert "stale (tensorrt 10.7.0 then, 10.3.0 now)" in why_no_engine(graph, store)
 
 
 def test_an_engine_of_another_power_mode_or_module_does_not_count(
@@ -302,6 +346,10 @@ def test_an_engine_of_another_power_mode_or_module_does_not_count(
     monkeypatch.setattr(module, "this_machine", lambda: JETSON)
     (key,) = engines_of(graph, store)
     assert key.flags == (*ends, "module=orin-nano-8gb", "power=nvpmodel 1")
+    monkeypatch.setattr(module, "this_machine", lambda: replace(JETSON, power_mode="nvpmodel 2"))
+    stale = r"is stale \(power nvpmodel . then, nvpmodel 2 now\)"
+    with pytest.raises(IrstdError, match=stale):
+        TensorrtInfer(graph, ("logits",), store)
 
 
 def test_what_was_built_here_is_found_here(
@@ -312,7 +360,7 @@ def test_what_was_built_here_is_found_here(
         monkeypatch.setattr(each, "this_gpu", lambda: ORIN)
     manifest = Manifest(mask_spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
     bundle = write_bundle(tmp_path / "b", manifest, {"fp32.onnx": b"a graph"})
-    monkeypatch.setattr(compiler, "backend_version", lambda plan: VERSION)
+    monkeypatch.setattr(compiler, "tensorrt_version", lambda: VERSION)
     built = Engine(b"engine", VERSION, 1.0)
     done = compile_engine(bundle, "fp32", EnginePlan(), store, build=lambda *_: built)
     named = replace(JETSON, power_mode="nvpmodel 1 (25W)")  # as its tool tells, if it answers
