@@ -22,9 +22,9 @@ Terms = Floats
 """(frames, 2): numerator and denominator of a ratio, by frame."""
 
 
-def resamples(frames: int, seed: int) -> Floats:
-    """(RESAMPLES, frames): how often each frame was drawn."""
-    random = np.random.default_rng(seed)
+def resamples(frames: int) -> Floats:
+    """(RESAMPLES, frames): how often each frame was drawn, each time the same."""
+    random = np.random.default_rng(0)
     drawn = random.multinomial(frames, np.full(frames, 1 / frames), size=RESAMPLES)
     return drawn.astype(np.float64)  # whole numbers; float64 multiplies matrices far faster
 

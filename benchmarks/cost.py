@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from irstd_edge.benchmarks.shapes import Shape, Tensor, constants_of, load_at, tensors_of
+from irstd_edge.benchmarks.shapes import Shape, Tensor, constant_shapes, load_at, tensors_of
 from irstd_edge.edge.types import IrstdError
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -126,7 +126,7 @@ def _counted_nodes(graph: Any) -> list[Any]:
 
 def _layers(graph: Any, nodes: list[Any], tensors: Mapping[str, Tensor]) -> list[Layer]:
     producers = {name: node for node in graph.node for name in node.output}
-    constants = constants_of(graph)
+    constants = constant_shapes(graph)
     counted: set[str] = set()
 
     def learned(name: str) -> int:

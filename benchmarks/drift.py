@@ -12,7 +12,7 @@ from irstd_edge.benchmarks.accuracy import Evaluation, ImageResult
 from irstd_edge.benchmarks.bootstrap import intervals_of, resamples
 from irstd_edge.benchmarks.buckets import flips_by_range
 from irstd_edge.benchmarks.equal_fa import pd_at_fa
-from irstd_edge.benchmarks.targets import NEAR_PX, FalseAlarm, Target
+from irstd_edge.benchmarks.targets import NEAR_PX, FalseAlarm, Target, flip_of
 from irstd_edge.edge.types import IrstdError
 
 METRICS = ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px")
@@ -29,7 +29,6 @@ def drift(
     names: tuple[str, str] = ("fp32", "int8"),
     runtime: str = "onnxruntime",
     reference_runtime: str | None = None,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """The drift entry of bench.json: every difference is candidate - reference.
 
@@ -37,7 +36,7 @@ def drift(
     `reference_runtime` the reference's, None where it is the same. A difference is None where
     either side is.
     `p_value`: exact two-sided McNemar test of targets lost against targets gained.
-    `ci95`: percentile bootstrap over frames, seeded, of the difference of Pd (masks) or of
+    `ci95`: percentile bootstrap over frames, of the difference of Pd (masks) or of
     F1 at 3 px (points), both variants on the same resample; None where it is undefined.
     `ci95_of`: the same of every difference. `pd_at_fa`: Pd at equal false alarms, empty
     unless both evaluations hold curves. `by_area`, `by_scr`: flips by size and by contrast.
@@ -54,7 +53,7 @@ def drift(
     ]
     lost = sum(target["flip"] == "lost" for target in targets)
     gained = sum(target["flip"] == "gained" for target in targets)
-    weights = resamples(len(reference.images), seed)
+    weights = resamples(len(reference.images))
     intervals = intervals_of(reference, candidate, weights)
     before_curve, after_curve = reference.curve, candidate.curve
     return {
@@ -62,7 +61,7 @@ def drift(
         "candidate": names[1],
         "runtime": runtime,
         "reference_runtime": reference_runtime or runtime,
-        **{name: _difference(before[name], after[name]) for name in METRICS},
+        **{name: difference(before[name], after[name]) for name in METRICS},
         "targets_lost": lost,
         "targets_gained": gained,
         "false_alarms_gained": _false_alarms_gained(reference, candidate),
@@ -89,6 +88,11 @@ def _surest_alarms(candidate: Evaluation) -> list[dict[str, Any]]:
         }
         for name, alarm in sorted(alarms, key=lambda pair: -pair[1].score)[:ALARMS]
     ]
+
+
+def difference(before: float | None, after: float | None) -> float | None:
+    """after - before; None where either side is."""
+    return None if before is None or after is None else after - before
 
 
 def mcnemar_p_value(lost: int, gained: int) -> float:
@@ -121,13 +125,8 @@ def _identity(image: ImageResult) -> tuple[Any, ...]:
     return image.name, image.shape, image.mask is None, places
 
 
-def _difference(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after - before
-
-
 def _target_entry(image: str, before: Target, after: Target) -> dict[str, Any]:
     """One target; decimals beyond any use are cut to keep the file small."""
-    flips = {(True, False): "lost", (False, True): "gained"}
     return {
         "image": image,
         "row": round(before.row, 3),
@@ -138,7 +137,7 @@ def _target_entry(image: str, before: Target, after: Target) -> dict[str, Any]:
         "score_candidate": round(after.score, 6),
         "matched_reference": before.matched,
         "matched_candidate": after.matched,
-        "flip": flips.get((before.matched, after.matched)),
+        "flip": flip_of(before.matched, after.matched),
     }
 
 

@@ -16,6 +16,7 @@ from irstd_edge.benchmarks.bench_file import (
 )
 from irstd_edge.benchmarks.limits import LOWER_IS_BETTER
 from irstd_edge.benchmarks.lost_by_range import LostByRange, lost_by_range
+from irstd_edge.benchmarks.targets import flip_of
 
 SLACK = 1e-9
 """Differences of floats carry rounding errors; a drop of exactly the limit passes."""
@@ -119,9 +120,8 @@ def lost_between(before: States | None, after: States | None) -> LostByRange | N
     pairs = _pairs(before, after)
     if pairs is None:
         return None
-    flips = {(True, False): "lost", (False, True): "gained"}
     return lost_by_range(
-        [{"area_px": row.area_px, "scr": row.scr, "flip": flips.get(pair)} for row, pair in pairs]
+        [{"area_px": row.area_px, "scr": row.scr, "flip": flip_of(*pair)} for row, pair in pairs]
     )
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from irstd_edge.benchmarks.cost import WEIGHTED, macs_of, refuse_uncounted
-from irstd_edge.benchmarks.shapes import Tensor, constants_of, load_at, tensors_of
+from irstd_edge.benchmarks.shapes import Tensor, constant_shapes, load_at, tensors_of
+from irstd_edge.edge.onnx_graph import DEQUANTIZE, QUANTIZE, makers_of
 
 CHANNELS, CHANNELS_INT8 = 8, 32
 """Rounded up to: TensorRT's formats HWC8 of half precision and CHW32 of INT8."""
@@ -24,7 +25,6 @@ LANES, LANES_INT8 = 2, 4
 SLOWER = 4
 """Times that CUDA cores take for what tensor cores do, on Ampere, in either precision."""
 
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 POINTWISE = frozenset(
     {"Abs", "Add", "Clip", "Div", "Elu", "Erf", "Exp", "HardSigmoid", "HardSwish", "LeakyRelu"}
     | {"Log", "Max", "Min", "Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Sigmoid"}
@@ -124,7 +124,7 @@ def kernels_of_graph(path: Path, input_shape: Sequence[int]) -> tuple[Kernel, ..
 
 
 def _graph(model: Any, path: Path) -> _Graph:
-    known = set(constants_of(model.graph))
+    known = set(constant_shapes(model.graph))
     nodes = []
     for node in model.graph.node:
         if node.op_type == "Shape" or all(name in known for name in node.input if name):
@@ -142,7 +142,7 @@ def _graph(model: Any, path: Path) -> _Graph:
         known=frozenset(known),
         outputs=outputs,
         tensors=tensors_of(model, needed, path),
-        producer={name: node for node in model.graph.node for name in node.output},
+        producer=makers_of(model.graph.node),
         readers=readers,
         integers=frozenset(_integers(nodes, readers) - outputs),
     )

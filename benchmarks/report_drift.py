@@ -7,6 +7,7 @@ from typing import Any
 
 from irstd_edge.benchmarks.buckets import AREA_EDGES_PX, SCR_EDGES, range_name, ranges_of
 from irstd_edge.benchmarks.comparison import fixed, reference_of, signed
+from irstd_edge.benchmarks.drift import difference
 from irstd_edge.benchmarks.equal_fa import equal_fa_words, false_alarm_unit
 from irstd_edge.benchmarks.report_charts import score_chart
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
@@ -92,8 +93,7 @@ def _bucket_row(name: str, targets: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _change(target: Mapping[str, Any]) -> float | None:
-    before, after = target["score_reference"], target["score_candidate"]
-    return None if before is None or after is None else after - before
+    return difference(target["score_reference"], target["score_candidate"])
 
 
 def _target_table(drift: Mapping[str, Any]) -> Html:

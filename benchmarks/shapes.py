@@ -47,7 +47,7 @@ def tensors_of(model: Any, needed: Collection[str], path: Path) -> dict[str, Ten
     return tensors | _tensors_of_a_run(model, missing, path) if missing else tensors
 
 
-def constants_of(graph: Any) -> dict[str, Shape]:
+def constant_shapes(graph: Any) -> dict[str, Shape]:
     """Initializers and Constant nodes, name -> shape."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
@@ -112,7 +112,7 @@ def _inferred_tensors(graph: Any) -> dict[str, Tensor]:
     """Every tensor whose shape is known in full."""
     import onnx
 
-    tensors = {name: Tensor(shape, 4) for name, shape in constants_of(graph).items()}
+    tensors = {name: Tensor(shape, 4) for name, shape in constant_shapes(graph).items()}
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type
         axes = kind.shape.dim

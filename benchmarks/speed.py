@@ -51,16 +51,14 @@ class SpeedUp:
         return SpeedUp(1 / self.ratio, ends)
 
 
-def speed_up_of(
-    reference_ms: Sequence[float], candidate_ms: Sequence[float], seed: int = 0
-) -> SpeedUp:
+def speed_up_of(reference_ms: Sequence[float], candidate_ms: Sequence[float]) -> SpeedUp:
     """Of raw times that were taken in the same rounds."""
     times = np.array([reference_ms, candidate_ms], np.float64)  # (2, rounds)
     slow, fast = np.median(times, axis=1)
     rounds = times.shape[1]
     if rounds < FEWEST:
         return SpeedUp(float(slow / fast))
-    starts = np.random.default_rng(seed).integers(0, rounds, (RESAMPLES, -(-rounds // BLOCK)))
+    starts = np.random.default_rng(0).integers(0, rounds, (RESAMPLES, -(-rounds // BLOCK)))
     drawn = ((starts[:, :, None] + np.arange(BLOCK)) % rounds).reshape(RESAMPLES, -1)
     slow_drawn, fast_drawn = np.median(times[:, drawn[:, :rounds]], axis=2)
     low, high = np.percentile(slow_drawn / fast_drawn, [2.5, 97.5])

@@ -52,6 +52,11 @@ class FalseAlarm:
     area_px: float
 
 
+def flip_of(before: bool, after: bool) -> str | None:
+    """What a change did to a target that was matched before, or after: lost, gained or None."""
+    return {(True, False): "lost", (False, True): "gained"}.get((before, after))
+
+
 def mask_targets(sample: Sample, prediction: Prediction, match: MaskMatch) -> tuple[Target, ...]:
     """The targets of a frame that has masks on both sides, in raster order."""
     truth = match.truth

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from irstd_edge.calibration.fake_quantize import FakeQuantize
-from irstd_edge.calibration.range_rules import CalibrationFrame, RangeObserver
+from irstd_edge.calibration.range_rules import RangeObserver
+from irstd_edge.calibration.subset import CalibrationFrame
 
 
 def estimate_ranges(network: nn.Module, frames: Sequence[CalibrationFrame], rule: str) -> None:

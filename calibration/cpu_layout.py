@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from irstd_edge.calibration.layouts import DEQUANTIZE, QUANTIZE, Graph
+from irstd_edge.calibration.layouts import Graph
+from irstd_edge.edge.onnx_graph import DEQUANTIZE, QUANTIZE
 from irstd_edge.edge.signs import made_in_onnx, never_negative
 
 MIN_CHANNELS = 32

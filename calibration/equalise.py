@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from irstd_edge.models.free_scales import FreeScale
 from irstd_edge.models.mshnet import MSHNet
 
+HOW = "channels of free scale, half-way to the highest (of MSHNet: of a block, a stage)"
+"""What the manifest says of a network that was changed."""
+
 FAINTEST = 1e-3
 """Of the highest channel; a lower one, which may be dead, counts as so high."""
 

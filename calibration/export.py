@@ -16,8 +16,9 @@ from irstd_edge.calibration.layouts import (
     share_pairs,
     store_int8_weights,
 )
-from irstd_edge.calibration.range_rules import RULE_OF, CalibrationFrame
+from irstd_edge.calibration.range_rules import RULE_OF
 from irstd_edge.calibration.ranges import ranges_of
+from irstd_edge.calibration.subset import CalibrationFrame
 from irstd_edge.edge.bundle import VARIANTS, graph_name
 from irstd_edge.edge.qdq import Finding, lint_int8, lint_int8_cpu
 from irstd_edge.edge.types import ModelSpec

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
-from irstd_edge.calibration.subset import Progress
 from irstd_edge.edge.bundle import graph_name
 from irstd_edge.edge.detect import OUTPUTS
 from irstd_edge.edge.golden import golden_files
@@ -26,6 +25,7 @@ from irstd_edge.edge.types import (
     IrstdError,
     ModelSpec,
     Prediction,
+    Progress,
     Sample,
     Skip,
 )
@@ -44,8 +44,8 @@ Runners = dict[str, Runner]
 def opened(graphs: Mapping[str, bytes], spec: ModelSpec) -> Iterator[Runners]:
     """Open every graph: ONNX Runtime's own forms as it runs them, the others as they are written.
 
-    Its optimizer makes integers of what those leave in float: next to rounding errors, that breaks
-    a bias of float16.
+    Its optimizer would turn what those leave in float into integer kernels: that adds rounding
+    error, and fails on a bias of float16.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         runners = {}
@@ -109,8 +109,8 @@ def seen_by(runner: Runner, samples: Sequence[Sample | Skip], progress: Progress
 def standing_of(seen: Seen, reference: Seen) -> dict[str, float]:
     """What counts, 0..1: F1 at 3 px, IoU of masks, and how far it went from the reference.
 
-    `score_error` is the root of the mean squared change of a target's score. The scores of a
-    segmentation net saturate: for it there is `mask_error`, 1 less the IoU of both masks.
+    The last is `score_error`; the scores of a segmentation net saturate, and for it there is
+    `mask_error`, 1 less the IoU of both masks.
     """
     metrics = seen.result.metrics()
     f1 = {"f1_3px": metrics["f1_3px"] or 0.0}
@@ -120,7 +120,12 @@ def standing_of(seen: Seen, reference: Seen) -> dict[str, float]:
         [target.score for image in each.result.images for target in image.targets]
         for each in (seen, reference)
     ]
-    return {**f1, SCORE_ERROR: math.dist(*scores) / math.sqrt(max(1, len(scores[0])))}
+    return {**f1, SCORE_ERROR: score_error(*scores)}
+
+
+def score_error(before: Sequence[float], after: Sequence[float]) -> float:
+    """Root of the mean squared change of a target's score; 0 without targets."""
+    return math.dist(before, after) / math.sqrt(max(1, len(before)))
 
 
 def _mask_error(seen: Seen, reference: Seen) -> float:

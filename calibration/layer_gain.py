@@ -31,13 +31,12 @@ from irstd_edge.calibration.cpu_layout import (
     roundable,
 )
 from irstd_edge.calibration.layouts import Graph, layer_of
-from irstd_edge.calibration.range_rules import CalibrationFrame
 from irstd_edge.calibration.ranges import ranges_of
-from irstd_edge.calibration.subset import Progress
+from irstd_edge.calibration.subset import CalibrationFrame
 from irstd_edge.edge.devices import this_machine, usable_threads
 from irstd_edge.edge.runners import open_graph
 from irstd_edge.edge.runtimes import ort_session
-from irstd_edge.edge.types import FloatArray, Frame, ModelSpec
+from irstd_edge.edge.types import FloatArray, Frame, ModelSpec, Progress
 
 ROUNDS, IN_A_ROW = 9, 5
 """Turns of a convolution alone, and its runs in each."""

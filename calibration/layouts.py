@@ -11,9 +11,14 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from irstd_edge.edge.onnx_graph import (
+    DEQUANTIZE,
+    QUANTIZE,
+    constants_of,
+    makers_of,
+    readers_of,
+)
 from irstd_edge.models.onnx_fold import drop_unused
-
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 Array = npt.NDArray[Any]
 
@@ -24,16 +29,10 @@ class Graph:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.nodes: list[Any] = list(model.graph.node)
-        self.constants: dict[str, Array] = {
-            item.name: numpy_helper.to_array(item) for item in model.graph.initializer
-        }
+        self.constants = constants_of(model.graph)
         self.inputs = tuple(item.name for item in model.graph.input)
         self.outputs = tuple(item.name for item in model.graph.output)
-        self.producer = {name: node for node in self.nodes for name in node.output}
-        self.readers: dict[str, list[Any]] = {}
-        for node in self.nodes:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
+        self.producer, self.readers = makers_of(self.nodes), readers_of(self.nodes)
 
     def made_by(self, tensor: str, operator: str) -> Any | None:
         """The node that makes a tensor where it is this operator, else None."""

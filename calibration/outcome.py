@@ -73,23 +73,23 @@ def _layers_words(choice: Mapping[str, Any]) -> str:
     )
 
 
-def _parity_words(edges: Sequence[Mapping[str, Any]]) -> str:
+def _parity_words(gaps: Sequence[Mapping[str, Any]]) -> str:
     """How far each way to run it is from the graph as written; the farthest is named last."""
     parts = [
-        f"{edge['way']} differs in {edge['flips']} of {edge['targets']} targets (scores by "
-        f"{edge['score_error']:.4f}{_change_words(edge)})"
-        for edge in edges
+        f"{gap['way']} differs in {gap['flips']} of {gap['targets']} targets (scores by "
+        f"{gap['score_error']:.4f}{_change_words(gap)})"
+        for gap in gaps
     ]
-    farthest = max(edges, key=_distance)
+    farthest = max(gaps, key=_distance)
     return f"int8.onnx on held-out frames: {', '.join(parts)}; farthest: {farthest['way']}"
 
 
-def _distance(edge: Mapping[str, Any]) -> tuple[float, ...]:
+def _distance(gap: Mapping[str, Any]) -> tuple[float, ...]:
     """The scores of masks saturate, so their IoU tells more."""
-    return edge["flips"], abs(edge.get("iou") or 0.0), edge["score_error"]
+    return gap["flips"], abs(gap.get("iou") or 0.0), gap["score_error"]
 
 
-def _change_words(edge: Mapping[str, Any]) -> str:
+def _change_words(gap: Mapping[str, Any]) -> str:
     """In points; a bundle of an earlier version does not say."""
-    changes = (("F1", edge.get("f1_3px")), ("IoU", edge.get("iou")))
+    changes = (("F1", gap.get("f1_3px")), ("IoU", gap.get("iou")))
     return "".join(f", {name} by {100 * by:+.2f}" for name, by in changes if by is not None)

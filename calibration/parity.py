@@ -7,7 +7,6 @@ its order of sums, and values that fall on the middle between two steps.
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,11 +17,11 @@ from typing import Any
 from torch import nn
 
 from irstd_edge.benchmarks.accuracy import Evaluation
+from irstd_edge.benchmarks.drift import difference
 from irstd_edge.calibration.export import INT8, INT8_CPU
-from irstd_edge.calibration.judge import Runners, judge
-from irstd_edge.calibration.subset import Progress
+from irstd_edge.calibration.judge import Runners, judge, score_error
 from irstd_edge.edge.runners import Runner, installed_runtimes, open_graph, torch_runner
-from irstd_edge.edge.types import ModelSpec, Sample, Skip
+from irstd_edge.edge.types import ModelSpec, Progress, Sample, Skip
 
 TORCH = "torch"
 
@@ -56,7 +55,7 @@ def parity(
     samples: Sequence[Sample | Skip],
     progress: Progress = lambda *_: None,
 ) -> tuple[Gap, ...]:
-    """The edge of every way that runs here.
+    """The gap of every way to run it that is available here.
 
     judged: results of the graphs on the samples, as `judge` gives them. module: what the graphs
     were exported from; None where layers were released after it.
@@ -70,7 +69,7 @@ def parity(
             ways["openvino"] = runner
         found = judge(ways, samples, progress)
     found["onnxruntime"] = judged[INT8_CPU]
-    return tuple(edge(way, judged[INT8], result) for way, result in found.items())
+    return tuple(gap(way, judged[INT8], result) for way, result in found.items())
 
 
 @contextmanager
@@ -86,18 +85,14 @@ def openvino_runner(graph: bytes, spec: ModelSpec) -> Iterator[Runner | None]:
             yield runner
 
 
-def edge(way: str, written: Evaluation, other: Evaluation) -> Gap:
+def gap(way: str, written: Evaluation, other: Evaluation) -> Gap:
     """Compare two results on the same frames, target by target."""
     one, two = (
         [target for image in result.images for target in image.targets]
         for result in (written, other)
     )
     flips = sum(a.matched != b.matched for a, b in zip(one, two, strict=True))
-    error = math.dist([a.score for a in one], [b.score for b in two]) / math.sqrt(max(1, len(one)))
+    error = score_error([a.score for a in one], [b.score for b in two])
     before, after = written.metrics(), other.metrics()
-    changes = (_change(before[name], after[name]) for name in ("f1_3px", "iou"))
+    changes = (difference(before[name], after[name]) for name in ("f1_3px", "iou"))
     return Gap(way, len(one), flips, error, *changes)
-
-
-def _change(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after - before

@@ -24,8 +24,7 @@ from torch.nn import functional as F
 
 from irstd_edge.calibration.fake_quantize import half_steps
 from irstd_edge.calibration.qat_checkpoint import Checkpoint
-from irstd_edge.calibration.subset import Progress
-from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
+from irstd_edge.edge.types import IrstdError, ModelSpec, Progress, Sample
 from irstd_edge.models.batches import (
     Labelled,
     epoch_crops,

@@ -32,7 +32,6 @@ RECIPE = {
     "activations": "int8, zero point 0, a scale per tensor",
     "weights": "int8, zero point 0, a scale per output channel",
     "bias_correction": "fast",
-    "equalised": "channels of free scale, half-way to the highest (of MSHNet: of a block, a stage)",
 }
 """What every bundle's manifest says of how it was made."""
 

@@ -10,7 +10,6 @@ rim was tried, and is coarser (docs/experiments.md).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irstd_edge.calibration.fake_quantize import LEVELS
-from irstd_edge.calibration.subset import PEAK_PX
-from irstd_edge.edge.types import FloatArray, IrstdError, Sample
+from irstd_edge.calibration.subset import CalibrationFrame
+from irstd_edge.edge.types import IrstdError
 
 RULES = ("min-max", "percentile", "mse")
 RULE_OF = {"heatmap": "percentile", "mask": "min-max"}
@@ -34,26 +33,6 @@ CANDIDATES = 100
 """Ranges that `mse` compares: hundredths of the highest magnitude."""
 FEWEST_TARGETS = 8
 """Peaks of fewer say little of those to come."""
-
-
-@dataclass(frozen=True)
-class CalibrationFrame:
-    """A calibration frame as the network takes it."""
-
-    batch: Tensor
-    """(1, 1, H, W) in 0..1."""
-    near: Tensor
-    """(H, W) whether a pixel is within `PEAK_PX` of a target's centre, in rows and in columns."""
-
-    @classmethod
-    def of(cls, batch: FloatArray, sample: Sample) -> CalibrationFrame:
-        """What a runner makes of a sample's frame, which may be padded, with the sample's truth."""
-        height, width = batch.shape[-2:]
-        places = torch.zeros(height, width)
-        rows, cols = np.rint(sample.points).astype(int).clip(0, (height - 1, width - 1)).T
-        places[rows, cols] = 1
-        near = F.max_pool2d(places[None, None], 2 * PEAK_PX + 1, 1, PEAK_PX)
-        return cls(torch.from_numpy(batch), near[0, 0] > 0)
 
 
 def check_rule(rule: str) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import onnx
 import torch
 
-from irstd_edge.calibration.range_rules import CalibrationFrame, RangeObserver
+from irstd_edge.calibration.range_rules import RangeObserver
+from irstd_edge.calibration.subset import CalibrationFrame
 from irstd_edge.edge.runtimes import INPUT, ort_session
 
 AT_ONCE = 16

@@ -19,12 +19,11 @@ import onnx
 
 from irstd_edge.benchmarks.accuracy import evaluate
 from irstd_edge.benchmarks.cost import cost_of_graph
-from irstd_edge.calibration.judge import as_written
+from irstd_edge.calibration.judge import as_written, score_error
 from irstd_edge.calibration.layouts import layer_of, round_alone, rounded_layers
-from irstd_edge.calibration.subset import Progress
 from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.runners import Runner
-from irstd_edge.edge.types import FloatArray, IrstdError, ModelSpec, Sample
+from irstd_edge.edge.types import FloatArray, IrstdError, ModelSpec, Progress, Sample
 
 PRUNED = 3
 """Layers that are tried in INT8 again after the choice."""
@@ -172,7 +171,7 @@ def _layer_error(
         layer=layer,
         macs=macs,
         sqnr_db=_decibels(before.logits, after.logits),
-        score_error=float(np.linalg.norm(after.targets - before.targets) / math.sqrt(count)),
+        score_error=score_error(before.targets.tolist(), after.targets.tolist()),
         targets_lost=int((found & ~found_after).sum()),
         targets_gained=int((found_after & ~found).sum()),
         pd_at_fa=gained_at_fa / count if len(found) else None,

@@ -6,13 +6,18 @@ A range that is taken from average frames clips the brightest targets and rounds
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.frames import normalise
-from irstd_edge.edge.types import FloatArray, Frame, InputSpec, IrstdError, Sample, Skip
+from irstd_edge.edge.types import FloatArray, Frame, InputSpec, IrstdError, Progress, Sample, Skip
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PEAK_PX = 2
 """A target's peak is the highest value within so many rows and columns of its centre."""
@@ -21,8 +26,28 @@ SURROUND_PX = 8
 
 FULL_SCALE = InputSpec(stride=1)
 
-Progress = Callable[[str, float, float], None]
-"""Called with what is done, how much of it, and of how much."""
+
+@dataclass(frozen=True)
+class CalibrationFrame:
+    """A calibration frame as the network takes it."""
+
+    batch: Tensor
+    """(1, 1, H, W) in 0..1."""
+    near: Tensor
+    """(H, W) whether a pixel is within `PEAK_PX` of a target's centre, in rows and in columns."""
+
+    @classmethod
+    def of(cls, batch: FloatArray, sample: Sample) -> CalibrationFrame:
+        """What a runner makes of a sample's frame, which may be padded, with the sample's truth."""
+        import torch
+        from torch.nn import functional as F
+
+        height, width = batch.shape[-2:]
+        places = torch.zeros(height, width)
+        rows, cols = np.rint(sample.points).astype(int).clip(0, (height - 1, width - 1)).T
+        places[rows, cols] = 1
+        near = F.max_pool2d(places[None, None], 2 * PEAK_PX + 1, 1, PEAK_PX)
+        return cls(torch.from_numpy(batch), near[0, 0] > 0)
 
 
 def calibration_samples(

@@ -18,7 +18,7 @@ from torch import nn
 
 from irstd_edge.benchmarks.accuracy import Evaluation
 from irstd_edge.calibration.activation_ranges import estimate_ranges
-from irstd_edge.calibration.equalise import equalise
+from irstd_edge.calibration.equalise import HOW, equalise
 from irstd_edge.calibration.export import FP32, INT8, bytes_of, graphs_of, rounded_graph
 from irstd_edge.calibration.fake_quantize import half_steps
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS
@@ -38,13 +38,19 @@ from irstd_edge.calibration.parity import openvino_runner, parity
 from irstd_edge.calibration.qat import QatRecipe, train_quantized
 from irstd_edge.calibration.qat_checkpoint import Checkpoint, kept_beside
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
-from irstd_edge.calibration.range_rules import RULE_OF, CalibrationFrame, check_rule, rule_for
+from irstd_edge.calibration.range_rules import RULE_OF, check_rule, rule_for
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
-from irstd_edge.calibration.subset import Progress, calibration_samples, digest_of, fingerprint
+from irstd_edge.calibration.subset import (
+    CalibrationFrame,
+    calibration_samples,
+    digest_of,
+    fingerprint,
+)
 from irstd_edge.edge.bundle import Bundle, refuse_foreign, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.files import refuse_unwritable, sha256_of
 from irstd_edge.edge.first_step import sensor_step
+from irstd_edge.edge.frames import batch_of
 from irstd_edge.edge.golden import expected_of
 from irstd_edge.edge.manifest import METHODS
 from irstd_edge.edge.normalisation import with_normalisation
@@ -53,6 +59,7 @@ from irstd_edge.edge.types import (
     IrstdError,
     Manifest,
     ModelSpec,
+    Progress,
     Quantization,
     Sample,
     Skip,
@@ -74,22 +81,19 @@ class _Case:
     """Of the file, as it was read."""
     float_net: nn.Module
     """As the weights have it, its maps equalised."""
+    equalised: bool
+    """Whether it had any to equalise."""
     spec: ModelSpec
     train: DataSet
     held_out: tuple[Sample | Skip, ...]
     samples: tuple[Sample, ...]
     """To calibrate on."""
+    shown: tuple[CalibrationFrame, ...]
+    """The same as the network takes them."""
     ranges: str
     """The rule of activations' ranges."""
     skipped: tuple[Skip, ...]
     """Frames of the train part that cannot be used."""
-
-    def shown(self) -> list[CalibrationFrame]:
-        """The calibration frames as the network takes them."""
-        runner = torch_runner(self.float_net, self.spec)
-        return [
-            CalibrationFrame.of(runner.batch_of(sample.frame), sample) for sample in self.samples
-        ]
 
 
 def quantize_to_bundle(
@@ -153,8 +157,8 @@ def quantize_to_bundle(
             _forget(recipe, [layer for layer, _ in released])
         refuse_drop(judged, FP32, max_drop, REMEDY if kept is None else _remedy(kept))
         exported = None if "sensitivity" in recipe else quantized.module
-        edges = parity(judged, exported, graphs, case.spec, case.held_out, progress)
-        recipe["parity"] = [edge.record() for edge in edges]
+        gaps = parity(judged, exported, graphs, case.spec, case.held_out, progress)
+        recipe["parity"] = [gap.record() for gap in gaps]
         recipe["sensor_step"] = _sensor_step(graphs[INT8], case)
         golden = _golden(case, graphs)
         manifest = Manifest(
@@ -187,7 +191,8 @@ def _check(
 
 def _recipe(case: _Case, seed: int, reduced_range: bool, ranges: str | None) -> dict[str, Any]:
     """What the manifest says of how it was quantized, before anything is."""
-    recipe: dict[str, Any] = {**RECIPE, "float_operators": list(FLOAT_OPERATORS), "seed": seed}
+    recipe: dict[str, Any] = RECIPE | ({"equalised": HOW} if case.equalised else {})
+    recipe |= {"float_operators": list(FLOAT_OPERATORS), "seed": seed}
     recipe |= {"reduced_range": reduced_range, "ranges": case.ranges}
     asked = ranges or RULE_OF[case.spec.decode.kind]
     recipe |= {"ranges_instead_of": asked} if case.ranges != asked else {}
@@ -249,28 +254,31 @@ def _case(
     samples = calibration_samples(train, frames, seed, progress, spec.input, skipped.append)
     entry = replace(spec.input, bit_depth=samples[0].frame.bit_depth)
     spec = replace(spec, input=entry)
-    case = _Case(
+    shown = tuple(CalibrationFrame.of(batch_of(s.frame, spec.input), s) for s in samples)
+    progress("calibrating", 0, 1)
+    deployed = net.deploy()
+    equal = equalise(deployed, [each.batch for each in shown])
+    return _Case(
         weights_sha256=digest,
-        float_net=net.deploy(),
+        float_net=equal,
+        equalised=equal is not deployed,
         spec=spec,
         train=train,
         held_out=tuple(held_out.samples()),
         samples=samples,
+        shown=shown,
         ranges=rule_for(
             ranges or RULE_OF[spec.decode.kind], sum(len(sample.points) for sample in samples)
         ),
         skipped=tuple(skipped),
     )
-    progress("calibrating", 0, 1)
-    return replace(case, float_net=equalise(case.float_net, [s.batch for s in case.shown()]))
 
 
 def _calibrated(case: _Case, keep_float: Sequence[str], reduced_range: bool) -> Quantized:
-    shown = case.shown()
-    batches = [each.batch for each in shown]
+    batches = [each.batch for each in case.shown]
     quantized = quantize(case.float_net, case.spec.name, batches, keep_float, reduced_range)
     if case.ranges != "min-max":  # which NNCF has taken
-        estimate_ranges(quantized.module, shown, case.ranges)
+        estimate_ranges(quantized.module, case.shown, case.ranges)
     return quantized
 
 
@@ -328,7 +336,7 @@ def _fastest(
     """Names of the convolutions that ONNX Runtime's form rounds, and what says so."""
     rounded = bytes_of(rounded_graph(quantized.module, case.spec))
     frame = case.samples[0].frame
-    choice = fastest_layers(rounded, case.shown(), case.ranges, case.spec, frame, progress)
+    choice = fastest_layers(rounded, case.shown, case.ranges, case.spec, frame, progress)
     return choice.nodes, choice.record
 
 
@@ -344,7 +352,7 @@ def _judged(
         case.float_net,
         quantized.module,
         case.spec,
-        case.shown(),
+        case.shown,
         released,
         rule=case.ranges,
         cpu_nodes=nodes,

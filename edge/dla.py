@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from irstd_edge.edge.onnx_graph import DEQUANTIZE, QUANTIZE, constants_of, name_of
 from irstd_edge.edge.types import IrstdError, MachineError
 
 MAX_BATCH, MAX_EXTENT = 4096, 8192
@@ -27,7 +28,6 @@ RUNS = frozenset(
 """Activations, elementwise operators and scales: without a limit of their own."""
 NO_LAYER = frozenset(("Constant", "Identity", "Dropout"))
 """Gone before TensorRT places anything."""
-QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 Shapes = Mapping[str, tuple[int, ...]]
 Constants = Mapping[str, npt.NDArray[Any]]
@@ -83,10 +83,10 @@ def placement_of(path: Path, shape: tuple[int, ...]) -> Placement:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
         raise IrstdError(f"{path}: is no ONNX file: make the bundle again") from error
-    (shapes, single), constants = _tensors(model, shape), _constants(model)
+    (shapes, single), constants = _tensors(model, shape), constants_of(model.graph)
     nodes = [n for n in model.graph.node if n.op_type not in NO_LAYER]
     reasons = ((node, _reason(node, shapes, constants, single)) for node in nodes)
-    found = (Fallback(_name(n), n.op_type, reason) for n, reason in reasons if reason)
+    found = (Fallback(name_of(n), n.op_type, reason) for n, reason in reasons if reason)
     return Placement(len(nodes), tuple(found))
 
 
@@ -105,19 +105,9 @@ def _tensors(model: Any, shape: tuple[int, ...]) -> tuple[Shapes, frozenset[str]
     return shapes, frozenset(single)
 
 
-def _constants(model: Any) -> dict[str, npt.NDArray[Any]]:
-    from onnx import numpy_helper
-
-    stored = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            stored[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    return stored
-
-
 def _reason(node: Any, shapes: Shapes, constants: Constants, single: frozenset[str]) -> str | None:
     """Why the DLA does not take a node; None where it does."""
-    if node.op_type in QUANTIZERS:
+    if node.op_type in (QUANTIZE, DEQUANTIZE):
         return "DLA takes no quantizers: compile the variant fp16"
     if node.op_type == "Cast":
         return "DLA does not change types"
@@ -237,10 +227,6 @@ def _attributes(node: Any) -> dict[str, Any]:
     from onnx import helper
 
     return {item.name: helper.get_attribute_value(item) for item in node.attribute}
-
-
-def _name(node: Any) -> str:
-    return node.name or f"{node.op_type} of {node.output[0]}"
 
 
 def reasons(placement: Placement) -> Iterator[tuple[str, str, int]]:

@@ -16,10 +16,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.normalisation import MIDDLE, counts_per_unit
+from irstd_edge.edge.onnx_graph import QUANTIZE, constants_of, makers_of
 from irstd_edge.edge.runtimes import ort_session
 from irstd_edge.edge.signs import made_in_onnx, never_negative
 from irstd_edge.edge.types import Frame, InputSpec, IrstdError, MachineError
@@ -65,8 +65,9 @@ def first_step(graph: Path, stride: int) -> FirstStep:
     response = _response(_cut(model, node.input[0]), stride)
     if response == 0:
         raise IrstdError(f"{graph}: no pixel moves {node.input[0]}: quantize again")
-    scale = float(_constant(model, node.input[1]))
-    return FirstStep(node.input[0], scale, response, _is_never_negative(model, node.input[0]))
+    constants, makers = constants_of(model.graph), makers_of(model.graph.node)
+    is_positive = never_negative(node.input[0], made_in_onnx(makers.get, constants.get))
+    return FirstStep(node.input[0], float(constants[node.input[1]]), response, is_positive)
 
 
 def sensor_step(
@@ -108,32 +109,10 @@ def _first_quantizer(model: Any) -> Any:
     for node in model.graph.node:
         if not reached & set(node.input):
             continue
-        if node.op_type == "QuantizeLinear":
+        if node.op_type == QUANTIZE:
             return node
         reached |= set(node.output)
     return None
-
-
-def _constant(model: Any, name: str) -> npt.NDArray[Any]:
-    from onnx import numpy_helper
-
-    for tensor in model.graph.initializer:
-        if tensor.name == name:
-            return np.asarray(numpy_helper.to_array(tensor))
-    node = next(node for node in model.graph.node if name in node.output)
-    return np.asarray(numpy_helper.to_array(node.attribute[0].t))
-
-
-def _is_never_negative(model: Any, tensor: str) -> bool:
-    from onnx import numpy_helper
-
-    producer = {name: node for node in model.graph.node for name in node.output}
-    stored = {each.name: each for each in model.graph.initializer}
-
-    def constant(name: str) -> npt.NDArray[Any] | None:
-        return np.asarray(numpy_helper.to_array(stored[name])) if name in stored else None
-
-    return never_negative(tensor, made_in_onnx(producer.get, constant))
 
 
 def _cut(model: Any, tensor: str) -> bytes:

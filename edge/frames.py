@@ -85,6 +85,17 @@ def normalise(frame: Frame, spec: InputSpec) -> FloatArray:
     return stretch_of(frame, spec)(rows, cols)
 
 
+def batch_of(frame: Frame, spec: InputSpec) -> FloatArray:
+    """(1, 1, H', W'): the frame in 0..1, padded to the network's stride. Raises IrstdError."""
+    return batch_of_image(normalise(frame, spec), spec.stride)
+
+
+def batch_of_image(image: FloatArray, stride: int) -> FloatArray:
+    """(1, 1, H', W'): a frame (H, W) in 0..1, or a part of it, padded to the stride."""
+    padded = pad_to_stride(image, stride)
+    return np.ascontiguousarray(padded, dtype=np.float32)[None, None]
+
+
 def padded_size(size: Iterable[int], stride: int) -> tuple[int, int]:
     """(height, width) up to the next multiples of the stride, as `pad_to_stride` makes them."""
     height, width = (-(-side // stride) * stride for side in size)

@@ -9,11 +9,20 @@ integers; where a part is missing it runs in float, slower than if nothing were 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from irstd_edge.edge.onnx_graph import (
+    DEQUANTIZE,
+    QUANTIZE,
+    constants_of,
+    makers_of,
+    name_of,
+    readers_of,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -23,7 +32,6 @@ MAX_OPSET = 21
 """What onnxruntime 1.23, the newest for Python 3.10, and the TensorRT of JetPack 6 read."""
 
 STANDARD_DOMAINS = ("", "ai.onnx")
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 INTEGER_OPS = (
     "ConvInteger",
     "DynamicQuantizeLinear",
@@ -55,8 +63,8 @@ class _Graph:
     inputs: tuple[str, ...]
     outputs: frozenset[str]
     constants: dict[str, npt.NDArray[Any]]
-    producer: dict[str, Any] = field(default_factory=dict)
-    consumers: dict[str, list[Any]] = field(default_factory=dict)
+    producer: dict[str, Any]
+    consumers: dict[str, list[Any]]
 
     def constant(self, node: Any, index: int) -> npt.NDArray[Any] | None:
         """The node's input of that index where it is a constant of the file."""
@@ -105,7 +113,7 @@ def _lint_unsigned(graph: _Graph, node: Any) -> Iterator[Finding]:
     if zero is None or zero.dtype != np.uint8:
         kind = "not stored" if zero is None else zero.dtype
         yield Finding(
-            _name(node),
+            name_of(node),
             f"its zero point is {kind}, and the kernels read uint8 fastest",
             "round activations to 0..255",
         )
@@ -116,43 +124,36 @@ def _lint_integer_conv(graph: _Graph, conv: Any) -> Iterator[Finding]:
     weight = graph.constant(graph.producer[conv.input[1]], 0)
     zero = graph.constant(graph.producer[conv.input[1]], 2)
     if weight is None or weight.dtype != np.int8 or (zero is not None and zero.any()):
-        yield Finding(_name(conv), "its weights are not int8 around 0", "store them as int8")
+        yield Finding(name_of(conv), "its weights are not int8 around 0", "store them as int8")
     source = graph.producer.get(conv.input[0])
     if source is None or source.op_type != DEQUANTIZE:
-        yield Finding(_name(conv), "reads float", "put a rounding pair before it")
+        yield Finding(name_of(conv), "reads float", "put a rounding pair before it")
     if len(conv.input) > 2:
         bias = graph.producer.get(conv.input[2])
         stored = None if bias is None else graph.constant(bias, 0)
         if stored is None or stored.dtype != np.int32:
-            yield Finding(_name(conv), "its bias is in float", "store it as int32 in its products")
+            yield Finding(
+                name_of(conv), "its bias is in float", "store it as int32 in its products"
+            )
     end = conv.output[0]
     readers = graph.consumers.get(end, [])
     if len(readers) == 1 and readers[0].op_type == "Relu":
         end = readers[0].output[0]
         readers = graph.consumers.get(end, [])
     if end in graph.outputs or not readers or any(r.op_type != QUANTIZE for r in readers):
-        yield Finding(_name(conv), "its output is not rounded", "put a rounding pair behind it")
+        yield Finding(name_of(conv), "its output is not rounded", "put a rounding pair behind it")
 
 
 def _indexed(model: onnx.ModelProto) -> _Graph:
-    from onnx import numpy_helper
-
-    nodes = list(model.graph.node)
-    constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-    for node in nodes:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    graph = _Graph(
+    nodes, constants = list(model.graph.node), constants_of(model.graph)
+    return _Graph(
         nodes,
         tuple(item.name for item in model.graph.input if item.name not in constants),
         frozenset(item.name for item in model.graph.output),
         constants,
+        makers_of(nodes),
+        readers_of(nodes),
     )
-    for node in nodes:
-        graph.producer.update(dict.fromkeys(node.output, node))
-        for tensor in node.input:
-            graph.consumers.setdefault(tensor, []).append(node)
-    return graph
 
 
 def _lint_model(model: onnx.ModelProto) -> Iterator[Finding]:
@@ -170,32 +171,32 @@ def _lint_operator(node: Any) -> Iterator[Finding]:
 
     if node.domain not in STANDARD_DOMAINS:
         yield Finding(
-            _name(node),
+            name_of(node),
             f"is {node.op_type} of {node.domain}, which TensorRT does not know",
             "replace it by QuantizeLinear and DequantizeLinear before export",
         )
     elif node.op_type in INTEGER_OPS:
         yield Finding(
-            _name(node),
+            name_of(node),
             f"is {node.op_type}, which TensorRT does not take",
             "write the float operator between DequantizeLinear and QuantizeLinear",
         )
     if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
-        yield Finding(_name(node), "holds a graph of its own", "export without control flow")
+        yield Finding(name_of(node), "holds a graph of its own", "export without control flow")
 
 
 def _lint_scale(graph: _Graph, node: Any) -> Iterator[Finding]:
     """Scale and zero point of a Q or DQ."""
     scale = graph.constant(node, 1)
     if scale is None:
-        yield Finding(_name(node), "its scale is computed at run time", "store it as a constant")
+        yield Finding(name_of(node), "its scale is computed at run time", "store it as a constant")
     elif not (np.isfinite(scale).all() and (scale > 0).all()):
         yield Finding(
-            _name(node), "its scale is not above 0 and finite", "calibrate again, clip to 1e-8"
+            name_of(node), "its scale is not above 0 and finite", "calibrate again, clip to 1e-8"
         )
     elif scale.size > 1 and not _is_weight(graph, node):
         yield Finding(
-            _name(node), f"has {scale.size} scales for an activation", "quantize it per tensor"
+            name_of(node), f"has {scale.size} scales for an activation", "quantize it per tensor"
         )
     if len(node.input) > 2 and node.input[2]:
         yield from _lint_zero_point(graph, node)
@@ -204,16 +205,16 @@ def _lint_scale(graph: _Graph, node: Any) -> Iterator[Finding]:
 def _lint_zero_point(graph: _Graph, node: Any) -> Iterator[Finding]:
     zero = graph.constant(node, 2)
     if zero is None:
-        yield Finding(_name(node), "its zero point is computed", "store it as a constant int8 0")
+        yield Finding(name_of(node), "its zero point is computed", "store it as a constant int8 0")
     elif zero.dtype != np.int8:
         yield Finding(
-            _name(node),
+            name_of(node),
             f"its zero point is {zero.dtype}, TensorRT takes int8 alone",
             "make the quantizer signed",
         )
     elif zero.any():
         yield Finding(
-            _name(node),
+            name_of(node),
             f"its zero point is {int(zero.reshape(-1)[np.argmax(zero != 0)])}, not 0",
             "make the quantizer symmetric",
         )
@@ -224,15 +225,17 @@ def _lint_quantize(graph: _Graph, node: Any) -> Iterator[Finding]:
 
     types = [attribute.i for attribute in node.attribute if attribute.name == "output_dtype"]
     if types and types[0] not in (TensorProto.UNDEFINED, TensorProto.INT8):
-        yield Finding(_name(node), "its output_dtype is not int8", "set it to INT8 or leave it out")
+        yield Finding(
+            name_of(node), "its output_dtype is not int8", "set it to INT8 or leave it out"
+        )
     elif not (len(node.input) > 2 and node.input[2]) and types != [TensorProto.INT8]:
         yield Finding(
-            _name(node), "has no zero point, which means uint8", "give it a zero point of int8 0"
+            name_of(node), "has no zero point, which means uint8", "give it a zero point of int8 0"
         )
     readers = graph.consumers.get(node.output[0], [])
     if node.output[0] in graph.outputs or any(r.op_type != DEQUANTIZE for r in readers):
         yield Finding(
-            _name(node), "its integers are read directly", "put a DequantizeLinear after it"
+            name_of(node), "its integers are read directly", "put a DequantizeLinear after it"
         )
 
 
@@ -242,15 +245,15 @@ def _lint_dequantize(graph: _Graph, node: Any) -> Iterator[Finding]:
     if stored is None:
         if not graph.is_from(node.input[0], QUANTIZE):
             yield Finding(
-                _name(node), "dequantizes what no QuantizeLinear made", "put one before it"
+                name_of(node), "dequantizes what no QuantizeLinear made", "put one before it"
             )
     elif stored.dtype == np.int32:
         yield Finding(
-            _name(node), "holds a bias as int32, which TensorRT refuses", "keep biases in float"
+            name_of(node), "holds a bias as int32, which TensorRT refuses", "keep biases in float"
         )
     elif stored.dtype != np.int8:
         yield Finding(
-            _name(node), f"holds weights as {stored.dtype}", "quantize weights to signed int8"
+            name_of(node), f"holds weights as {stored.dtype}", "quantize weights to signed int8"
         )
 
 
@@ -265,11 +268,11 @@ def _lint_first_layer(graph: _Graph) -> Iterator[Finding]:
         tensor = waiting.pop()
         for node in graph.consumers.get(tensor, []):
             if node.op_type == QUANTIZE:
-                yield Finding(_name(node), "quantizes the frame", "keep the input in float")
+                yield Finding(name_of(node), "quantizes the frame", "keep the input in float")
             elif node.op_type == "Conv":
                 if graph.is_from(node.input[1], DEQUANTIZE):
                     yield Finding(
-                        _name(node), "the first convolution is quantized", "keep it in float"
+                        name_of(node), "the first convolution is quantized", "keep it in float"
                     )
             else:
                 waiting += [name for name in node.output if name not in seen]
@@ -282,7 +285,3 @@ def _is_weight(graph: _Graph, node: Any) -> bool:
     if node.op_type == DEQUANTIZE and graph.is_from(tensor, QUANTIZE):
         tensor = graph.producer[tensor].input[0]
     return tensor in graph.constants
-
-
-def _name(node: Any) -> str:
-    return node.name or f"{node.op_type} of {node.output[0]}"

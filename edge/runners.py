@@ -21,7 +21,7 @@ import numpy as np
 from irstd_edge.edge.bundle import Bundle, open_bundle
 from irstd_edge.edge.detect import OUTPUTS, detections_from_strips, predict_from_outputs
 from irstd_edge.edge.devices import usable_threads
-from irstd_edge.edge.frames import normalise, pad_to_stride, padded_size
+from irstd_edge.edge.frames import batch_of, batch_of_image, padded_size
 from irstd_edge.edge.golden import self_test
 from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.quiet import silence_telemetry
@@ -72,12 +72,11 @@ class Runner:
 
     def batch_of(self, frame: Frame) -> FloatArray:
         """(1, 1, H', W'): the frame in 0..1, padded to the network's stride."""
-        return self.batch_of_image(normalise(frame, self.spec.input))
+        return batch_of(frame, self.spec.input)
 
     def batch_of_image(self, image: FloatArray) -> FloatArray:
         """(1, 1, H', W'): a frame (H, W) in 0..1, or a part of it, padded to the stride."""
-        padded = pad_to_stride(image, self.spec.input.stride)
-        return np.ascontiguousarray(padded, dtype=np.float32)[None, None]
+        return batch_of_image(image, self.spec.input.stride)
 
     def predict(self, frame: Frame, threshold: float | None = None) -> Prediction:
         """Everything the network says of a frame, at the manifest's threshold or another."""

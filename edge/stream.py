@@ -13,26 +13,25 @@ from irstd_edge.edge.counts import frames_of_pages
 from irstd_edge.edge.sequences import RAW_TYPES, RawFormat
 from irstd_edge.edge.types import CountArray, Frame, IrstdError
 
+NAME = "stdin"
 LOOK_S = 0.1
 """A reader that waits for a silent sensor looks this often whether it is still wanted."""
 
 
 class RawStream:
-    """The frames of a file descriptor, named `NAME#0`, `NAME#1`, ...
+    """The frames of a file descriptor, named `stdin#0`, `stdin#1`, ...
 
     It reads no more than the frame it is at: a slow network slows the sender down, and no frame
     is lost.
     """
 
-    def __init__(
-        self, descriptor: int, raw: RawFormat, bit_depth: int | None = None, name: str = "stdin"
-    ) -> None:
-        self.descriptor, self.raw, self.bit_depth, self.name = descriptor, raw, bit_depth, name
+    def __init__(self, descriptor: int, raw: RawFormat, bit_depth: int | None = None) -> None:
+        self.descriptor, self.raw, self.bit_depth = descriptor, raw, bit_depth
         self._wanted = True
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame as it comes. An end within a frame raises IrstdError, and so does none."""
-        return frames_of_pages(Path(self.name), self._counts(), True, self.bit_depth)
+        return frames_of_pages(Path(NAME), self._counts(), True, self.bit_depth)
 
     def leave(self) -> None:
         """End a reader that waits in another thread."""
@@ -55,11 +54,11 @@ class RawStream:
                 part = os.read(self.descriptor, self.raw.frame_bytes - len(data))
             except OSError as error:
                 raise IrstdError(
-                    f"{self.name}: ends after {read} frames ({error.strerror}): check the sender"
+                    f"{NAME}: ends after {read} frames ({error.strerror}): check the sender"
                 ) from error
             if not part and (data or not read):
                 raise IrstdError(
-                    f"{self.name}: ends after {read} frames of {self.raw} and {len(data)} bytes: "
+                    f"{NAME}: ends after {read} frames of {self.raw} and {len(data)} bytes: "
                     "check --raw, and that the sender sends whole frames"
                 )
             if not part:

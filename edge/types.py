@@ -6,6 +6,7 @@ pixel. Ratios are fractions in 0..1. Everything is frozen: a stage makes new val
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,9 @@ from irstd_edge.edge.errors import MachineError as MachineError
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 CountArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+Progress = Callable[[str, float, float], None]
+"""Called with what is done, how much of it, and of how much."""
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 

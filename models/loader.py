@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import signal
 import threading
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from irstd_edge.edge.devices import usable_threads
 from irstd_edge.edge.types import MachineError
 from irstd_edge.models.batches import (
     Labelled,
@@ -52,9 +52,7 @@ def workers_for(device: torch.device, processes: int) -> int:
     """
     if device.type != "cuda" or current_process().daemon:
         return 0
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone knows which it may use
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(MOST_WORKERS, cores // processes - 1))
+    return max(1, min(MOST_WORKERS, usable_threads() // processes - 1))
 
 
 @contextmanager

@@ -14,7 +14,9 @@ import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-KEPT = ("QuantizeLinear", "DequantizeLinear")
+from irstd_edge.edge.onnx_graph import DEQUANTIZE, QUANTIZE
+
+KEPT = (QUANTIZE, DEQUANTIZE)
 """They say what precision a constant has; folding them would lose that."""
 
 Array = npt.NDArray[Any]

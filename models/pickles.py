@@ -17,7 +17,7 @@ from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.policy import MAX_UNPICKLING_S, MAX_WEIGHTS_BYTES
 
 WAIT_S = 0.01
-SHARE, SPARE_BYTES = 3, 2**28
+MEMORY_FACTOR, SPARE_BYTES = 3, 2**28
 """What reading may take: so many times the file, and 256 MiB."""
 
 
@@ -62,7 +62,7 @@ def _ends(raw: bytes, allowed: Sequence[Any]) -> bool:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the parent gives them
-                _limit_memory(SHARE * len(raw) + SPARE_BYTES)
+                _limit_memory(MEMORY_FACTOR * len(raw) + SPARE_BYTES)
                 _loaded(raw, "cpu", allowed)
         except BaseException:
             os._exit(1)

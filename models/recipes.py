@@ -20,8 +20,8 @@ RISE = 0.05
 SLS_WARM_EPOCHS = 6
 """The code of SLS's authors takes the full loss where `epoch > 5`."""
 
-MOST_WARM = 5
-"""Warm-up ends after a fifth of the epochs at the latest, however few a user asks for."""
+WARM_SHARE = 0.2
+"""Of the epochs: warm-up ends there at the latest, however few a user asks for."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Recipe:
     @property
     def warm(self) -> int:
         """Epochs of warm-up in a run of this length."""
-        return min(self.warm_epochs, self.epochs // MOST_WARM)
+        return min(self.warm_epochs, int(self.epochs * WARM_SHARE))
 
     def decay_at(self, step: int, steps: int) -> float:
         """Return the decay of the averaged weights at step number `step` of `steps`, from 0.

@@ -12,7 +12,7 @@ from irstd_edge.benchmarks.scenes import write_dataset
 from irstd_edge.calibration import qat
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.quantize import Quantized, quantize
-from irstd_edge.calibration.range_rules import CalibrationFrame
+from irstd_edge.calibration.subset import CalibrationFrame
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.types import ModelSpec
 from irstd_edge.models import create_model, spec_of

@@ -14,10 +14,10 @@ from irstd_edge.calibration.fake_quantize import FakeQuantize
 from irstd_edge.calibration.range_rules import (
     BINS,
     RULES,
-    CalibrationFrame,
     RangeObserver,
     rule_for,
 )
+from irstd_edge.calibration.subset import CalibrationFrame
 from irstd_edge.edge.types import Frame, IrstdError, Sample
 
 

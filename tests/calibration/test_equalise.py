@@ -8,7 +8,7 @@ import torch
 
 from irstd_edge.calibration.equalise import equalise
 from irstd_edge.calibration.quantize import quantize
-from irstd_edge.calibration.to_bundle import _case
+from irstd_edge.calibration.to_bundle import _case, _recipe
 from irstd_edge.models.weights import save_weights
 
 
@@ -119,8 +119,9 @@ def test_a_bundle_is_made_of_the_equalised_network(mshnet_net, scenes, tmp_path)
     path = tmp_path / "mshnet.safetensors"
     save_weights(path, "mshnet", mshnet_net, {"threshold": 0.5})
     case = _case(path, scenes, 3, 0, None, "min-max", lambda *_: None)
-    frames = [each.batch for each in case.shown()]
+    frames = [each.batch for each in case.shown]
     assert len(frames) == 3
+    assert "equalised" in _recipe(case, 0, False, None)
     seen = heights(case.float_net, frames)
     for index in range(4):
         first, second = parts(case.float_net, seen, index)

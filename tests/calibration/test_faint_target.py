@@ -9,7 +9,8 @@ from irstd_edge.benchmarks.scenes import scene
 from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.quantize import quantize
-from irstd_edge.calibration.range_rules import RULE_OF, CalibrationFrame
+from irstd_edge.calibration.range_rules import RULE_OF
+from irstd_edge.calibration.subset import CalibrationFrame
 from irstd_edge.edge.bundle import write_bundle
 from irstd_edge.edge.compiler import FASTEST_FIRST, compile_engine
 from irstd_edge.edge.engine_from_onnx import EnginePlan

@@ -45,16 +45,16 @@ def test_layers_left_in_float_for_a_budget_are_named():
 
 
 def test_the_way_that_is_farthest_off_is_named():
-    edges = [
+    gaps = [
         {"way": "torch", "targets": 86, "flips": 0, "score_error": 0.00012},
         {"way": "openvino", "targets": 86, "flips": 1, "score_error": 0.0044, "f1_3px": -0.0012},
         {"way": "onnxruntime", "targets": 86, "flips": 0, "score_error": 0.0125},
     ]
-    (line,) = said({"parity": edges})
+    (line,) = said({"parity": gaps})
     assert "torch differs in 0 of 86 targets (scores by 0.0001), openvino differs in 1 of" in line
     assert "openvino differs in 1 of 86 targets (scores by 0.0044, F1 by -0.12)," in line
     assert line.endswith("farthest: openvino")
-    masks = [{**edge, "flips": 0, "score_error": 0.0} for edge in edges]
+    masks = [{**gap, "flips": 0, "score_error": 0.0} for gap in gaps]
     masks[1]["iou"], masks[2]["iou"] = -0.001, -0.009
     (line,) = said({"parity": masks})
     assert line.endswith("farthest: onnxruntime")

@@ -9,7 +9,7 @@ import torch
 from irstd_edge.benchmarks.accuracy import Evaluation
 from irstd_edge.calibration.export import INT8, INT8_CPU
 from irstd_edge.calibration.judge import judge, opened
-from irstd_edge.calibration.parity import edge, parity
+from irstd_edge.calibration.parity import gap, parity
 from irstd_edge.edge.runners import installed_runtimes
 from irstd_edge.edge.types import Frame, Sample
 
@@ -31,11 +31,11 @@ def judged(case, samples):
 
 
 def test_torch_and_its_graph_are_one(case, samples, judged):
-    edges = parity(judged, case.quantized.module, case.graphs, case.spec, samples)
-    by_way = {found.way: found for found in edges}
+    gaps = parity(judged, case.quantized.module, case.graphs, case.spec, samples)
+    by_way = {found.way: found for found in gaps}
     assert set(by_way) == {"torch", *installed_runtimes()}
     assert by_way["torch"].score_error < 1e-4 and by_way["torch"].flips == 0
-    assert all(found.targets == 6 for found in edges)
+    assert all(found.targets == 6 for found in gaps)
     assert 0 < by_way["onnxruntime"].score_error < 0.1
 
 
@@ -48,11 +48,11 @@ def test_a_fault_of_the_export_shows(case, samples, judged):
 
 
 def test_without_a_module_the_runtimes_are_compared_alone(case, samples, judged):
-    edges = parity(judged, None, case.graphs, case.spec, samples)
-    assert {found.way for found in edges} == set(installed_runtimes())
+    gaps = parity(judged, None, case.graphs, case.spec, samples)
+    assert {found.way for found in gaps} == set(installed_runtimes())
 
 
-def test_an_edge_counts_flips_either_way(judged):
+def test_a_gap_counts_flips_either_way(judged):
     written = judged[INT8]
 
     def with_targets(found: list[bool], scores: list[float]) -> Evaluation:
@@ -65,7 +65,7 @@ def test_an_edge_counts_flips_either_way(judged):
 
     one = with_targets([True, False, True], [0.9, 0.2, 0.8])
     other = with_targets([False, True, True], [0.3, 0.6, 0.8])
-    found = edge("openvino", one, other)
+    found = gap("openvino", one, other)
     assert (found.targets, found.flips) == (3, 2)
     assert found.score_error == pytest.approx(((0.6**2 + 0.4**2) / 3) ** 0.5)
     assert (found.f1_3px, found.iou) == (0, None), "of the same points, without masks"

@@ -5,8 +5,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from irstd_edge.calibration import ranges
-from irstd_edge.calibration.range_rules import CalibrationFrame
 from irstd_edge.calibration.ranges import ranges_of
+from irstd_edge.calibration.subset import CalibrationFrame
 from irstd_edge.edge.types import Frame, Sample
 
 

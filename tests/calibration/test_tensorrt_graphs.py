@@ -10,7 +10,7 @@ import torch
 
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.quantize import quantize
-from irstd_edge.calibration.range_rules import CalibrationFrame
+from irstd_edge.calibration.subset import CalibrationFrame
 from irstd_edge.edge.bundle import VARIANTS
 from irstd_edge.edge.dla import placement_of
 from irstd_edge.edge.engine_from_onnx import engine_from_onnx

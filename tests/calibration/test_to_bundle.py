@@ -121,6 +121,7 @@ def test_its_manifest_says_where_where_it_comes_from(ptq, p2p_weights, scenes):
     assert manifest.model.decode.threshold == 0.4
     assert manifest.quantization.method == "ptq"
     assert manifest.quantization.recipe["seed"] == 0
+    assert "equalised" not in manifest.quantization.recipe, "p2p has no maps of free scale"
     assert ("high2.conv1", "--keep-float") in manifest.quantization.float_layers
     assert {"irstd-edge", "torch", "nncf", "onnx", "python"} <= set(manifest.versions)
     names = [name for name, _ in manifest.quantization.calibration]

@@ -78,3 +78,20 @@ def test_a_stretched_frame_has_finer_steps_and_the_sentence_says_so(tmp_path: Pa
 def test_a_graph_that_rounds_nothing_has_no_step(tmp_path: Path) -> None:
     with pytest.raises(IrstdError, match=r"fp32\.onnx: has no QuantizeLinear"):
         first_step(graph_file(tmp_path / "fp32.onnx", rounds=False), stride=8)
+
+
+def test_a_constant_node_tells_a_sign_as_a_stored_constant_does(tmp_path: Path) -> None:
+    path = graph_file(tmp_path / "int8.onnx")
+    model = onnx.load(str(path))
+    conv, _, *rest = model.graph.node
+    floor = onnx.numpy_helper.from_array(np.float32(0))
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["floor"], value=floor),
+        conv,
+        onnx.helper.make_node("Max", ["conv", "floor"], ["act"]),
+        *rest,
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    path.write_bytes(model.SerializeToString())
+    assert first_step(path, stride=8).never_negative

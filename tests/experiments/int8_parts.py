@@ -27,7 +27,8 @@ from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.equalise import equalise
 from irstd_edge.calibration.export import FP32, INT8, INT8_CPU, graphs_of
 from irstd_edge.calibration.quantize import quantize as quantized
-from irstd_edge.calibration.range_rules import RULE_OF, CalibrationFrame
+from irstd_edge.calibration.range_rules import RULE_OF
+from irstd_edge.calibration.subset import CalibrationFrame
 from irstd_edge.edge.bundle import open_bundle
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.runners import installed_runtimes, open_graph, torch_runner
