@@ -27,7 +27,7 @@ SURROUND_PX = 8
 FULL_SCALE = InputSpec(stride=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CalibrationFrame:
     """A calibration frame as the network takes it."""
 

@@ -203,3 +203,34 @@ def test_what_is_not_finite_is_told(broken):
     values[0, 1, 2, 3] = broken
     with pytest.raises(IrstdError, match="not finite on a calibration frame"):
         RangeObserver().add(values, shown_of(np.zeros((4, 4))))
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["never negative", "of both signs"])
+def test_what_is_seen_is_what_numpy_counts(sign):
+    """Zeros are in no part, what is at the end of the parts is in the last, and targets are met."""
+    random = np.random.default_rng(1)
+    observer, tensors, near = RangeObserver(), [], []
+    for size in ((16, 24), (32, 16)):
+        frame = shown_of(np.zeros(size), [(size[0] // 2, 3)])
+        cells = frame.near.numpy().reshape(size[0] // 2, 2, size[1] // 2, 2).any((1, 3))
+        for highest in (0.7, 4.0):  # a power of two is the end of the parts itself
+            values = random.random((1, 3, size[0] // 2, size[1] // 2), np.float32) * highest
+            values[values < 0.2] = 0
+            values[0, 1, 0, 0] = highest
+            values[0, 2] *= sign
+            observer.add(torch.from_numpy(values), frame)
+            tensors.append(values.ravel())
+            near.append(abs(values[..., cells]).max())
+    everything = np.concatenate(tensors)
+    counts, _ = np.histogram(abs(everything[everything != 0]), BINS, (0, 4))
+    assert observer.end == 4 and observer.counts.tolist() == counts.tolist()
+    assert (observer.low, observer.high) == (min(0, everything.min()), everything.max())
+    assert observer.at_targets == max(near)
+    limits = {rule: observer.limit(rule) for rule in RULES}
+    enough = np.flatnonzero(counts.cumsum() >= counts.sum() * 0.9999)[0]
+    assert limits["percentile"] == min(4, max((enough + 1) * 4 / BINS, max(near)))
+    middles, levels = (np.arange(BINS) + 0.5) * 4 / BINS, 4 * np.arange(1, 101) / 100
+    rounded = [np.minimum(np.rint(middles / (end / 127)), 127) * (end / 127) for end in levels]
+    errors = [float((counts * np.square(middles - each)).sum()) for each in rounded]
+    assert limits["mse"] == min(4, max(levels[np.argmin(errors)], max(near)))
+    assert limits["min-max"] == 4
