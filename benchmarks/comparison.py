@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +141,63 @@ def cost_of(cost: Mapping[str, Any]) -> str:
         f"{cost['params']:,.0f} parameters, {cost['macs'] / 1e9:.3f} GMACs = "
         f"{cost['gflops']:.3f} GFLOPs (2 per MAC){activations} at {shape}"
     )
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading and how a row is written under it."""
+
+    heading: str
+    text: Callable[[Row], str]
+    narrow: str = ""
+    """The heading where there is little room, if it is another."""
+
+
+COLUMNS = {
+    "f1_3px": Column("F1 3 px %", lambda row: percent(row.accuracy("f1_3px")), "F1 3px %"),
+    "f1_5px": Column("F1 5 px %", lambda row: percent(row.accuracy("f1_5px"))),
+    "iou": Column("IoU %", lambda row: percent(row.accuracy("iou"))),
+    "niou": Column("nIoU %", lambda row: percent(row.accuracy("niou"))),
+    "pd": Column("Pd %", lambda row: percent(row.accuracy("pd"))),
+    "fa": Column("Fa /Mpx", lambda row: fixed(row.accuracy("fa_per_mpx"), 2)),
+    "flips": Column("lost gained", lambda row: row.flips()),
+    "p50": Column("p50 ms", lambda row: ("~" if row.is_noisy else "") + _latency(row, "p50")),
+    "p90": Column("p90 ms", lambda row: _latency(row, "p90")),
+    "p99": Column("p99 ms", lambda row: _latency(row, "p99")),
+    "fps": Column("FPS", lambda row: fixed(row.variant["fps"], 1)),
+    "end_to_end": Column(
+        "FPS end to end", lambda row: fixed(row.variant["fps_end_to_end"], 1), "FPS\nend to end"
+    ),
+    "speed_up": Column(
+        "vs FP32, same runtime",
+        lambda row: fixed(row.speed_up, 2) + ("×" if row.speed_up else ""),
+        "vs FP32\nsame runtime",
+    ),
+    "rate": Column("rate Hz", lambda row: fixed(row.pace("rate_hz"), 0)),
+    "frames": Column("frames", lambda row: fixed(row.pace("arrived"), 0)),
+    "missed": Column("missed", lambda row: fixed(row.pace("missed"), 0)),
+    "dropped": Column("dropped", lambda row: fixed(row.pace("dropped"), 0)),
+    "queued": Column("queued", lambda row: fixed(row.pace("queued"), 0)),
+    "age_p50": Column("age p50 ms", lambda row: fixed(row.age_ms("p50"), 1), "age\np50 ms"),
+    "age_p99": Column("age p99 ms", lambda row: fixed(row.age_ms("p99"), 1), "age\np99 ms"),
+    "size": Column("size", lambda row: size_of(row.variant["bytes"])),
+    "memory": Column("memory MB", lambda row: fixed(row.variant["memory_mb"], 0)),
+    "load": Column("load ms", lambda row: fixed(row.variant.get("load_ms"), 0)),
+    "power": Column("power W", lambda row: fixed(row.variant["power_w"], 1)),
+}
+"""Of the page, in its order; the terminal has room for some."""
+
+
+def _latency(row: Row, name: str) -> str:
+    return fixed(row.latency_ms(name), 1)
+
+
+def weak_words(rows: Sequence[Row]) -> list[str]:
+    """Each reason to distrust a time, with the rows that have it."""
+    return [
+        f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"
+        for reason in dict.fromkeys(reason for row in rows for reason in row.weak)
+    ]
 
 
 LAYER_HEADINGS = (

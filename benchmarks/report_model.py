@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from irstd_edge.benchmarks.comparison import (
     ABSENT,
+    COLUMNS,
     Row,
     cost_of,
     fixed,
@@ -14,6 +15,7 @@ from irstd_edge.benchmarks.comparison import (
     rows_of,
     signed,
     size_of,
+    weak_words,
 )
 from irstd_edge.benchmarks.report_charts import (
     latency_chart,
@@ -26,33 +28,6 @@ from irstd_edge.benchmarks.report_layers import Layer, layer_parts
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
 from irstd_edge.benchmarks.report_svg import swatch
 from irstd_edge.edge.first_step import step_words
-
-COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
-    ("F1 3 px %", lambda row: percent(row.accuracy("f1_3px"))),
-    ("F1 5 px %", lambda row: percent(row.accuracy("f1_5px"))),
-    ("IoU %", lambda row: percent(row.accuracy("iou"))),
-    ("nIoU %", lambda row: percent(row.accuracy("niou"))),
-    ("Pd %", lambda row: percent(row.accuracy("pd"))),
-    ("Fa /Mpx", lambda row: fixed(row.accuracy("fa_per_mpx"), 2)),
-    ("lost gained", lambda row: row.flips()),
-    ("p50 ms", lambda row: ("~" if row.is_noisy else "") + fixed(row.latency_ms("p50"), 1)),
-    ("p90 ms", lambda row: fixed(row.latency_ms("p90"), 1)),
-    ("p99 ms", lambda row: fixed(row.latency_ms("p99"), 1)),
-    ("FPS", lambda row: fixed(row.variant["fps"], 1)),
-    ("FPS end to end", lambda row: fixed(row.variant["fps_end_to_end"], 1)),
-    ("vs FP32, same runtime", lambda row: fixed(row.speed_up, 2) + ("×" if row.speed_up else "")),
-    ("rate Hz", lambda row: fixed(row.pace("rate_hz"), 0)),
-    ("frames", lambda row: fixed(row.pace("arrived"), 0)),
-    ("missed", lambda row: fixed(row.pace("missed"), 0)),
-    ("dropped", lambda row: fixed(row.pace("dropped"), 0)),
-    ("queued", lambda row: fixed(row.pace("queued"), 0)),
-    ("age p50 ms", lambda row: fixed(row.age_ms("p50"), 1)),
-    ("age p99 ms", lambda row: fixed(row.age_ms("p99"), 1)),
-    ("size", lambda row: size_of(row.variant["bytes"])),
-    ("memory MB", lambda row: fixed(row.variant["memory_mb"], 0)),
-    ("load ms", lambda row: fixed(row.variant.get("load_ms"), 0)),
-    ("power W", lambda row: fixed(row.variant["power_w"], 1)),
-)
 
 
 def model_section(result: Mapping[str, Any], layers: Sequence[Layer] = ()) -> Html:
@@ -119,11 +94,9 @@ def _tile(title: str, value: str, detail: str) -> Html:
 
 def _variants(rows: Sequence[Row]) -> Html:
     """Columns in which no variant has a number are left out."""
-    columns = [
-        (heading, text) for heading, text in COLUMNS if any(text(row) != ABSENT for row in rows)
-    ]
-    headings = ["variant", "runtime", *(heading for heading, _ in columns)]
-    lines = [[row.name, _where(row), *(text(row) for _, text in columns)] for row in rows]
+    columns = [c for c in COLUMNS.values() if any(c.text(row) != ABSENT for row in rows)]
+    headings = ["variant", "runtime", *(column.heading for column in columns)]
+    lines = [[row.name, _where(row), *(column.text(row) for column in columns)] for row in rows]
     return table("Variants side by side", headings, lines, texts=2)
 
 
@@ -138,10 +111,7 @@ def _notes(rows: Sequence[Row], result: Mapping[str, Any]) -> Html:
     timed_on = result.get("timed_on")
     lines = [f"Warning: {words}." for words in result.get("warnings") or ()]
     lines += [f"Timed on {timed_on}."] if timed_on else []
-    weak = [
-        f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"
-        for reason in dict.fromkeys(reason for row in rows for reason in row.weak)
-    ]
+    weak = weak_words(rows)
     lines += [f"{row.label}: {step_words(step)}" for row in rows if (step := row.sensor_step)]
     lines += [f"Weak numbers: {'; '.join(weak)}."] if weak else []
     lines += [f"{row.label}: {note}" for row in rows if (note := row.variant["not_measured"])]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -17,15 +16,16 @@ from irstd_edge.benchmarks.bench_file import told_apart
 from irstd_edge.benchmarks.buckets import range_name
 from irstd_edge.benchmarks.comparison import (
     ABSENT,
+    COLUMNS,
     LAYER_HEADINGS,
-    Row,
+    Column,
     cost_of,
     fixed,
     layer_rows,
     percent,
     reference_of,
     rows_of,
-    size_of,
+    weak_words,
 )
 from irstd_edge.benchmarks.equal_fa import equal_fa_words
 from irstd_edge.benchmarks.projection import METHOD
@@ -36,40 +36,9 @@ NO_LIMIT = 1000
 """Columns of a terminal in which every table fits."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """A heading and how a row is written under it."""
-
-    heading: str
-    text: Callable[[Row], str]
-
-
-_QUALITY = (
-    Column("F1 3px %", lambda row: percent(row.accuracy("f1_3px"))),
-    Column("IoU %", lambda row: percent(row.accuracy("iou"))),
-    Column("Pd %", lambda row: percent(row.accuracy("pd"))),
-    Column("Fa /Mpx", lambda row: fixed(row.accuracy("fa_per_mpx"), 2)),
-    Column("lost gained", lambda row: row.flips()),
-)
-_SPEED = (
-    Column("p50 ms", lambda row: ("~" if row.is_noisy else "") + fixed(row.latency_ms("p50"), 1)),
-    Column("FPS", lambda row: fixed(row.variant["fps"], 1)),
-    Column("FPS\nend to end", lambda row: fixed(row.variant["fps_end_to_end"], 1)),
-    Column(
-        "vs FP32\nsame runtime", lambda row: fixed(row.speed_up, 2) + ("×" if row.speed_up else "")
-    ),
-    Column("size", lambda row: size_of(row.variant["bytes"])),
-)
-
-
-_PACE = (
-    Column("frames", lambda row: fixed(row.pace("arrived"), 0)),
-    Column("missed", lambda row: fixed(row.pace("missed"), 0)),
-    Column("dropped", lambda row: fixed(row.pace("dropped"), 0)),
-    Column("queued", lambda row: fixed(row.pace("queued"), 0)),
-    Column("age\np50 ms", lambda row: fixed(row.age_ms("p50"), 1)),
-    Column("age\np99 ms", lambda row: fixed(row.age_ms("p99"), 1)),
-)
+_QUALITY = ("f1_3px", "iou", "pd", "fa", "flips")
+_SPEED = ("p50", "fps", "end_to_end", "speed_up", "size")
+_PACE = ("frames", "missed", "dropped", "queued", "age_p50", "age_p99")
 
 
 def print_table(bench: Mapping[str, Any], console: Console) -> None:
@@ -84,7 +53,7 @@ def print_table(bench: Mapping[str, Any], console: Console) -> None:
         whole = _table(result, _QUALITY + _SPEED)
         unlimited = console.options.update(max_width=NO_LIMIT)
         fits = console.measure(whole, options=unlimited).maximum <= console.width
-        parts = (_table(result, columns) for columns in (_QUALITY, _SPEED))
+        parts = (_table(result, names) for names in (_QUALITY, _SPEED))
         for table in (whole,) if fits else parts:
             console.print(table)
         if any(variant.get("pace") for variant in result["variants"]):
@@ -94,13 +63,14 @@ def print_table(bench: Mapping[str, Any], console: Console) -> None:
         console.print()
 
 
-def _table(result: Mapping[str, Any], columns: tuple[Column, ...]) -> Table:
+def _table(result: Mapping[str, Any], names: Sequence[str]) -> Table:
     title = Text(str(result["model"]), style="bold")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("variant", no_wrap=True)
     table.add_column("runtime", overflow="fold")
+    columns = [COLUMNS[name] for name in names]
     for column in columns:
-        table.add_column(column.heading, justify="right")
+        table.add_column(column.narrow or column.heading, justify="right")
     for row in rows_of(result):
         cells = [row.name, row.where, *(column.text(row) for column in columns)]
         style = "" if row.variant["measured"] else "dim italic"
@@ -173,9 +143,7 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     if loads:
         yield f"until the first detections, and the process's peak memory: {'; '.join(loads)}"
     yield from (f"{row.label}: {step_words(step)}" for row in rows if (step := row.sensor_step))
-    reasons = dict.fromkeys(reason for row in rows for reason in row.weak)
-    for reason in reasons:
-        yield f"{reason} ({', '.join(row.label for row in rows if reason in row.weak)})"
+    yield from weak_words(rows)
     for drift in result["drift"]:
         if (reference := reference_of(drift)) != drift["reference"]:
             yield f"{drift['candidate']} {drift['runtime']}: lost and gained against {reference}"

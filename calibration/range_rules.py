@@ -91,7 +91,7 @@ class RangeObserver:
         self.counts += counts[:-1]
         self.counts[-1] += counts[-1]  # of what is at `end` itself
         # numpy counts the bytes of a comparison; torch's count_nonzero takes ten times as long
-        self.counts[0] -= len(parts) - np.count_nonzero(magnitudes.numpy() != 0)
+        self.counts[0] -= len(parts) - int(np.count_nonzero(magnitudes.numpy() != 0))
 
     def _widen(self) -> None:
         """Let the parts cover the highest magnitude; a part that is doubled is two of before."""
