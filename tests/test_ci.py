@@ -21,8 +21,10 @@ pytest.importorskip("onnx", reason="the tiny graphs are written with the train e
 
 PAGE = (Path(__file__).parent.parent / "docs" / "ci.md").read_text()
 (LIMITS,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-WORKFLOW, HOOKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-STEPS = re.findall(r"^ +-? ?run: (.*)$", WORKFLOW, re.MULTILINE)
+WORKFLOW, BOARD, HOOKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+STEPS, ON_BOARD = (
+    re.findall(r"^ +-? ?run: (.*)$", workflow, re.MULTILINE) for workflow in (WORKFLOW, BOARD)
+)
 (HOOK,) = re.findall(r"entry: (.*)$", HOOKS, re.MULTILINE)
 INSTALL, BENCH, GATE, SUMMARY, REPORT = STEPS
 
@@ -121,3 +123,16 @@ def test_the_page_names_every_range_and_no_other_step_is_left_out(tmp_path: Path
         ("lost_by_area", "0 to 9"),
     }
     assert all(f'"{name}"' in LIMITS for names in RANGES.values() for name in names)
+
+
+def test_the_options_of_the_boards_workflow_exist() -> None:
+    from typer.main import get_command
+
+    from irstd_edge.cli import app
+
+    known = getattr(get_command(app), "commands")  # noqa: B009
+    ran = [words for line in ON_BOARD for words in re.findall(r"irstd-edge (\w+) ([^;]*)", line)]
+    assert [name for name, _ in ran] == ["compile", "bench", "gate"]
+    for name, rest in ran:
+        options = {option for param in known[name].params for option in param.opts}
+        assert {word for word in rest.split() if word.startswith("--")} <= options
