@@ -65,7 +65,8 @@ def why_no_engine(graph: Path, store: EngineStore | None = None, backend: str = 
     kept = [changes for _, changes in _kept(graph, store, backend)]
     if not kept:
         return f"{graph}: no engine was built of it here: {again}"
-    return f"{graph}: its engine is stale ({'; '.join(min(kept, key=len))}): {again}"
+    nearest = min(kept, key=len)
+    return f"{graph}: its engine is stale ({'; '.join(nearest)}): {again}"
 
 
 def _kept(
