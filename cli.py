@@ -1286,8 +1286,8 @@ def _runtimes(
 ) -> dict[str, Any]:
     """Those asked for, else those that are here for the device; engines count once they exist.
 
-    On a Jetson where a bundle's INT8, or a variant that was asked for, has no engine, that is said,
-    or refused where a measurement is required; whatever has one is measured beside the processor.
+    Where a bundle's INT8, or a variant that was asked for, has no engine for the GPU, that is said,
+    or refused where a measurement is required; on a Jetson the processor is measured as well.
     """
     from irstd_edge.edge.compiler import why_not_built
     from irstd_edge.edge.runners import RUNTIMES, installed_runtimes
@@ -1299,20 +1299,20 @@ def _runtimes(
             f"--device cuda: {elsewhere[0]} runs on the CPU here; leave --runtime out, or take "
             "tensorrt or torch-tensorrt"
         )
-    if names or device == "cuda":
-        return {"runtimes": tuple(names or (BACKEND,))}
-    runtimes = installed_runtimes()
-    if device == "jetson":
-        lacks = list(filter(None, (why_not_built(bundle, variants or ()) for bundle in bundles)))
-        if lacks and require_measured:
-            raise MachineError(
-                f"--device jetson: {lacks[0]}; --runtime onnxruntime measures the processor alone"
-            )
-        for lack in dict.fromkeys(lacks):
+    runtimes = tuple(names or ((BACKEND,) if device == "cuda" else installed_runtimes()))
+    if device == "cpu" or (names and BACKEND not in names):
+        return {"runtimes": runtimes}
+    lacks = list(filter(None, (why_not_built(bundle, variants or ()) for bundle in bundles)))
+    if lacks and require_measured:
+        other = "" if device == "cuda" else "; --runtime onnxruntime measures the processor alone"
+        raise MachineError(f"--device {device}: {lacks[0]}{other}")
+    graphs = [b.graph(v, BACKEND) for b in bundles for v in b.variants(BACKEND)]
+    usable = is_ready() and any(map(engines_of, graphs))
+    for lack in dict.fromkeys(lacks):
+        if usable or BACKEND not in runtimes:  # else it is the reason why nothing is measured
             talk.print(f"not measured on the GPU: {lack}", soft_wrap=True, markup=False)
-        graphs = [b.graph(v, BACKEND) for b in bundles for v in b.variants(BACKEND)]
-        if is_ready() and any(map(engines_of, graphs)):
-            runtimes = (*runtimes, BACKEND)
+    if usable and BACKEND not in runtimes:
+        runtimes = (*runtimes, BACKEND)
     return {"runtimes": runtimes}
 
 

@@ -19,7 +19,7 @@ from irstd_edge.edge.openvino_graph import model_for
 from irstd_edge.edge.quiet import silence_telemetry
 from irstd_edge.edge.runners import Runner
 from irstd_edge.edge.runtimes import INPUT, openvino_config, ort_session
-from irstd_edge.edge.types import FloatArray, Frame
+from irstd_edge.edge.types import FloatArray, Frame, MachineError
 
 WARM_UP, RUNS = 3, 10
 _KERNEL = "_kernel_time"
@@ -49,10 +49,13 @@ def layer_times_of(
 ) -> tuple[LayerTime, ...] | None:
     """The layers of what a runner runs of a graph on one frame, the longest first.
 
-    None for a runtime without a profiler. threads: of the CPU; None for all.
+    None for a runtime without a profiler, or where it fails. threads: of the CPU; None for all.
     """
     batch = runner.batch_of(frame)
-    times = runner.layer_times(batch, WARM_UP + RUNS)
+    try:
+        times = runner.layer_times(batch, WARM_UP + RUNS)
+    except MachineError:  # as of memory; what was measured before is worth more
+        return None
     if times is None:
         return layer_times(graph, runner.runtime, batch, threads)
     warm = len(times) * WARM_UP // (WARM_UP + RUNS)

@@ -98,14 +98,17 @@ def variant_to_run(bundle: Bundle) -> str:
 def why_not_built(bundle: Bundle, asked: Sequence[str] = ()) -> str | None:
     """Why TensorRT would not run here what a bundle ships for it; None where it would.
 
-    asked: variants, each of which needs an engine. Without any it is the INT8 that counts, in
-    either form: an engine of fp32 alone, which outlives a new quantization, tells nothing of it.
+    asked: variants, each of which needs an engine, but for FP32 beside others. Without any it is
+    the INT8 that counts, in either form: an engine of FP32 outlives a new quantization, and tells
+    nothing of it.
     """
     if (refusal := why_not_ready()) is not None:
         return refusal
     there = [variant for variant in FASTEST_FIRST if variant in bundle.variants(RUNTIME)]
     rounded = [variant for variant in there if variant.startswith("int8")]
-    for choice in [[v] for v in asked if v in there] or [rounded or there]:
+    named = [variant for variant in asked if variant in there]
+    named = [variant for variant in named if variant != TF32_VARIANT] or named
+    for choice in [[variant] for variant in named] or [rounded or there]:
         graphs = [bundle.graph(variant, RUNTIME) for variant in choice]
         if graphs and not any(map(engines_of, graphs)):
             return why_no_engine(graphs[0])

@@ -61,7 +61,9 @@ def test_what_was_built_runs_before_what_would_be_faster(
         (("fp32", "fp16"), (), "int8-fp16"),
         (("int8",), (), None),
         (("int8-fp16",), (), None),
-        (("int8-fp16",), ("fp32", "int8-fp16"), "fp32"),
+        (("int8-fp16",), ("fp32", "int8-fp16"), None),
+        (("int8-fp16",), ("fp16", "int8-fp16"), "fp16"),
+        (("int8-fp16",), ("fp32",), "fp32"),
         (("fp16",), ("fp16",), None),
     ],
 )
