@@ -407,16 +407,17 @@ def _runner(
 ) -> Iterator[Runner]:
     """Open weights (with torch) or a bundle, and check a bundle before it serves."""
     from irstd_edge.edge.bundle import open_bundle
-    from irstd_edge.edge.compiler import RUNTIME, TORCH_VARIANT, best_variant, variant_to_run
+    from irstd_edge.edge.compiler import TORCH_VARIANT, best_variant, variant_to_run
     from irstd_edge.edge.runners import open_runner
+    from irstd_edge.edge.tensorrt_runtime import TENSORRT, TORCH_TENSORRT
 
     if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
         bundle = open_bundle(Path(source), public_key)
         if normalise is not None:
             frozen = bundle.manifest.model.input.normalisation
             raise IrstdError(f"--normalise: {source} was made for {frozen}: quantize again with it")
-        chosen = variant or {"torch-tensorrt": TORCH_VARIANT}.get(runtime or "", "int8")
-        if runtime == RUNTIME and variant is None:
+        chosen = variant or (TORCH_VARIANT if runtime == TORCH_TENSORRT else "int8")
+        if runtime == TENSORRT and variant is None:
             chosen, best = variant_to_run(bundle), best_variant(bundle)
             if chosen != best:
                 talk.print(
@@ -439,13 +440,13 @@ def _runner(
 
 def _tell_of_engines(bundle: Bundle) -> None:
     """Say so where the processor is about to be used beside a GPU that has an engine of this."""
-    from irstd_edge.edge.tensorrt_runtime import BACKEND, engines_of, is_ready
+    from irstd_edge.edge.tensorrt_runtime import TENSORRT, engines_of, is_ready
 
-    graphs = [bundle.graph(variant, BACKEND) for variant in bundle.variants(BACKEND)]
+    graphs = [bundle.graph(variant, TENSORRT) for variant in bundle.variants(TENSORRT)]
     with suppress(Exception):  # a hint is no reason to fail
         if not is_ready() or not any(map(engines_of, graphs)):
             return
-        talk.print(f"an engine of this bundle is here: --runtime {BACKEND} uses the GPU")
+        talk.print(f"an engine of this bundle is here: --runtime {TENSORRT} uses the GPU")
 
 
 def _weights_runner(source: str, normalise: str | None, threads: int | None) -> Runner:
@@ -974,11 +975,11 @@ def compile_bundle(
 ) -> None:
     """Build an engine and keep it in this machine's store."""
     from irstd_edge.edge.bundle import open_bundle
-    from irstd_edge.edge.compiler import RUNTIME, best_variant, check_variant, compile_engine
+    from irstd_edge.edge.compiler import best_variant, check_variant, compile_engine
     from irstd_edge.edge.engine_plan import EnginePlan
     from irstd_edge.edge.engine_store import open_store
     from irstd_edge.edge.golden import golden_sizes
-    from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
+    from irstd_edge.edge.tensorrt_runtime import TENSORRT, TENSORRT_RUNTIMES
 
     if not with_decode:
         _refuse_given(context, ("targets",), "means nothing without --with-decode: add it")
@@ -990,7 +991,7 @@ def compile_bundle(
     plan = EnginePlan(backend, target, sizes, batch, dla)
     chosen = variant or best_variant(opened, plan)
     check_variant(chosen, plan)
-    opened.graph(chosen, RUNTIME)  # one that is not there is told before anything is done
+    opened.graph(chosen, TENSORRT)  # one that is not there is told before anything is done
     placed = _placement(opened, chosen, plan, json_to) if dla else None
     talk.print(f"building {chosen} with {backend}")
     decode = targets if with_decode else None
@@ -1004,7 +1005,7 @@ def compile_bundle(
     _print_engine(done, _results(json_to))
     stride = opened.manifest.model.input.stride
     missing = [f"--size {h}x{w}" for h, w in golden if not plan.takes((h, w), stride)]
-    if missing and backend in TENSORRT and not with_decode:  # the others serve elsewhere
+    if missing and backend in TENSORRT_RUNTIMES and not with_decode:  # the others serve elsewhere
         talk.print(
             "the golden frames have other sizes, and a bundle serves once it was tried on them: "
             f"add {' '.join(missing)}, or build another engine for them"
@@ -1040,12 +1041,12 @@ def _builder(backend: str) -> Callable[..., Any] | None:
 
 def _placement(bundle: Bundle, variant: str, plan: Any, json_to: str | None) -> dict[str, Any]:
     """Print which nodes a DLA leaves to the GPU, and why; the same for `--json`."""
-    from irstd_edge.edge.compiler import RUNTIME
     from irstd_edge.edge.dla import placement_of, reasons
+    from irstd_edge.edge.tensorrt_runtime import TENSORRT
 
     shape = plan.shapes(bundle.manifest.model.input.stride)[1]
     try:
-        placed = placement_of(bundle.graph(variant, RUNTIME), shape)
+        placed = placement_of(bundle.graph(variant, TENSORRT), shape)
     except MachineError as error:  # a board without onnx: TensorRT tells it while it builds
         talk.print(str(error), markup=False)
         return {"not_looked_at": str(error)}
@@ -1291,7 +1292,7 @@ def _runtimes(
     """
     from irstd_edge.edge.compiler import why_not_built
     from irstd_edge.edge.runners import RUNTIMES, installed_runtimes
-    from irstd_edge.edge.tensorrt_runtime import BACKEND, engines_of, is_ready
+    from irstd_edge.edge.tensorrt_runtime import TENSORRT, engines_of, is_ready
 
     elsewhere = [name for name in names or () if name in RUNTIMES]
     if device == "cuda" and elsewhere:
@@ -1299,20 +1300,20 @@ def _runtimes(
             f"--device cuda: {elsewhere[0]} runs on the CPU here; leave --runtime out, or take "
             "tensorrt or torch-tensorrt"
         )
-    runtimes = tuple(names or ((BACKEND,) if device == "cuda" else installed_runtimes()))
-    if device == "cpu" or (names and BACKEND not in names):
+    runtimes = tuple(names or ((TENSORRT,) if device == "cuda" else installed_runtimes()))
+    if device == "cpu" or (names and TENSORRT not in names):
         return {"runtimes": runtimes}
     lacks = list(filter(None, (why_not_built(bundle, variants or ()) for bundle in bundles)))
     if lacks and require_measured:
         other = "" if device == "cuda" else "; --runtime onnxruntime measures the processor alone"
         raise MachineError(f"--device {device}: {lacks[0]}{other}")
-    graphs = [b.graph(v, BACKEND) for b in bundles for v in b.variants(BACKEND)]
+    graphs = [b.graph(v, TENSORRT) for b in bundles for v in b.variants(TENSORRT)]
     usable = is_ready() and any(map(engines_of, graphs))
     for lack in dict.fromkeys(lacks):
-        if usable or BACKEND not in runtimes:  # else it is the reason why nothing is measured
+        if usable or TENSORRT not in runtimes:  # else it is the reason why nothing is measured
             talk.print(f"not measured on the GPU: {lack}", soft_wrap=True, markup=False)
-    if usable and BACKEND not in runtimes:
-        runtimes = (*runtimes, BACKEND)
+    if usable and TENSORRT not in runtimes:
+        runtimes = (*runtimes, TENSORRT)
     return {"runtimes": runtimes}
 
 

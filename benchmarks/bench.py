@@ -26,8 +26,7 @@ from irstd_edge.edge.engine_store import DLA
 from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.runners import Runner, open_runner, runtime_version
-from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
-from irstd_edge.edge.tensorrt_runtime import engines_of
+from irstd_edge.edge.tensorrt_runtime import TENSORRT_RUNTIMES, engines_of
 from irstd_edge.edge.tiles import TILE_PX
 from irstd_edge.edge.types import Frame, IrstdError, MachineError
 
@@ -75,7 +74,7 @@ def bench(
 def warnings_of(bundle: Bundle, machine: Machine, plan: Plan, timed_on: TimedOn) -> list[str]:
     """What makes this machine's results differ from another's, and what was wrong with frames."""
     reduced = bundle.manifest.quantization.recipe.get("reduced_range", False)
-    on_cpu = any(runtime not in TENSORRT for runtime in plan.runtimes)
+    on_cpu = any(runtime not in TENSORRT_RUNTIMES for runtime in plan.runtimes)
     rounds = any(variant.startswith("int8") for variant in plan.variants or DEFAULT_VARIANTS)
     saturates = machine.saturates and on_cpu and rounds and not reduced
     clipped = f"frames with over {CLIPPED_SHARE:.1%} of their pixels at full scale: "
@@ -172,7 +171,7 @@ def _variants(bundle: Bundle, runtime: str, plan: Plan) -> list[str]:
     """Those that the plan names, FP32 on TensorRT only where it was built; else all that was."""
     there = bundle.variants(runtime)
     asked = [variant for variant in plan.variants or DEFAULT_VARIANTS if variant in there]
-    if runtime not in TENSORRT:
+    if runtime not in TENSORRT_RUNTIMES:
         return asked
     built = [v for v in there if engines_of(bundle.graph(v, runtime), backend=runtime)]
     if plan.variants is None:
@@ -265,7 +264,7 @@ def _variant(
 
 def _computed_by(runtime: str, engine: dict[str, Any] | None) -> dict[str, Any]:
     """Where, and by which version; on TensorRT also by which engine of those that are kept."""
-    device = "cpu" if runtime not in TENSORRT else "cuda"
+    device = "cpu" if runtime not in TENSORRT_RUNTIMES else "cuda"
     if engine is not None and DLA in engine["flags"]:
         device = "dla"
     return {"device": device, "runtime_version": runtime_version(runtime), "engine": engine}

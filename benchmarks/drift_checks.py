@@ -12,7 +12,7 @@ from irstd_edge.benchmarks.limits import Limits
 from irstd_edge.benchmarks.plan import REFERENCE
 from irstd_edge.benchmarks.subject import Subject, subject_of
 from irstd_edge.benchmarks.verdict import Check
-from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
+from irstd_edge.edge.tensorrt_runtime import TENSORRT_RUNTIMES
 
 
 def drift_checks(result: Result, limits: Limits) -> Iterator[Check]:
@@ -75,7 +75,7 @@ def why_unjudged(result: Result, variant: Variant) -> str:
 
 def _reference_beside(variant: Variant) -> str:
     """What brings a reference on the runtime of a variant."""
-    if variant.runtime in TENSORRT:
+    if variant.runtime in TENSORRT_RUNTIMES:
         return f"compile BUNDLE --variant {REFERENCE}, then bench again"
     return f"bench a bundle that holds {REFERENCE}.onnx"
 

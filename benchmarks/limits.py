@@ -14,7 +14,7 @@ from irstd_edge.benchmarks.buckets import AREA_EDGES_PX, SCR_EDGES, range_names
 from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.policy import MAX_TOML_BYTES
 from irstd_edge.edge.runtimes import RUNTIMES
-from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
+from irstd_edge.edge.tensorrt_runtime import TENSORRT_RUNTIMES
 from irstd_edge.edge.types import IrstdError
 
 if sys.version_info >= (3, 11):
@@ -157,7 +157,7 @@ def _floor_by_runtime(given: Mapping[str, Any], path: Path) -> dict[tuple[str, s
     floor, limits = _section(given, "floor", path), {}
     for runtime in [name for name, value in floor.items() if isinstance(value, dict)]:
         where = f"{path}: [floor.{runtime}]"
-        _check_names({runtime: None}, (*RUNTIMES, *TENSORRT), f"{path}: [floor] runtime")
+        _check_names({runtime: None}, (*RUNTIMES, *TENSORRT_RUNTIMES), f"{path}: [floor] runtime")
         values = floor.pop(runtime)
         _check_names(values, FLOORS, f"{where} key")
         for key, value in values.items():

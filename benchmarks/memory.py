@@ -18,7 +18,7 @@ import numpy as np
 
 from irstd_edge.edge.cuda import Cuda
 from irstd_edge.edge.runners import open_runner
-from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
+from irstd_edge.edge.tensorrt_runtime import TENSORRT_RUNTIMES
 from irstd_edge.edge.types import Frame
 
 CALLS = 3
@@ -68,7 +68,7 @@ def measure_load(
 def _load_and_report(arguments: list[str]) -> Loaded:
     bundle, variant, runtime, threads, height, width = arguments
     frame = Frame("black", np.zeros((int(height), int(width)), np.uint8), 8)
-    cuda = Cuda() if runtime in TENSORRT else None
+    cuda = Cuda() if runtime in TENSORRT_RUNTIMES else None
     before = cuda.free_bytes() if cuda else 0
     start = time.perf_counter()
     with open_runner(Path(bundle), variant, runtime, threads=int(threads) or None) as runner:

@@ -29,9 +29,9 @@ from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.devices import Machine, this_machine
 from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.profiles import PROFILES, Profile, profile_of
+from irstd_edge.edge.tensorrt_runtime import TENSORRT
 from irstd_edge.edge.types import IrstdError, MachineError
 
-RUNTIME = "tensorrt"
 FP16_BYTES, FP32_BYTES = 2, 4
 ERROR = 1.2
 """Factor by which a network left out of the fit was missed at most (1.18), rounded up."""
@@ -183,14 +183,14 @@ def _graphs(bundle: Bundle) -> dict[str, tuple[Path, int]]:
 
     FP16 moves and computes what the float graph does, at two bytes a value.
     """
-    there = bundle.variants(RUNTIME)
+    there = bundle.variants(TENSORRT)
     sources = (
         ("fp16", "fp32" if "fp32" in there else "fp16", FP16_BYTES),
         ("int8", "int8", FP32_BYTES),
         ("int8-fp16", "int8-fp16", FP16_BYTES),
     )
     found = {
-        variant: (bundle.graph(source, RUNTIME), float_bytes)
+        variant: (bundle.graph(source, TENSORRT), float_bytes)
         for variant, source, float_bytes in sources
         if source in there
     }
@@ -204,7 +204,7 @@ def _variant(name: str, path: Path, device: Profile, latency: Range) -> dict[str
     nothing = ("bytes", "memory_mb", "fps_end_to_end", "power_w", "joule_per_frame", "accuracy")
     return {
         "name": name,
-        "runtime": RUNTIME,
+        "runtime": TENSORRT,
         "precision": name,
         "device": device.name,
         "measured": False,

@@ -19,7 +19,7 @@ from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.frames import points_of_mask
 from irstd_edge.edge.runners import installed_runtimes, open_runner
-from irstd_edge.edge.tensorrt_runtime import BACKENDS, engines_of, is_ready
+from irstd_edge.edge.tensorrt_runtime import TENSORRT_RUNTIMES, engines_of, is_ready
 from irstd_edge.edge.types import FloatArray, Frame, IrstdError, MachineError, Prediction
 
 MOST = {"lost": 100, "gained": 50, "missed": 8, "false alarm": 8}
@@ -120,7 +120,7 @@ def _sides_of(drift: Mapping[str, Any]) -> tuple[Side, Side]:
 
 def _runs_here(bundle: Bundle, variant: str, runtime: str) -> bool:
     """Whether the runtime is here, and of TensorRT an engine too."""
-    if runtime not in BACKENDS:
+    if runtime not in TENSORRT_RUNTIMES:
         return runtime in installed_runtimes()
     return is_ready() and bool(engines_of(bundle.graph(variant, runtime), backend=runtime))
 

@@ -16,14 +16,12 @@ from irstd_edge.edge.engine_from_onnx import Engine, engine_from_onnx, tensorrt_
 from irstd_edge.edge.engine_layers import report_of
 from irstd_edge.edge.engine_place import EnginePlace, engine_place
 from irstd_edge.edge.engine_plan import ELSEWHERE, THIS, EnginePlan
-from irstd_edge.edge.engine_store import DLA, EngineKey, EngineStore
+from irstd_edge.edge.engine_store import DLA, EngineKey, EngineStore, shape_flags
 from irstd_edge.edge.files import sha256_of, write_atomic
 from irstd_edge.edge.gpu import this_gpu
-from irstd_edge.edge.tensorrt_runtime import engines_of, why_no_engine, why_not_ready
+from irstd_edge.edge.tensorrt_runtime import TENSORRT, engines_of, why_no_engine, why_not_ready
 from irstd_edge.edge.types import IrstdError, MachineError
 
-RUNTIME = "tensorrt"
-"""Its graphs are those of the signed form with zero-point 0; TensorRT-RTX reads the same."""
 FASTEST_FIRST = ("int8-fp16", "int8", "fp16", "fp32")
 DLA_VARIANT = "fp16"
 """A DLA computes in FP16 and INT8, and takes no QuantizeLinear: its INT8 has scales beside it."""
@@ -67,7 +65,7 @@ class Compiled:
 
 def best_variant(bundle: Bundle, plan: EnginePlan | None = None) -> str:
     """The one that should run fastest. Raises IrstdError where the bundle has no graph for it."""
-    there = bundle.variants(RUNTIME)
+    there = bundle.variants(TENSORRT)
     for variant in _fastest_first(plan):
         if variant in there:
             return variant
@@ -90,8 +88,8 @@ def check_variant(variant: str, plan: EnginePlan) -> None:
 
 def variant_to_run(bundle: Bundle) -> str:
     """The fastest that has an engine here; where none has, the one to build."""
-    there = bundle.variants(RUNTIME)
-    built = (v for v in FASTEST_FIRST if v in there and engines_of(bundle.graph(v, RUNTIME)))
+    there = bundle.variants(TENSORRT)
+    built = (v for v in FASTEST_FIRST if v in there and engines_of(bundle.graph(v, TENSORRT)))
     return next(built, None) or best_variant(bundle)
 
 
@@ -104,12 +102,12 @@ def why_not_built(bundle: Bundle, asked: Sequence[str] = ()) -> str | None:
     """
     if (refusal := why_not_ready()) is not None:
         return refusal
-    there = [variant for variant in FASTEST_FIRST if variant in bundle.variants(RUNTIME)]
+    there = [variant for variant in FASTEST_FIRST if variant in bundle.variants(TENSORRT)]
     rounded = [variant for variant in there if variant.startswith("int8")]
     named = [variant for variant in asked if variant in there]
     named = [variant for variant in named if variant != TF32_VARIANT] or named
     for choice in [[variant] for variant in named] or [rounded or there]:
-        graphs = [bundle.graph(variant, RUNTIME) for variant in choice]
+        graphs = [bundle.graph(variant, TENSORRT) for variant in choice]
         if graphs and not any(map(engines_of, graphs)):
             return why_no_engine(graphs[0])
     return None
@@ -146,7 +144,7 @@ def compile_engine(
 @contextmanager
 def _graph(bundle: Bundle, variant: str, targets: int | None) -> Iterator[Path]:
     """The file to build of; one with the decode in it is gone afterwards."""
-    graph = bundle.graph(variant, RUNTIME)
+    graph = bundle.graph(variant, TENSORRT)
     if targets is None:
         yield graph
         return
@@ -160,7 +158,7 @@ def export_graph(bundle: Bundle, variant: str, out: Path, targets: int) -> Path:
         import onnx
     except ImportError as error:
         raise MachineError("onnx: adds the decode to a graph: pip install onnx") from error
-    model = onnx.load(bundle.graph(variant, RUNTIME), load_external_data=False)
+    model = onnx.load(bundle.graph(variant, TENSORRT), load_external_data=False)
     decoded = with_decode(model, bundle.manifest.model.decode, targets)
     write_atomic(out, decoded.SerializeToString(deterministic=True))
     return out
@@ -168,14 +166,10 @@ def export_graph(bundle: Bundle, variant: str, out: Path, targets: int) -> Path:
 
 def engine_key(bundle: Bundle, digest: str, plan: EnginePlan, version: str) -> EngineKey:
     """What an engine of this plan depends on, here and now. digest: of its graph."""
-    shapes = plan.shapes(bundle.manifest.model.input.stride)
-    flags = [f"{end}={'x'.join(map(str, s))}" for end, s in zip(_ENDS, shapes, strict=True)]
+    flags = [*shape_flags(*plan.shapes(bundle.manifest.model.input.stride))]
     flags += [*([DLA] if plan.dla else ()), *(["tf32"] if plan.tf32 else ())]
     place = EnginePlace(None, plan.target)
     if plan.target == THIS:
         place = engine_place(this_gpu(), this_machine())
     flags += place.flags
     return EngineKey(digest, plan.backend, version, place.gpu, place.target, tuple(flags))
-
-
-_ENDS = ("min", "opt", "max")

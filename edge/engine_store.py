@@ -37,6 +37,16 @@ DLA = "dla"
 AGAIN = "build it again with `irstd-edge compile`"
 
 
+Shape = tuple[int, ...]
+"""(N, 1, H, W)."""
+
+
+def shape_flags(low: Shape, best: Shape, high: Shape) -> tuple[str, ...]:
+    """The flags of an engine that takes shapes from `low` to `high` and was tuned for `best`."""
+    ends = {"min": low, "opt": best, "max": high}
+    return tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in ends.items())
+
+
 @dataclass(frozen=True)
 class EngineKey:
     """Everything that an engine depends on: another value of any field is another engine."""
@@ -51,6 +61,20 @@ class EngineKey:
     """Compute capability, as in sm_87."""
     flags: tuple[str, ...]
     """Shapes, DLA, TF32, and of a Jetson the module and the power mode it was built in."""
+
+    @property
+    def tuned_for(self) -> Shape:
+        """The shape of a batch at which its kernels were chosen."""
+        return self._shape("opt")
+
+    def takes(self, shape: Shape) -> bool:
+        """Whether it runs a batch of this shape."""
+        limits = zip(self._shape("min"), shape, self._shape("max"), strict=True)
+        return all(low <= extent <= high for low, extent, high in limits)
+
+    def _shape(self, end: str) -> Shape:
+        (flag,) = (flag for flag in self.flags if flag.startswith(f"{end}="))
+        return tuple(int(extent) for extent in flag.partition("=")[2].split("x"))
 
     @property
     def digest(self) -> str:

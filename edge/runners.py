@@ -27,8 +27,7 @@ from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.quiet import silence_telemetry
 from irstd_edge.edge.runtimes import PACKAGES, Infer
 from irstd_edge.edge.runtimes import RUNTIMES as RUNTIMES
-from irstd_edge.edge.tensorrt_runtime import BACKENDS as TENSORRT
-from irstd_edge.edge.tensorrt_runtime import TensorrtInfer
+from irstd_edge.edge.tensorrt_runtime import TENSORRT_RUNTIMES, TensorrtInfer
 from irstd_edge.edge.types import (
     DecodeSpec,
     Detection,
@@ -212,7 +211,7 @@ def open_graph(
     if threads is not None and threads < 1:
         raise IrstdError(f"--threads: {threads} is not a number of threads: use 1 or more")
     outputs = OUTPUTS[spec.decode.kind]
-    if runtime in TENSORRT:
+    if runtime in TENSORRT_RUNTIMES:
         return Runner(spec, runtime, variant, TensorrtInfer(graph, outputs, backend=runtime))
     if find_spec(runtime) is None:
         raise MachineError(f"{runtime}: not installed: pip install '{PACKAGES[runtime]}'")
@@ -258,16 +257,16 @@ def installed_runtimes() -> tuple[str, ...]:
 
 def runtime_version(runtime: str) -> str | None:
     """Of a runtime's package; None where it does not say."""
-    package = "tensorrt" if runtime in TENSORRT else runtime
+    package = "tensorrt" if runtime in TENSORRT_RUNTIMES else runtime
     version = getattr(import_module(package), "__version__", None)
     return None if version is None else str(version)
 
 
 def _check_runtime(runtime: str) -> None:
-    names = ", ".join((*RUNTIMES, *TENSORRT))
+    names = ", ".join((*RUNTIMES, *TENSORRT_RUNTIMES))
     if runtime == "torch":
         raise IrstdError(f"torch: runs weights, not bundles: use --runtime {names}")
-    if runtime not in (*RUNTIMES, *TENSORRT):
+    if runtime not in (*RUNTIMES, *TENSORRT_RUNTIMES):
         raise IrstdError(f"--runtime: {runtime!r} is not one of {names}")
 
 

@@ -16,21 +16,20 @@ from irstd_edge.edge.cuda import Cuda
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.engine_from_onnx import INSTALLS, load_backend
 from irstd_edge.edge.engine_place import engine_place
-from irstd_edge.edge.engine_store import AGAIN, EngineKey, EngineStore, open_store
+from irstd_edge.edge.engine_store import AGAIN, EngineKey, EngineStore, Shape, open_store
 from irstd_edge.edge.files import sha256_of
 from irstd_edge.edge.gpu import cuda_refusal, this_gpu
 from irstd_edge.edge.runtimes import INPUT
 from irstd_edge.edge.types import FloatArray, IrstdError, MachineError
 
-BACKEND = "tensorrt"
-TORCH_BACKEND = "torch-tensorrt"
+TENSORRT = "tensorrt"
+"""Of the graphs of the signed form, zero-point 0; TensorRT-RTX reads the same."""
+TORCH_TENSORRT = "torch-tensorrt"
 """Engines of the same TensorRT, built from torch: they run without it, and name their outputs by
 numbers."""
-BACKENDS = (BACKEND, TORCH_BACKEND)
+TENSORRT_RUNTIMES = (TENSORRT, TORCH_TENSORRT)
 SHAPES = 8
 """Sessions kept: frames of many sizes must not fill the memory."""
-
-Shape = tuple[int, ...]
 
 
 def is_ready() -> bool:
@@ -40,8 +39,8 @@ def is_ready() -> bool:
 
 def why_not_ready() -> str | None:
     """What is missing to run engines here, and the fix; None where TensorRT and a GPU are here."""
-    if find_spec(BACKEND) is None:
-        return f"tensorrt: not installed: {INSTALLS[BACKEND]}"
+    if find_spec(TENSORRT) is None:
+        return f"tensorrt: not installed: {INSTALLS[TENSORRT]}"
     if this_gpu() is None:
         none = "no usable NVIDIA GPU here: run it on the device, or use another --runtime"
         return f"tensorrt: {cuda_refusal() or none}"
@@ -49,7 +48,7 @@ def why_not_ready() -> str | None:
 
 
 def engines_of(
-    graph: Path, store: EngineStore | None = None, backend: str = BACKEND
+    graph: Path, store: EngineStore | None = None, backend: str = TENSORRT
 ) -> tuple[EngineKey, ...]:
     """Of an ONNX file, those in the store that this TensorRT can load on this GPU.
 
@@ -58,10 +57,10 @@ def engines_of(
     return tuple(key for key, changes in _kept(graph, store, backend) if not changes)
 
 
-def why_no_engine(graph: Path, store: EngineStore | None = None, backend: str = BACKEND) -> str:
+def why_no_engine(graph: Path, store: EngineStore | None = None, backend: str = TENSORRT) -> str:
     """Why `engines_of` gives none: nothing was built of the graph, or what has changed since."""
     again = f"irstd-edge compile BUNDLE --variant {graph.stem}"
-    again += "" if backend == BACKEND else f" --backend {backend}"
+    again += "" if backend == TENSORRT else f" --backend {backend}"
     kept = [changes for _, changes in _kept(graph, store, backend)]
     if not kept:
         return f"{graph}: no engine was built of it here: {again}"
@@ -91,7 +90,7 @@ class TensorrtInfer:
         outputs: tuple[str, ...],
         store: EngineStore | None = None,
         open_cuda: Callable[[], Cuda] = Cuda,
-        backend: str = BACKEND,
+        backend: str = TENSORRT,
     ) -> None:
         """Raises IrstdError without an engine of the graph, MachineError without TensorRT."""
         self._trt = _tensorrt()
@@ -101,7 +100,7 @@ class TensorrtInfer:
         if not self._keys:
             raise IrstdError(why_no_engine(graph, self._store, backend))
         self._backend = backend
-        if backend == TORCH_BACKEND:
+        if backend == TORCH_TENSORRT:
             self._outputs = tuple(f"output{index}" for index in range(len(outputs)))
         self._open_cuda, self._cuda = open_cuda, open_cuda()
         self._errors: list[str] = []
@@ -160,17 +159,17 @@ class TensorrtInfer:
 
     def _key(self, shape: Shape) -> EngineKey:
         """The engine that was tuned for the shape, else one that takes it; of two the newer."""
-        fits = [key for key in self._keys if _takes(key, shape)]
+        fits = [key for key in self._keys if key.takes(shape)]
         if not fits:
             size = f"{shape[2]}x{shape[3]}"
             options = f"--variant {self._graph.stem} --size {size}"
             options += f" --batch {shape[0]}" if shape[0] > 1 else ""
-            options += "" if self._backend == BACKEND else f" --backend {self._backend}"
+            options += "" if self._backend == TENSORRT else f" --backend {self._backend}"
             raise IrstdError(
                 f"{self._graph}: no engine of it takes {shape[0]} frames of {size}: irstd-edge "
                 f"compile BUNDLE {options} (more of --size, or --data DIR, cover many sizes)"
             )
-        return max(fits, key=lambda key: (_ends(key)["opt"] == shape, self._store.built(key)))
+        return max(fits, key=lambda key: (key.tuned_for == shape, self._store.built(key)))
 
     def _engine(self, key: EngineKey) -> Any:
         """The store vouches for the bytes, which are native code."""
@@ -248,7 +247,7 @@ class _Session:
 def _tensorrt() -> Any:
     if (refusal := why_not_ready()) is not None:
         raise MachineError(refusal)
-    return load_backend(BACKEND)
+    return load_backend(TENSORRT)
 
 
 def _listener(trt: Any, errors: list[str]) -> Any:
@@ -273,15 +272,3 @@ def _check(trt: Any, engine: Any, graph: Path, outputs: tuple[str, ...]) -> None
         raise IrstdError(
             f"{graph}: its engine has {kinds}, not float32 {INPUT}, {', '.join(outputs)}: {AGAIN}"
         )
-
-
-def _ends(key: EngineKey) -> dict[str, Shape]:
-    """min, opt and max of an engine's flags."""
-    parts = (flag.partition("=") for flag in key.flags)  # "dla" has no value
-    return {n: tuple(map(int, s.split("x"))) for n, _, s in parts if n in ("min", "opt", "max")}
-
-
-def _takes(key: EngineKey, shape: Shape) -> bool:
-    ends = _ends(key)
-    limits = zip(ends["min"], shape, ends["max"], strict=True)
-    return all(low <= extent <= high for low, extent, high in limits)
