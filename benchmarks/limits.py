@@ -88,7 +88,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         # Infinity turns a limit off, and nothing has to answer it; those with a default keep it.
-        for name in ("drift", "lost", "floor", "floor_on", "baseline", "baseline_lost"):
+        for name in ("drift", "lost", "floor", "baseline", "baseline_lost"):
             kept = CHANGES if name in ("drift", "baseline") else ()
             given = getattr(self, name)
             on = {k: v for k, v in given.items() if k in kept or not math.isinf(v)}
@@ -97,7 +97,8 @@ class Limits:
     def floor_of(self, runtime: str) -> dict[str, float]:
         """The floors of the variants on a runtime."""
         own = {name: limit for (on, name), limit in self.floor_on.items() if on == runtime}
-        return {**self.floor, **own}
+        both = {**self.floor, **own}
+        return {name: limit for name, limit in both.items() if not math.isinf(limit)}
 
 
 def load_limits(path: Path | None = None) -> Limits:

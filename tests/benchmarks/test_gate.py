@@ -246,6 +246,7 @@ def test_a_floor_of_a_runtime_that_was_not_measured_is_red(make_bench: Make) -> 
     (check,) = [c for c in verdict.checks if not c.passed]
     assert check.name == "gate.floor"
     assert "nothing was measured on it; bench with --runtime tensorrt" in check.why
+    assert judge(make_bench(), Limits(floor_on={("tensorrt", "p99_ms"): float("inf")})).passed
 
 
 def test_projections_are_not_judged(make_bench: Make) -> None:
