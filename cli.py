@@ -42,10 +42,10 @@ app = typer.Typer(
 talk = Console(stderr=True, highlight=False)
 
 PIPE_CLOSED = 141
-"""Exit code where who reads stdout has gone: 128 and SIGPIPE, as of any filter."""
+"""Exit code when the reader of stdout has closed it: 128 + SIGPIPE."""
 
 STOPPED = 130
-"""Exit code after Ctrl-C: 128 and SIGINT."""
+"""Exit code after Ctrl-C: 128 + SIGINT."""
 
 RUNTIME_HELP = "onnxruntime, openvino, tensorrt, torch-tensorrt; torch for W."
 
@@ -97,13 +97,13 @@ JsonOut = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Of the CPU; all by default.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
 Source = Annotated[str, typer.Argument(metavar="W|BUNDLE", help="mshnet, p2p, a file, a bundle.")]
 PublicKey = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Refuse a bundle that this key did not sign.")
 ]
 Variant = Annotated[
-    str | None, typer.Option(help="Of a bundle: int8 by default, fp32, fp16, int8-fp16.")
+    str | None, typer.Option(help="Bundle variant: int8 (default), fp32, fp16 or int8-fp16.")
 ]
 Threshold = Annotated[
     float | None, typer.Option(help="Lowest probability of a detection, instead of the model's.")
@@ -193,8 +193,11 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _training(what: str, instead: str = "") -> Iterator[None]:
-    """Say what a device's install lacks of what `what` needs, and what else would do."""
+def _needs_train_extra(what: str, instead: str = "") -> Iterator[None]:
+    """Turn a missing package of the `train` extra into a MachineError.
+
+    It says what needs it, how to install it and what to use `instead`.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
@@ -261,7 +264,7 @@ def options(
 def synth(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
     frames: Annotated[int, typer.Option(help="Number of frames.")] = 200,
-    size: Annotated[str, typer.Option(metavar="HxW", help="Of a frame, in pixels.")] = "256x256",
+    size: Annotated[str, typer.Option(metavar="HxW", help="Frame size in pixels.")] = "256x256",
     bits: Annotated[int, typer.Option(help="8, 14 or 16 per pixel.")] = 8,
     seed: Seed = 0,
     json_to: JsonOut = None,
@@ -308,7 +311,7 @@ def train(
     json_to: JsonOut = None,
 ) -> None:
     """Train a detector; the best epoch on the held-out tenth is kept."""
-    with _training("train"):
+    with _needs_train_extra("train"):
         from irstd_edge.models.recipes import recipe_of
         from irstd_edge.models.train import Epoch
         from irstd_edge.models.train import train as train_model
@@ -384,7 +387,7 @@ def import_weights(
     json_to: JsonOut = None,
 ) -> None:
     """Turn the authors' weights into a file of ours, without running what they may hold."""
-    with _training("import-weights"):
+    with _needs_train_extra("import-weights"):
         from irstd_edge.models.weights import import_weights as read_weights
         from irstd_edge.models.weights import save_weights
 
@@ -453,7 +456,7 @@ def _weights_runner(source: str, normalise: str | None, threads: int | None) -> 
     from irstd_edge.edge.normalisation import with_normalisation
     from irstd_edge.edge.runners import torch_runner
 
-    with _training(source, ", or give a bundle"):
+    with _needs_train_extra(source, ", or give a bundle"):
         import torch
 
         from irstd_edge.models.weights import load_model, spec_of_card
@@ -515,22 +518,22 @@ def evaluate(
     ):
         threshold = _threshold(run, threshold, max_fa)
         low = threshold_to_predict(run.spec.decode.kind, threshold)
-        look = _predict_by(run, tile, halo, tile_batch, low)
+        predict_one = _predict_by(run, tile, halo, tile_batch, low)
 
         def checked(frame: Frame) -> Prediction:
             check(frame)
-            return look(frame)
+            return predict_one(frame)
 
         samples, total = chosen.samples(strict, protocol), len(chosen.names)
         result = run_evaluation(
             samples, checked, protocol, threshold, lambda done: move(run.name, done, total)
         )
         if faults:
-            look_of = partial(
+            predict_of = partial(
                 _predict_by, tile=tile, halo=halo, batch=tile_batch, threshold=threshold
             )
             reread = partial(chosen.samples, strict, protocol)
-            spoilt = {"faults": _faults(run, fp32, reread, look_of, protocol, picture, move)}
+            spoilt = {"faults": _faults(run, fp32, reread, predict_of, protocol, picture, move)}
     found = {
         "model": run.spec.name,
         "variant": run.variant,
@@ -562,7 +565,7 @@ def _faults(
     run: Runner,
     fp32: Runner | None,
     samples: Callable[[], Iterator[Any]],
-    look_of: Callable[[Runner], Callable[[Frame], Prediction]],
+    predict_of: Callable[[Runner], Callable[[Frame], Prediction]],
     protocol: str,
     picture: Path | None,
     move: Any,
@@ -573,12 +576,12 @@ def _faults(
     from irstd_edge.benchmarks.fault_eval import Detector, example_of, faults_of, sheet_of
     from irstd_edge.edge.files import write_atomic
 
-    reference = None if fp32 is None else ("fp32", look_of(fp32))
-    detector = Detector(run.variant, look_of(run), run.runtime, reference)
+    reference = None if fp32 is None else ("fp32", predict_of(fp32))
+    detector = Detector(run.variant, predict_of(run), run.runtime, reference)
     records = faults_of(samples, detector, protocol, move)
-    example = None if picture is None else example_of(samples(), look_of(run))
+    example = None if picture is None else example_of(samples(), predict_of(run))
     if picture is not None and example is not None:
-        sheet = sheet_of(example, look_of(run))
+        sheet = sheet_of(example, predict_of(run))
         write_atomic(picture, cv2.imencode(".png", sheet)[1].tobytes())
     return records
 
@@ -639,7 +642,9 @@ def predict(
     ] = 25.0,
     bits: Annotated[
         int | None,
-        typer.Option(help="Of the sensor, if fewer than the file's. [of images/: dataset.json's]"),
+        typer.Option(
+            help="Bit depth of the sensor, if lower than the file's. [of images/: dataset.json's]"
+        ),
     ] = None,
     raw: Annotated[
         str | None,
@@ -755,8 +760,7 @@ class _FrameSource(NamedTuple):
 def _frames_to_come(paths: list[Path], raw: str | None, bits: int | None) -> _FrameSource:
     from irstd_edge.edge.counts import checked_bit_depth
     from irstd_edge.edge.dataset import bit_depths_of
-    from irstd_edge.edge.lists import frames_in
-    from irstd_edge.edge.sequences import extensions, frames_of, raw_format
+    from irstd_edge.edge.sequences import extensions, frames_in, frames_of, raw_format
     from irstd_edge.edge.stream import RawStream
     from irstd_edge.edge.types import Skip
 
@@ -860,7 +864,7 @@ def quantize(
     data: Data,
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder to make.")],
     method: Annotated[str, typer.Option(help="ptq or qat.")] = "qat",
-    epochs: Annotated[int | None, typer.Option(help="Of the training; QAT alone.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Training epochs (QAT only).")] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Points of F1 that INT8 may lose on held-out frames.")
     ] = None,
@@ -872,7 +876,7 @@ def quantize(
     ] = False,
     ranges: Annotated[
         str | None,
-        typer.Option(help="Of activations: min-max, percentile or mse. [the network's]"),
+        typer.Option(help="Activation ranges: min-max, percentile or mse. [the network's]"),
     ] = None,
     time_layers: Annotated[
         bool, typer.Option("--time-layers", help="Choose ONNX Runtime's INT8 layers by this clock.")
@@ -886,7 +890,7 @@ def quantize(
     json_to: JsonOut = None,
 ) -> None:
     """Turn weights into a bundle of FP32 and INT8 graphs; the test list is never seen."""
-    with _training("quantize"):
+    with _needs_train_extra("quantize"):
         from irstd_edge.calibration.outcome import outcome_words
     from irstd_edge.edge.manifest import manifest_to_json
 
@@ -914,7 +918,7 @@ def quantize(
 
 
 def _quantize(weights: str, data: Path, out: Path, **options: Any) -> Bundle:
-    with _training("quantize"):
+    with _needs_train_extra("quantize"):
         from irstd_edge.calibration.to_bundle import quantize_to_bundle
     with _progress() as move:
         return quantize_to_bundle(weights, data, out, progress=move, **options)
@@ -931,7 +935,7 @@ def sensitivity(
     from irstd_edge.benchmarks.table import print_layers
     from irstd_edge.edge.bundle import open_bundle
 
-    with _training("sensitivity"):
+    with _needs_train_extra("sensitivity"):
         from irstd_edge.calibration.sensitivity_file import sensitivity_to_file
     _check_outputs({"--out": out, "--json": json_to}, [bundle], [data])
     with _progress() as move:
@@ -1156,7 +1160,9 @@ def bench(
         list[str] | None, typer.Option(help="fp32 and int8 by default; also fp16, int8-fp16.")
     ] = None,
     threads: Threads = None,
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Of the timed frames.")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Size of the timed frames.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Data set; its test list is scored.")] = None,
     split: Annotated[str, typer.Option(help="test, val or trainval.")] = "test",
     protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
@@ -1363,7 +1369,7 @@ def _shipped_bundles() -> list[Bundle]:
         model = weights.stem
         path = caches / "irstd-edge" / f"{model}-{__version__}-{sha256_of(weights)[:12]}"
         if not path.exists():
-            with _training("bench", ", or give bundles"):
+            with _needs_train_extra("bench", ", or give bundles"):
                 import_module("irstd_edge.calibration.to_bundle")
             talk.print(f"{model}: quantizing the shipped weights once, into {path}")
             with tempfile.TemporaryDirectory() as folder:
@@ -1388,7 +1394,8 @@ def gate(
     json_to: JsonOut = None,
 ) -> None:
     """Judge a bench.json: exit 0 when it passes, 1 when it does not."""
-    from irstd_edge.benchmarks.gate import judge, load_limits
+    from irstd_edge.benchmarks.gate import judge
+    from irstd_edge.benchmarks.limits import load_limits
     from irstd_edge.benchmarks.schema import read_bench
     from irstd_edge.benchmarks.summary import summaries
     from irstd_edge.benchmarks.table import print_verdict
@@ -1435,7 +1442,7 @@ def report(
     json_to: JsonOut = None,
 ) -> None:
     """Write one self-contained page: verdict, tables, curves, layers, pictures."""
-    from irstd_edge.benchmarks.gate import load_limits
+    from irstd_edge.benchmarks.limits import load_limits
     from irstd_edge.benchmarks.schema import read_bench, read_sensitivity
     from irstd_edge.benchmarks.verdict import verdict_as_json
 
@@ -1529,7 +1536,7 @@ def demo(
     from irstd_edge.edge.dataset import open_dataset
     from irstd_edge.edge.files import write_atomic
 
-    with _training("demo"):
+    with _needs_train_extra("demo"):
         import_module("irstd_edge.calibration.to_bundle")
     scenes = out / "scenes"
     if not scenes.exists():

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from irstd_edge.benchmarks.scenery import KINDS, Scenery, Size
 from irstd_edge.edge.files import new_folder
-from irstd_edge.edge.frames import MAX_SIDE_PX, png_of
+from irstd_edge.edge.frames import png_of
 from irstd_edge.edge.json_files import write_json
+from irstd_edge.edge.policy import MAX_SIDE_PX
 from irstd_edge.edge.types import BoolArray, FloatArray, Frame, IrstdError
 
 BITS = (8, 14, 16)

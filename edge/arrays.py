@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from irstd_edge.edge.counts import refuse_numbers, refuse_size
+from irstd_edge.edge.counts import counts_of_bytes, refuse_numbers, refuse_size
 from irstd_edge.edge.files import open_to_read
 from irstd_edge.edge.policy import MAX_ARRAY_HEADER_BYTES
 from irstd_edge.edge.types import CountArray, IrstdError
@@ -41,12 +41,16 @@ def count_arrays(path: Path) -> int:
 
 
 def arrays_of(path: Path) -> Iterator[CountArray]:
-    """The frames (H, W) of the file, in order. Raises IrstdError naming it."""
+    """The frames (H, W) of the file, in order: one at least. Raises IrstdError naming it."""
+    read = 0
     with _explained(path):
         for stream in _streams(path):
             stack = _stack(path, stream)
             for _ in range(stack.count):
                 yield _next_frame(path, stream, stack)
+                read += 1
+    if not read:
+        raise IrstdError(f"{path}: holds no frame: save it again")
 
 
 def _streams(path: Path) -> Iterator[IO[bytes]]:
@@ -103,8 +107,7 @@ def _next_frame(path: Path, stream: IO[bytes], stack: _Stack) -> CountArray:
     raw = stream.read(size)
     if len(raw) < size:
         raise IrstdError(f"{path}: the file is truncated: copy it again")
-    counts = np.frombuffer(raw, stack.dtype).reshape(stack.height, stack.width)
-    return counts.astype(stack.dtype.newbyteorder("="), copy=False)
+    return counts_of_bytes(raw, stack.dtype, stack.height, stack.width)
 
 
 @contextmanager

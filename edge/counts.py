@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from irstd_edge.edge.policy import MAX_SIDE_PX as MAX_SIDE_PX
+from irstd_edge.edge.policy import MAX_SIDE_PX
 from irstd_edge.edge.types import BIT_DEPTHS, CountArray, Frame, IrstdError
 
 BAND_PX = 256
@@ -55,6 +55,12 @@ def checked_bit_depth(name: str, depth: Any) -> int:
     return int(depth)
 
 
+def counts_of_bytes(data: bytes, dtype: np.dtype[Any], height: int, width: int) -> CountArray:
+    """The bytes of one frame, row by row, as counts (H, W) in this machine's byte order."""
+    counts = np.frombuffer(data, dtype).reshape(height, width)
+    return counts.astype(dtype.newbyteorder("="), copy=False)
+
+
 def one_channel(path: Path, pixels: npt.NDArray[Any]) -> CountArray:
     """Pixels as counts (H, W); blue, green, red become luminance. Raises IrstdError by file."""
     refuse_numbers(path, pixels.dtype)
@@ -91,7 +97,9 @@ def refuse_numbers(path: Path, dtype: np.dtype[Any]) -> None:
 def refuse_size(path: Path, height: int, width: int) -> None:
     """Raise IrstdError for a size that no frame has; ask before memory is given to it."""
     if height < 1 or width < 1:
-        raise IrstdError(f"{path}: {height}x{width} pixels, which is none: save it again")
+        raise IrstdError(
+            f"{path}: declares {height}x{width} pixels, so it holds no frame: save it again"
+        )
     if max(height, width) > MAX_SIDE_PX:
         raise IrstdError(
             f"{path}: {height}x{width} pixels, and {MAX_SIDE_PX} is the longest side: cut it into "

@@ -1,7 +1,7 @@
 """Files to frames, and the only preprocessing there is.
 
-A frame is read as the counts of one channel and stays so until `normalise`. What a file hides
-(cut off half way, another kind of number, a size that would fill the memory) is refused here.
+A frame is read as the counts of one channel and stays so until `normalise`. Files that are
+truncated, hold other number types or declare sizes that would fill memory are refused here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from irstd_edge.edge.arrays import ARRAYS, arrays_of, count_arrays
-from irstd_edge.edge.counts import MAX_SIDE_PX as MAX_SIDE_PX
 from irstd_edge.edge.counts import frame_of_pixels, frames_of_pages, one_channel
 from irstd_edge.edge.errors import UnusableError
 from irstd_edge.edge.files import read_bytes
@@ -167,9 +166,7 @@ def _first(path: Path) -> npt.NDArray[Any]:
     if path.suffix.lower() not in ARRAYS:
         data, sizes_px = _decode(path)
         return next(_pages(path, data, sizes_px[:1]))
-    for counts in arrays_of(path):
-        return counts
-    raise IrstdError(f"{path}: holds no frame: save it again")
+    return next(arrays_of(path))
 
 
 @contextmanager

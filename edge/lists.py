@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.frames import EXTENSIONS
-from irstd_edge.edge.policy import MAX_NAME_LENGTH, MAX_TEXT_BYTES, is_printable, refuse_name
+from irstd_edge.edge.policy import MAX_NAME_LENGTH, MAX_TEXT_BYTES, is_printable
 from irstd_edge.edge.types import IrstdError
-
-PAGE = re.compile(r"(.+)#\d+")
-"""What a page of a stack is called: STEM#INDEX."""
-PAGELESS = (".png", ".jpg", ".jpeg", ".bmp")
 
 SPLITS = ("test", "trainval", "train", "val")
 
@@ -72,46 +66,6 @@ def held_out(names: tuple[str, ...]) -> frozenset[str]:
     if len(names) > 1 and len(held) in (0, len(names)):
         return frozenset({min(names, key=_hash)})
     return held if len(names) > 1 else frozenset()
-
-
-def frames_in(paths: Sequence[Path], extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
-    """The frames among files and folders, those of a folder by name.
-
-    A frame is called by its file's stem. Raises IrstdError for no frame, and for two of one name.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(
-                p
-                for p in path.iterdir()
-                if p.suffix.lower() in extensions and not p.name.startswith(".")
-            )
-            if not inside:
-                raise IrstdError(f"{path}: no frames ({', '.join(extensions)}): give another")
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise IrstdError(f"{path}: no such file or folder: check the path")
-    known: dict[str, Path] = {}
-    for path in found:
-        refuse_name(path)
-        twin = known.setdefault(path.stem, path)
-        if twin is not path:
-            raise IrstdError(
-                f"{path}: its frame would be called {path.stem}, as that of {twin}: give them in "
-                "calls of their own"
-            )
-    for stem, path in known.items():
-        page = PAGE.fullmatch(stem)
-        stack = known.get(page[1]) if page else None
-        if stack is not None and stack.suffix.lower() not in PAGELESS:
-            raise IrstdError(
-                f"{path}: its frame would be called as a page of {stack}: give them in calls of "
-                "their own"
-            )
-    return found
 
 
 def _existing(root: Path, found: list[Path]) -> Path:

@@ -1,4 +1,4 @@
-"""Files of many frames, one frame at a time: raw counts, video, pages, stacks.
+"""Files and folders that `predict` reads, one frame at a time: pictures, stacks, video, raw counts.
 
 Frames are named `STEM#0`, `STEM#1`, ...; the only frame of a file that says it has one, `STEM`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from irstd_edge.edge.counts import frames_of_pages, refuse_size
+from irstd_edge.edge.counts import counts_of_bytes, frames_of_pages, refuse_size
 from irstd_edge.edge.files import open_to_read
 from irstd_edge.edge.frames import EXTENSIONS, read_pages, silent_opencv
+from irstd_edge.edge.policy import refuse_name
 from irstd_edge.edge.types import CountArray, Frame, IrstdError
 
 VIDEOS = (".avi", ".mp4", ".mkv")
@@ -25,6 +26,10 @@ FFMPEG_LIMITS = "protocol_whitelist;file|format_whitelist;avi,mov,matroska"
 """FFmpeg goes by what is in a file, not by its ending, and follows what some formats refer to."""
 COUNTED_VIDEOS = (".avi", ".mp4")
 """Their headers say how many frames follow; of others FFmpeg guesses it from their length."""
+PAGE = re.compile(r"(.+)#\d+")
+"""What a frame of a file of several is called: STEM#INDEX."""
+PAGELESS = (".png", ".jpg", ".jpeg", ".bmp")
+"""Files of one frame."""
 RAW_FILES = (".raw", ".bin")
 """Of a folder; a file that is named may end as it likes."""
 RAW_TYPES: dict[str, np.dtype[Any]] = {
@@ -70,6 +75,46 @@ def extensions(raw: RawFormat | None) -> tuple[str, ...]:
     return (*EXTENSIONS, *VIDEOS) if raw is None else RAW_FILES
 
 
+def frames_in(paths: Sequence[Path], extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
+    """The frames among files and folders, those of a folder by name.
+
+    A frame is called by its file's stem. Raises IrstdError for no frame, and for two of one name.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(
+                p
+                for p in path.iterdir()
+                if p.suffix.lower() in extensions and not p.name.startswith(".")
+            )
+            if not inside:
+                raise IrstdError(f"{path}: no frames ({', '.join(extensions)}): give another")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise IrstdError(f"{path}: no such file or folder: check the path")
+    known: dict[str, Path] = {}
+    for path in found:
+        refuse_name(path)
+        twin = known.setdefault(path.stem, path)
+        if twin is not path:
+            raise IrstdError(
+                f"{path}: its frame would be called {path.stem}, as that of {twin}: give them in "
+                "calls of their own"
+            )
+    for stem, path in known.items():
+        page = PAGE.fullmatch(stem)
+        stack = known.get(page[1]) if page else None
+        if stack is not None and stack.suffix.lower() not in PAGELESS:
+            raise IrstdError(
+                f"{path}: its frame would be called as a page of {stack}: give them in calls of "
+                "their own"
+            )
+    return found
+
+
 def frames_of(
     path: Path, bit_depth: int | None = None, raw: RawFormat | None = None
 ) -> Iterator[Frame]:
@@ -106,8 +151,7 @@ def _raw_frames(path: Path, raw: RawFormat, count: int) -> Iterator[CountArray]:
             data = file.read(raw.frame_bytes)
             if len(data) < raw.frame_bytes:
                 raise IrstdError(f"{path}: became shorter while it was read: copy it again")
-            counts = np.frombuffer(data, dtype).reshape(raw.height, raw.width)
-            yield counts.astype(dtype.newbyteorder("="), copy=False)
+            yield counts_of_bytes(data, dtype, raw.height, raw.width)
 
 
 def _video_frames(path: Path) -> Iterator[npt.NDArray[Any]]:

@@ -7,9 +7,7 @@ import select
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from irstd_edge.edge.counts import frames_of_pages
+from irstd_edge.edge.counts import counts_of_bytes, frames_of_pages
 from irstd_edge.edge.sequences import RAW_TYPES, RawFormat
 from irstd_edge.edge.types import CountArray, Frame, IrstdError
 
@@ -40,8 +38,7 @@ class RawStream:
     def _counts(self) -> Iterator[CountArray]:
         dtype, read = RAW_TYPES[self.raw.kind], 0
         while data := self._frame_bytes(read):
-            counts = np.frombuffer(data, dtype).reshape(self.raw.height, self.raw.width)
-            yield counts.astype(dtype.newbyteorder("="), copy=False)
+            yield counts_of_bytes(data, dtype, self.raw.height, self.raw.width)
             read += 1
 
     def _frame_bytes(self, read: int) -> bytes:

@@ -55,7 +55,7 @@ REFUSED = {
     "line": (np.zeros(9, np.uint8), r"has the shape \(9,\)"),
     "number": (np.array(9, np.uint8), r"has the shape \(\)"),
     "batch": (np.zeros((2, 1, 4, 9), np.uint8), r"has the shape \(2, 1, 4, 9\)"),
-    "empty": (np.zeros((0, 9), np.uint8), "0x9 pixels, which is none"),
+    "empty": (np.zeros((0, 9), np.uint8), "declares 0x9 pixels, so it holds no frame"),
     "none": (np.zeros((0, 4, 9), np.uint8), "holds no frame"),
     "wide": (np.zeros((1, 8193), np.uint8), "1x8193 pixels, and 8192 is the longest side"),
     "fortran": (np.asfortranarray(np.zeros((4, 9), np.uint8)), "is in Fortran order: save numpy"),
@@ -129,5 +129,6 @@ def test_an_archive_with_a_damaged_member_is_refused(tmp_path: Path) -> None:
         list(read_pages(path))
     with zipfile.ZipFile(tmp_path / "none.npz", "w"):
         pass
-    with pytest.raises(IrstdError, match=r"none\.npz: holds no frame"):
-        read_frame(tmp_path / "none.npz")
+    for read in (read_frame, lambda path: list(read_pages(path))):
+        with pytest.raises(IrstdError, match=r"none\.npz: holds no frame"):
+            read(tmp_path / "none.npz")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from irstd_edge.edge.counts import (
-    MAX_SIDE_PX,
     clipped_share,
     frame_of_pixels,
     frames_of_pages,
@@ -12,6 +11,7 @@ from irstd_edge.edge.counts import (
     refuse_numbers,
     refuse_size,
 )
+from irstd_edge.edge.policy import MAX_SIDE_PX
 from irstd_edge.edge.types import IrstdError
 
 PATH = Path("folder/flight.tif")
@@ -77,5 +77,5 @@ def test_a_size_is_bounded_on_both_sides():
     refuse_size(PATH, 1, MAX_SIDE_PX)
     with pytest.raises(IrstdError, match="1x8193 pixels, and 8192 is the longest side"):
         refuse_size(PATH, 1, MAX_SIDE_PX + 1)
-    with pytest.raises(IrstdError, match="0x7 pixels, which is none"):
+    with pytest.raises(IrstdError, match="declares 0x7 pixels, so it holds no frame"):
         refuse_size(PATH, 0, 7)

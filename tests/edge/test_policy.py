@@ -10,9 +10,9 @@ from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.files import open_to_read, read_bytes, refuse_unwritable
 from irstd_edge.edge.frames import png_of, read_frame
 from irstd_edge.edge.json_files import read_json
-from irstd_edge.edge.lists import frames_in, names_of_list
+from irstd_edge.edge.lists import names_of_list
 from irstd_edge.edge.policy import is_printable, printable
-from irstd_edge.edge.sequences import frames_of
+from irstd_edge.edge.sequences import frames_in, frames_of
 from irstd_edge.edge.types import IrstdError
 
 np = pytest.importorskip("numpy")

@@ -6,7 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
-from irstd_edge.edge.sequences import VIDEOS, RawFormat, extensions, frames_of, raw_format
+from irstd_edge.edge.sequences import (
+    VIDEOS,
+    RawFormat,
+    extensions,
+    frames_in,
+    frames_of,
+    raw_format,
+)
 from irstd_edge.edge.types import IrstdError
 
 COUNTS = (np.arange(2 * 6 * 8).reshape(2, 6, 8) * 100).astype(np.uint16)
@@ -71,7 +78,7 @@ def test_a_wrong_raw_format_is_shown_the_right_one(text: str) -> None:
 def test_a_raw_size_is_bounded() -> None:
     with pytest.raises(IrstdError, match="--raw: 1x100000000 pixels, and 8192 is the longest side"):
         raw_format("100000000x1:u8")
-    with pytest.raises(IrstdError, match="--raw: 5x0 pixels, which is none"):
+    with pytest.raises(IrstdError, match="--raw: declares 5x0 pixels, so it holds no frame"):
         raw_format("0x5:u8")
 
 
@@ -135,3 +142,58 @@ def test_what_is_no_video_is_refused_silently(tmp_path: Path) -> None:
     assert len(lines) == len(damaged) * len(VIDEOS)
     for line, path in zip(lines, sorted(tmp_path.iterdir()), strict=True):
         assert line.startswith(f"{path}: cannot be opened as a video")
+
+
+def touched(root: Path, *names: str) -> list[Path]:
+    for name in names:
+        (root / name).touch()
+    return [root / name for name in names]
+
+
+def test_frames_are_those_of_a_folder_by_name_and_files_as_they_are_given(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    b, a, upper, *_ = touched(folder, "b.png", "a.bmp", "c.TIFF", "notes.txt", "points.json", "d")
+    (folder / "below").mkdir()
+    touched(folder / "below", "deep.png")
+    alone, raw = touched(tmp_path, "z.png", "frame.raw")
+    assert frames_in([alone, folder, raw]) == [alone, a, b, upper, raw]
+    assert frames_in([b]) == [b]
+    assert frames_in([]) == []
+
+
+def test_what_is_hidden_is_no_frame(tmp_path: Path) -> None:
+    """As what a killed run leaves of a film or a picture."""
+    for name in ("a.png", ".b.png", ".found.avi.0123.partial.avi"):
+        (tmp_path / name).write_bytes(b"")
+    assert frames_in([tmp_path], (".png", ".avi")) == [tmp_path / "a.png"]
+
+
+def test_two_frames_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(IrstdError, match=r"b/1\.tif: its frame would be called 1, as .*a/1\.png"):
+        frames_in([tmp_path / "a", tmp_path / "b"])
+
+
+def test_where_there_is_no_frame_it_says_what_is_wanted(tmp_path: Path) -> None:
+    touched(tmp_path, "notes.txt")
+    with pytest.raises(IrstdError) as caught:
+        frames_in([tmp_path])
+    assert str(caught.value) == (
+        f"{tmp_path}: no frames (.png, .bmp, .jpg, .jpeg, .tif, .tiff, .npy, .npz): give another"
+    )
+    missing = tmp_path / "missing.png"
+    with pytest.raises(IrstdError) as caught:
+        frames_in([missing])
+    assert str(caught.value) == f"{missing}: no such file or folder: check the path"
+
+
+def test_a_frame_is_not_called_as_a_page_of_a_stack(tmp_path: Path) -> None:
+    page, stack, other = touched(tmp_path, "a#0.png", "a.tif", "b#0.png")
+    with pytest.raises(IrstdError, match=r"a#0\.png: .* a page of .*a\.tif"):
+        frames_in([page, stack])
+    assert frames_in([page, other]) == [page, other]
+    (single,) = touched(tmp_path, "b.png")
+    assert frames_in([other, single]) == [other, single], "a PNG has no pages"
