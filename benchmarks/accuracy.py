@@ -19,8 +19,8 @@ import numpy.typing as npt
 from irstd_edge.benchmarks.counts import MaskCounts, PointCounts
 from irstd_edge.benchmarks.curves import Counts, Curve, curve_of, frame_counts, thresholds_with
 from irstd_edge.benchmarks.matching import MaskMatch, match_masks, match_points
-from irstd_edge.benchmarks.targets import NEAR_PX as NEAR_PX
 from irstd_edge.benchmarks.targets import (
+    NEAR_PX,
     FalseAlarm,
     Target,
     false_blobs,
@@ -51,9 +51,12 @@ METRICS = (
 MASK_METRICS = ("iou", "niou", "fa_legacy_per_mpx")
 """Those that only masks have."""
 
+Predict = Callable[[Frame], Prediction]
+"""Frame -> what the network says of it."""
+
 AHEAD_PX = 2**25
-"""Read before any is predicted, to predict equal sizes in a row: 512 frames of 256x256. A runtime
-that compiles for a size does so once for it, not once a frame."""
+"""Pixels read ahead so that frames of equal size are predicted one after the other (512 frames of
+256x256): a runtime that compiles per input size then does so once per size."""
 
 
 def score_masks(predicted: Sequence[BoolArray], truth: Sequence[BoolArray]) -> MaskCounts:
@@ -195,7 +198,7 @@ class Evaluation:
 
 def evaluate(
     samples: Iterable[Sample | Skip],
-    predict: Callable[[Frame], Prediction],
+    predict: Predict,
     protocol: str,
     threshold: float | None = None,
     done: Callable[[int], None] = lambda count: None,
@@ -239,9 +242,7 @@ def _parts(samples: Iterable[Sample | Skip]) -> Iterator[list[Sample | Skip]]:
         yield part
 
 
-def _scored(
-    sample: Sample, predict: Callable[[Frame], Prediction], threshold: float | None
-) -> ImageResult:
+def _scored(sample: Sample, predict: Predict, threshold: float | None) -> ImageResult:
     prediction, counts, pair = predict(sample.frame), None, None
     if prediction.mask is not None and sample.mask is not None:
         pair = match_masks(prediction.mask, sample.mask)

@@ -49,7 +49,7 @@ def unanswered(
     limits: Mapping[str, float],
     lost: Mapping[tuple[str, str], float],
 ) -> Iterator[Check]:
-    """A failed check for all of it that is asked for."""
+    """A failed check for each limit that gate.toml sets and this bench cannot answer."""
     asked = {name: limit for name, limit in limits.items() if name == "pd_at_fa"}
     asked |= {f"{section}.{name}": limit for (section, name), limit in lost.items()}
     for name, limit in asked.items():

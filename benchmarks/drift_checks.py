@@ -18,8 +18,8 @@ from irstd_edge.edge.tensorrt_runtime import TENSORRT_RUNTIMES
 def drift_checks(result: Result, limits: Limits) -> Iterator[Check]:
     """Of every candidate that was measured; one that was judged by no entry fails by name.
 
-    Where no variant was shown frames, that is skipped, for a floor of speed needs none; what a
-    gate.toml alone asks for is judged or fails all the same.
+    If no variant was scored (no --data), that check is skipped, because a gate of speed alone needs
+    no frames. Limits that only gate.toml sets are still judged, and fail if they cannot be.
     """
     judged = set()
     for entry in result.drifts:

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
+from irstd_edge.benchmarks.accuracy import Evaluation, Predict, evaluate
 from irstd_edge.benchmarks.drift import drift
 from irstd_edge.benchmarks.faults import FAULTS, with_fault
-from irstd_edge.edge.types import Frame, Prediction, Sample, Skip
+from irstd_edge.edge.types import Sample, Skip
 
-Look = Callable[[Frame], Prediction]
 Progress = Callable[[str, int, int], None]
 
 NONE = "none"
@@ -30,10 +29,10 @@ class Detector:
     """A variant to judge, beside the one that it is held against."""
 
     name: str
-    look: Look
+    predict: Predict
     runtime: str
-    reference: tuple[str, Look] | None = None
-    """(variant, its look), fp32 of the same bundle; None for weights."""
+    reference: tuple[str, Predict] | None = None
+    """(variant, what predicts by it), fp32 of the same bundle; None for weights."""
 
 
 def faults_of(
@@ -57,24 +56,24 @@ def faults_of(
     return records
 
 
-def sheet_of(sample: Sample, look: Look) -> npt.NDArray[np.uint8]:
+def sheet_of(sample: Sample, predict: Predict) -> npt.NDArray[np.uint8]:
     """One picture (H, W, 3): the frame as it is and under each fault, with what is found drawn.
 
     Detections are green circles, labelled targets orange squares.
     """
-    cells = [_cell(name, _spoilt(sample, name), look) for name in (NONE, *FAULTS)]
+    cells = [_cell(name, _spoilt(sample, name), predict) for name in (NONE, *FAULTS)]
     cells += [np.zeros_like(cells[0])] * (-len(cells) % COLUMNS)
     rows = [np.hstack(cells[first : first + COLUMNS]) for first in range(0, len(cells), COLUMNS)]
     return np.asarray(np.vstack(rows), np.uint8)
 
 
-def example_of(samples: Iterable[Sample | Skip], look: Look) -> Sample | None:
+def example_of(samples: Iterable[Sample | Skip], predict: Predict) -> Sample | None:
     """The first frame in which something is found, else one; None where none can be used."""
     last = None
     for sample in samples:
         if isinstance(sample, Sample):
             last = sample
-            if len(sample.points) and look(sample.frame).detections:
+            if len(sample.points) and predict(sample.frame).detections:
                 break
     return last
 
@@ -82,10 +81,10 @@ def example_of(samples: Iterable[Sample | Skip], look: Look) -> Sample | None:
 def _record(
     name: str, samples: Callable[[], Iterable[Sample | Skip]], detector: Detector, protocol: str
 ) -> dict[str, Any]:
-    def judged(look: Look) -> Evaluation:
-        return evaluate(_all_spoilt(samples(), name), look, protocol)
+    def judged(predict: Predict) -> Evaluation:
+        return evaluate(_all_spoilt(samples(), name), predict, protocol)
 
-    result = judged(detector.look)
+    result = judged(detector.predict)
     record: dict[str, Any] = {
         "fault": name,
         "images": len(result.images),
@@ -95,8 +94,8 @@ def _record(
         "drift": None,
     }
     if detector.reference is not None:
-        variant, look = detector.reference
-        before = judged(look)
+        variant, predict = detector.reference
+        before = judged(predict)
         change = drift(before, result, (variant, detector.name), detector.runtime)
         record["reference"] = {"variant": variant, **_figures(before)}
         record["drift"] = {key: change[key] for key in CHANGES}
@@ -119,12 +118,12 @@ def _spoilt(sample: Sample, name: str) -> Sample:
     return sample if name == NONE else with_fault(sample, name)
 
 
-def _cell(name: str, sample: Sample, look: Look) -> npt.NDArray[Any]:
+def _cell(name: str, sample: Sample, predict: Predict) -> npt.NDArray[Any]:
     import cv2
 
     from irstd_edge.edge.overlay import overlay
 
-    found = look(sample.frame).detections
+    found = predict(sample.frame).detections
     points = [(float(row), float(col)) for row, col in sample.points]
     picture = overlay(sample.frame, found, points)
     caption = np.zeros((CAPTION_PX, picture.shape[1], 3), np.uint8)

@@ -17,7 +17,6 @@ from irstd_edge.benchmarks.counterparts import Counterparts
 from irstd_edge.benchmarks.drift_checks import drift_checks, is_reference_alone
 from irstd_edge.benchmarks.figures import is_within
 from irstd_edge.benchmarks.limits import COSTS, LOWER_IS_BETTER, Limits
-from irstd_edge.benchmarks.limits import load_limits as load_limits
 from irstd_edge.benchmarks.plan import REFERENCE
 from irstd_edge.benchmarks.subject import Subject, subject_of
 from irstd_edge.benchmarks.verdict import Check, Verdict

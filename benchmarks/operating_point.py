@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from irstd_edge.benchmarks.accuracy import NEAR_PX, WIDE_PX, score_masks, score_points
+from irstd_edge.benchmarks.accuracy import WIDE_PX, score_masks, score_points
 from irstd_edge.benchmarks.counts import MaskCounts, PointCounts
+from irstd_edge.benchmarks.targets import NEAR_PX
 from irstd_edge.edge.types import FloatArray, Frame, IrstdError, Prediction, Sample
 
 THRESHOLDS = tuple(np.round(np.arange(0.05, 0.96, 0.05), 2).tolist())

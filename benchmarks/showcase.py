@@ -5,7 +5,7 @@ Each picture is one row: the frame around the place, and what both variants say 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from irstd_edge.benchmarks.accuracy import Predict
 from irstd_edge.benchmarks.report_pictures import Picture
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.frames import points_of_mask
 from irstd_edge.edge.runners import installed_runtimes, open_runner
 from irstd_edge.edge.tensorrt_runtime import TENSORRT_RUNTIMES, engines_of, is_ready
-from irstd_edge.edge.types import FloatArray, Frame, IrstdError, MachineError, Prediction
+from irstd_edge.edge.types import FloatArray, IrstdError, MachineError, Prediction
 
 MOST = {"lost": 100, "gained": 50, "missed": 8, "false alarm": 8}
 """Pictures of each kind; the page says how many of them did not fit."""
@@ -32,7 +33,6 @@ SAME_PLACE_PX = 0.1
 """A bench's places are rounded."""
 
 Bgr = npt.NDArray[np.uint8]
-Look = Callable[[Frame], Prediction]
 Side = tuple[str, str]
 """(variant, runtime)."""
 
@@ -137,13 +137,13 @@ def _rows(
     protocol = _protocol(result, drift)
     _refuse_other_data(drift, places, data, protocol)
     with ExitStack() as stack:
-        looks = [
+        predicts = [
             stack.enter_context(open_runner(bundle, *side, threads)).predict
             for side in _sides_of(drift)
         ]
         model = f"{result['model']} {drift['candidate']} on {drift['runtime']}"
         return [
-            (f"{place.kind}, {model}: {place.words}", _picture(place, data, protocol, looks))
+            (f"{place.kind}, {model}: {place.words}", _picture(place, data, protocol, predicts))
             for place in places
         ]
 
@@ -185,12 +185,12 @@ def _protocol(result: Mapping[str, Any], drift: Mapping[str, Any]) -> str:
     return str(next(accuracies, {"protocol": "native"})["protocol"])
 
 
-def _picture(place: Place, data: DataSet, protocol: str, looks: Sequence[Look]) -> bytes:
+def _picture(place: Place, data: DataSet, protocol: str, predicts: Sequence[Predict]) -> bytes:
     """PNG: frame, reference, candidate."""
     sample = data.sample(place.image, protocol)
     centre = (round(place.row), round(place.col))
     panels = [_grey(_cut(sample.frame.counts, centre))]
-    panels += [_heat(_cut(_at_frame_size(look(sample.frame)), centre)) for look in looks]
+    panels += [_heat(_cut(_at_frame_size(predict(sample.frame)), centre)) for predict in predicts]
     room = np.full((2 * HALF_PX * ZOOM, GAP_PX, 3), 128, np.uint8)
     row = np.hstack([part for panel in panels for part in (_marked(panel), room)][:-1])
     return bytes(cv2.imencode(".png", row, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())

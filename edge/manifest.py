@@ -81,7 +81,7 @@ class JsonObject:
         return item
 
     def wrong(self, key: str, what: str) -> IrstdError:
-        """The error for the field at key, which may be anything too."""
+        """The error for the field at `key`; the key itself is untrusted text."""
         field = printable(f"{self.where}{key:.80}")
         return IrstdError(f"{field} {what}: copy the bundle again or quantize again")
 

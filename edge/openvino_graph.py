@@ -23,8 +23,8 @@ BLOCK = 4
 MOST_KERNEL_PX = 9
 """Height and width of a kernel that is worth it."""
 MOST_SIDES_PX = 512
-"""Height and width together of a map up to which products are faster: their work for each pixel
-grows with the map, that of the resize does not."""
+"""Largest height + width at which two matrix products beat a resize: their cost per pixel grows
+with the map, a resize's does not."""
 
 
 def model_for(model: Any, name: str, shape: tuple[int, ...]) -> Any:

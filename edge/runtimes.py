@@ -171,7 +171,7 @@ def _failed(graph: Path, runtime: str, batch: FloatArray, error: Exception) -> I
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{lines[-1]:.200}"  # it says it
+    return f"{lines[-1]:.200}"  # the last line names the cause
 
 
 RUNTIMES: dict[str, Callable[[Path, tuple[str, ...], int], Infer]] = {

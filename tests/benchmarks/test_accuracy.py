@@ -185,10 +185,10 @@ def test_one_point_far_off_moves_the_mean_and_not_the_median() -> None:
     found = tuple(
         Detection(row + off, row, 0.9, 4.0) for row, off in ((10, 0.25), (30, 0.5), (50, 3.0))
     )
-    look = Prediction(found, np.zeros((32, 32), np.float32), 2, None)
-    accuracy = evaluate([Sample(frame, None, truth)], lambda _: look, "native").accuracy()
+    said = Prediction(found, np.zeros((32, 32), np.float32), 2, None)
+    accuracy = evaluate([Sample(frame, None, truth)], lambda _: said, "native").accuracy()
     assert (accuracy["position_median_px"], accuracy["position_px"]) == (0.5, 1.25)
-    none = Prediction((), look.probability, 2, None)
+    none = Prediction((), said.probability, 2, None)
     accuracy = evaluate([Sample(frame, None, truth)], lambda _: none, "native").accuracy()
     assert accuracy["position_median_px"] is None
 

@@ -17,12 +17,12 @@ SHAPE = (64, 64)
 
 
 def brighter_than(counts: int) -> Callable[[Frame], Prediction]:
-    def look(frame: Frame) -> Prediction:
+    def predict(frame: Frame) -> Prediction:
         mask = frame.counts > counts
         found = tuple(Detection(float(r), float(c), 0.9, 4.0) for r, c in points_of_mask(mask))
         return Prediction(found, mask.astype(np.float32), 1, mask)
 
-    return look
+    return predict
 
 
 def sample(name: str, *values: int) -> Sample:
@@ -90,12 +90,12 @@ def test_the_table_has_a_line_for_each(records: dict[str, dict]) -> None:
 
 
 def test_the_sheet_shows_one_frame_under_each_fault() -> None:
-    look = brighter_than(210)
-    example = example_of(SAMPLES, look)
+    predict = brighter_than(210)
+    example = example_of(SAMPLES, predict)
     assert example is not None and example.frame.name == "one"  # where something is found
-    sheet = sheet_of(example, look)
+    sheet = sheet_of(example, predict)
     assert sheet.shape == (3 * (512 + 28), 3 * 512, 3)
     green = (sheet == (60, 220, 60)).all(axis=2)
     assert green[:540, :512].any()  # as it is: found
     assert not green[1080:, 512:1024].any()  # half of the gain: not found
-    assert example_of([SAMPLES[0]], look) is None
+    assert example_of([SAMPLES[0]], predict) is None

@@ -14,8 +14,8 @@ from gate_benches import (
 )
 
 from irstd_edge.benchmarks.accuracy import MASK_METRICS
-from irstd_edge.benchmarks.gate import judge, load_limits
-from irstd_edge.benchmarks.limits import Limits
+from irstd_edge.benchmarks.gate import judge
+from irstd_edge.benchmarks.limits import Limits, load_limits
 
 
 def test_without_targets_nothing_is_proved(make_bench: Make) -> None:

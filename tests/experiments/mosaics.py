@@ -39,8 +39,8 @@ def rows_of(prediction: Prediction) -> np.ndarray:
     return np.array([(d.row, d.col, d.score) for d in prediction.detections]).reshape(-1, 3)
 
 
-def looks_of(run: Runner, stride: int) -> dict[str, object]:
-    """Name -> how a mosaic is looked at."""
+def predicts_of(run: Runner, stride: int) -> dict[str, object]:
+    """Name -> what predicts a mosaic that way."""
     tiles = {f"tiles of {side}": Tiling((side, side), stride) for side in (320, 512, 768, 1024)}
     by_tiles = {
         name: lambda frame, tiling=tiling: predict_tiled(run, frame, tiling)
@@ -66,10 +66,12 @@ def main() -> None:
     large = list(mosaics(samples))
     with torch_runner(net.deploy(), spec) as run:
         ways = {"frame by frame": ([(s.frame, s.points) for s in samples], run.predict)}
-        ways |= {name: (large, look) for name, look in looks_of(run, spec.input.stride).items()}
+        ways |= {
+            name: (large, predict) for name, predict in predicts_of(run, spec.input.stride).items()
+        }
         print("| frames | F1 at 3 px | precision | recall |\n|---|---|---|---|")
-        for name, (frames, look) in ways.items():
-            found = [rows_of(look(frame)) for frame, _ in frames]
+        for name, (frames, predict) in ways.items():
+            found = [rows_of(predict(frame)) for frame, _ in frames]
             score = score_points(found, [points for _, points in frames], 3.0)
             values = (score.f1, score.precision, score.recall)
             print(f"| {name} | " + " | ".join(f"{100 * value:.2f}" for value in values) + " |")
