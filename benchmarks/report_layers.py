@@ -59,7 +59,7 @@ def _time_figure(timed: Sequence[Row]) -> list[Html]:
     sides = [(row, blocks_of(row.variant["layers_ms"])) for row in timed]
     longest = {n: max(times.get(n, 0.0) for _, times in sides) for _, ts in sides for n in ts}
     names = sorted(longest, key=lambda name: -longest[name])
-    x = scale(0.0, max(max(times.values()) for _, times in sides), 0.0, WIDTH)
+    x = scale(0.0, max(longest.values()) or 1.0, 0.0, WIDTH)
     lanes: list[Html] = []
     for k, name in enumerate(names[:BLOCKS]):
         top = k * LANE
@@ -110,7 +110,7 @@ def _kernel_table(timed: Sequence[Row]) -> Html:
             percent(kernel["ms"] / all_),
         ]
         for row in timed
-        for all_ in [sum(each["ms"] for each in row.variant["layers_ms"])]
+        for all_ in [sum(each["ms"] for each in row.variant["layers_ms"]) or 1.0]
         for kernel in row.variant["layers_ms"][:KERNELS]
     ]
     caption = f"The {KERNELS} longest kernels of each; all are in bench.json"

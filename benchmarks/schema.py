@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from irstd_edge.benchmarks.accuracy import METRICS
+from irstd_edge.benchmarks.limits import LOWER_IS_BETTER
 from irstd_edge.edge.json_files import read_json, write_json
 from irstd_edge.edge.policy import MAX_BENCH_BYTES, is_printable
 from irstd_edge.edge.types import IrstdError
@@ -19,6 +20,10 @@ MAX_NUMBER = 1e15
 """No figure of a bench comes near; sums and ratios of larger ones run over."""
 TEXT, NUMBER, COUNT, FLAG = "a string", "a number", "a count", "true or false"
 NUMBERS, PAIR = "numbers", "two numbers"
+AMOUNT, FRACTION = "a number of 0 or more", "a fraction from 0 to 1"
+POSITIVE, POSITIVES, POSITIVE_PAIR = "a number above 0", "numbers above 0", "two numbers above 0"
+SLACK = 1e-9
+"""Of a fraction: floats carry rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,15 @@ _CHANGES = ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px")
 
 _CURVE = {
     **_all(NUMBERS, "threshold", "fa_per_mpx"),
-    **_all([Maybe(NUMBER)], "precision_3px", "recall_3px", "pd"),
+    **_all([Maybe(FRACTION)], "precision_3px", "recall_3px", "pd"),
 }
 
 _ACCURACY = {
     "protocol": TEXT,
     **_all(COUNT, "images", "targets"),
-    **_all(Maybe(NUMBER), *METRICS),
-    **_all(Maybe(NUMBER, optional=True), "precision_5px", "recall_5px", "position_median_px"),
+    **{name: Maybe(AMOUNT if name in LOWER_IS_BETTER else FRACTION) for name in METRICS},
+    **_all(Maybe(FRACTION, optional=True), "precision_5px", "recall_5px"),
+    "position_median_px": Maybe(AMOUNT, optional=True),
     "undefined": [TEXT],
     "threshold": Maybe(NUMBER, optional=True),
     "frames_sha256": Maybe(TEXT, optional=True),
@@ -62,7 +68,8 @@ _TARGET = {
 }
 
 _EQUAL_FA = {
-    **_all(NUMBER, "fa_per_mpx", "pd_reference", "pd_candidate"),
+    "fa_per_mpx": AMOUNT,
+    **_all(FRACTION, "pd_reference", "pd_candidate"),
     **_all(NUMBER, "threshold_reference", "threshold_candidate"),
     "own": FLAG,
     "ci95": Maybe(PAIR),
@@ -107,19 +114,23 @@ _VARIANT = {
     **_all(TEXT, "name", "runtime", "precision", "device"),
     "measured": FLAG,
     "not_measured": Maybe(TEXT),
-    **_all(Maybe(NUMBER), "bytes", "memory_mb", "fps", "fps_end_to_end"),
+    **_all(Maybe(NUMBER), "bytes", "memory_mb"),
+    **_all(Maybe(POSITIVE), "fps", "fps_end_to_end"),
     "batch": Maybe(COUNT, optional=True),
     **_all(Maybe(NUMBER), "power_w", "joule_per_frame"),
-    "latency_ms": Maybe(_all(Maybe(NUMBER), "p50", "p90", "p99", "mean", "samples")),
-    "stages_ms": Maybe(_all(Maybe(NUMBER), "read", "pre", "infer", "post")),
+    "latency_ms": Maybe(
+        {**_all(Maybe(POSITIVE), "p50", "p90", "p99", "mean"), "samples": Maybe(NUMBER)}
+    ),
+    "stages_ms": Maybe(_all(Maybe(AMOUNT), "read", "pre", "infer", "post")),
     "accuracy": Maybe(_ACCURACY),
-    **_all(Maybe(NUMBERS, optional=True), "read_ms", "pre_ms", "infer_ms", "post_ms"),
-    "range_ms": Maybe(PAIR, optional=True),
+    **_all(Maybe(NUMBERS, optional=True), "read_ms", "pre_ms", "post_ms"),
+    "infer_ms": Maybe(POSITIVES, optional=True),
+    "range_ms": Maybe(POSITIVE_PAIR, optional=True),
     **_all(Maybe(NUMBER, optional=True), "load_ms", "gpu_memory_mb", "hottest_c"),
     "runtime_version": Maybe(TEXT, optional=True),
     "engine": Maybe({"version": TEXT, "flags": [TEXT], "cuda_graph": FLAG}, optional=True),
     "pace": Maybe(_PACE, optional=True),
-    "layers_ms": Maybe([{**_all(TEXT, "layer", "op"), "ms": NUMBER}], optional=True),
+    "layers_ms": Maybe([{**_all(TEXT, "layer", "op"), "ms": AMOUNT}], optional=True),
     "weak": Maybe([TEXT], optional=True),
     "sensor_step": Maybe(_SENSOR_STEP, optional=True),
 }
@@ -260,11 +271,24 @@ def _are_two(value: Any) -> bool:
     return _are_numbers(value) and len(value) == 2
 
 
-_IS = {
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value >= 1 / MAX_NUMBER
+
+
+def _are_positive(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_positive(item) for item in value)
+
+
+_IS: dict[str, Callable[[Any], bool]] = {
     TEXT: lambda value: isinstance(value, str),
     NUMBER: _is_number,
     COUNT: _is_count,
     FLAG: lambda value: isinstance(value, bool),
     NUMBERS: _are_numbers,
     PAIR: _are_two,
+    AMOUNT: lambda value: _is_number(value) and value >= 0,
+    FRACTION: lambda value: _is_number(value) and -SLACK <= value <= 1 + SLACK,
+    POSITIVE: _is_positive,
+    POSITIVES: _are_positive,
+    POSITIVE_PAIR: lambda value: _are_two(value) and _are_positive(value),
 }

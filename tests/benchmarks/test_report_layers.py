@@ -57,6 +57,12 @@ def test_the_page_shows_the_fastest_variants_time_beside_its_references(
     assert at > 0
 
 
+def test_times_that_are_all_rounded_to_nothing_are_drawn(bench_json: dict[str, Any]) -> None:
+    for each in bench_json["results"][0]["variants"]:
+        each["layers_ms"] = [{**kernel, "ms": 0.0} for kernel in KERNELS]
+    assert "0.00 → 0.00 ms" in report_html([bench_json])
+
+
 def test_the_page_shows_what_rounding_each_layer_costs_of_the_right_bundle(
     bench_json: dict[str, Any],
 ) -> None:

@@ -43,7 +43,7 @@ def test_curves_may_be_there_and_are_checked(bench_json: Bench) -> None:
     first(bench_json)["accuracy"] |= {"threshold": 0.5, "curve": curve}
     check_bench(bench_json)
     curve["pd"] = ["high", 0.0]
-    with pytest.raises(IrstdError, match=r"accuracy.curve.pd\[0\]: 'high' is not a number"):
+    with pytest.raises(IrstdError, match=r"accuracy.curve.pd\[0\]: 'high' is not a fraction"):
         check_bench(bench_json)
 
 
@@ -80,6 +80,14 @@ WRONG: list[tuple[Callable[[Bench], Any], str]] = [
     (lambda b: first(b).update(fps="<b>"), r"variants\[0\].fps: '<b>' is not a number"),
     (lambda b: first(b).update(fps=True), r"fps: True is not a number"),
     (lambda b: first(b).update(fps=float("nan")), r"fps: nan is not a number"),
+    (lambda b: first(b).update(fps=0), r"fps: 0 is not a number above 0"),
+    (lambda b: first(b).update(fps_end_to_end=-2), r"fps_end_to_end: -2 is not a number above 0"),
+    (lambda b: first(b)["latency_ms"].update(p50=0.0), r"latency_ms.p50: 0.0 is not a number ab"),
+    (lambda b: first(b)["stages_ms"].update(read=-1), r"stages_ms.read: -1 is not a number of 0"),
+    (lambda b: first(b)["accuracy"].update(iou=87.5), r"accuracy.iou: 87.5 is not a fraction from"),
+    (lambda b: first(b)["accuracy"].update(pd=-0.1), r"accuracy.pd: -0.1 is not a fraction from 0"),
+    (lambda b: first(b).update(infer_ms=[1, 0]), r"infer_ms: \[1, 0\] is not numbers above 0"),
+    (lambda b: first(b).update(range_ms=[0, 1]), r"range_ms: \[0, 1\] is not two numbers above 0"),
     (lambda b: first(b).update(load_ms="x"), r"load_ms: 'x' is not a number"),
     (lambda b: first(b).update(range_ms=[1]), r"range_ms: \[1\] is not two numbers"),
     (lambda b: b["results"][0].update(bundle=[5]), r"bundle: \[5\] is not a string"),

@@ -191,7 +191,7 @@ def timed(make: SimpleNamespace, times: dict[str, float], noise: float = 0.02) -
     random = np.random.default_rng(3)
     variants = []
     for name, ms in times.items():
-        rounds = ms * (1 + noise * random.standard_normal(100))
+        rounds = (ms * (1 + noise * random.standard_normal(100))).clip(0.01)
         p50 = float(np.median(rounds))
         variants.append(make.variant(name, p50=p50, infer_ms=rounds.tolist()))
     drifts = [make.drift([make.target()], candidate=name) for name in times if name != "fp32"]
