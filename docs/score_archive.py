@@ -3,10 +3,11 @@
     find archive -name '*.png' | sort > frames.txt
     torchrun --nproc-per-node 2 --max-restarts 3 score_archive.py bundle frames.txt results
 
-Every worker takes each WORLD_SIZE-th chunk of the list and writes its lines, those of `irstd-edge
-predict`, as one file that is whole or absent. What is there is not done again, so a job that was
-stopped, or a group that torchrun started anew, goes on. A frame that cannot be read gets a line
-with its error, for one bad file of ten million must not end the job.
+Every worker takes each WORLD_SIZE-th chunk of the list and writes its lines as one file that is
+whole or absent. What is there is not done again, so a job that was stopped, or a group that
+torchrun started anew, goes on. The lines are those of `irstd-edge predict`, with the path of each
+frame's file; one that cannot be read is skipped with its reason, for one bad file of ten million
+must not end the job.
 """
 
 import argparse
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from irstd_edge.edge.bundle import Bundle, open_bundle
+from irstd_edge.edge.dataset import bit_depths_of
 from irstd_edge.edge.files import sha256_of, write_atomic
 from irstd_edge.edge.runners import Runner, open_runner
 from irstd_edge.edge.sequences import frames_of
-from irstd_edge.edge.types import IrstdError
+from irstd_edge.edge.types import BIT_DEPTHS, IrstdError
 
 
 def chunks(listing: Path, size: int, rank: int, world_size: int) -> Iterator[tuple[int, list[str]]]:
@@ -35,19 +37,23 @@ def chunks(listing: Path, size: int, rank: int, world_size: int) -> Iterator[tup
             number += 1
 
 
-def lines_of(path: str, run: Runner) -> Iterator[dict[str, Any]]:
-    """What `predict` says of each frame of a file."""
+def lines_of(path: str, run: Runner, bits: int | None = None) -> Iterator[dict[str, Any]]:
+    """What `predict` says of each frame of a file, and its path.
+
+    bits: of the sensor; None for those of dataset.json beside images/, else of the file.
+    """
+    file = Path(path)
     try:
-        for frame in frames_of(Path(path)):
+        for frame in frames_of(file, bits or bit_depths_of([file])[file]):
             found = [asdict(detection) for detection in run.detect(frame)]
             yield {"path": path, "frame": frame.name, "detections": found}
     except IrstdError as error:
-        yield {"path": path, "error": str(error)}
+        yield {"path": path, "frame": file.stem, "skipped": str(error)}
 
 
-def refuse_other_job(out: Path, bundle: Bundle, listing: Path, chunk: int) -> None:
-    """Keep chunks of another list, size or bundle apart from ours."""
-    job = json.dumps({"bundle": bundle.sha256, "list": sha256_of(listing), "chunk": chunk})
+def refuse_other_job(out: Path, bundle: Bundle, listing: Path, **options: Any) -> None:
+    """Keep results of another bundle, list or choice of options apart from ours."""
+    job = json.dumps({"bundle": bundle.sha256, "list": sha256_of(listing), **options})
     kept = out / "job.json"
     if kept.exists() and kept.read_text() != job:
         raise SystemExit(f"{out}: holds another job's results: choose another folder")
@@ -63,16 +69,25 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=1000)
     parser.add_argument("--variant", default="int8")
     parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--bits", type=int, choices=BIT_DEPTHS, help="of the sensor")
     options = parser.parse_args()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     bundle = open_bundle(options.bundle)
-    refuse_other_job(options.out, bundle, options.listing, options.chunk)
+    refuse_other_job(
+        options.out,
+        bundle,
+        options.listing,
+        chunk=options.chunk,
+        variant=options.variant,
+        runtime=options.runtime,
+        bits=options.bits,
+    )
     with open_runner(bundle, options.variant, options.runtime, threads=1) as run:
         for number, paths in chunks(options.listing, options.chunk, rank, world_size):
             part = options.out / f"part-{number:07d}.jsonl"
             if not part.exists():
-                lines = [json.dumps(line) for path in paths for line in lines_of(path, run)]
-                write_atomic(part, "".join(f"{line}\n" for line in lines))
+                lines = (line for path in paths for line in lines_of(path, run, options.bits))
+                write_atomic(part, "".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 if __name__ == "__main__":

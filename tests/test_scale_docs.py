@@ -7,15 +7,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+from irstd_edge import cli
 from irstd_edge.edge.bundle import write_bundle
 from irstd_edge.edge.frames import png_of
 from irstd_edge.edge.golden import golden_files
-from irstd_edge.edge.types import DecodeSpec, InputSpec, Manifest, ModelSpec, Quantization
+from irstd_edge.edge.runners import open_runner
+from irstd_edge.edge.types import (
+    DecodeSpec,
+    InputSpec,
+    IrstdError,
+    Manifest,
+    ModelSpec,
+    Quantization,
+)
 
 pytest.importorskip("torch", reason="torchrun comes with the train extra")
 
@@ -82,15 +93,56 @@ def test_a_killed_worker_is_started_again_and_nothing_is_lost_or_done_twice(
     assert [Path(line["path"]).stem for line in lines] == [f"{k:04d}" for k in range(FRAMES)]
     cols = [line["detections"][0]["col"] for line in lines[:-1]]
     assert cols == [k % 16 for k in range(FRAMES - 1)]
-    assert "0299.png: " in lines[-1]["error"]
+    assert lines[-1]["frame"] == "0299" and "0299.png: " in lines[-1]["skipped"]
 
 
-def test_results_of_another_job_are_left_alone(job: list[str], tmp_path: Path) -> None:
+@pytest.fixture
+def script() -> ModuleType:
+    spec = spec_from_file_location("score_archive", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+OTHERS = (("--chunk", "3"), ("--variant", "int8"), ("--runtime", "openvino"), ("--bits", "14"))
+
+
+def test_results_of_another_job_are_left_alone(
+    job: list[str], tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
-    assert subprocess.run(command(job, out, []), check=False).returncode == 0
+    arguments = command(job, out, [])[1:]
+    monkeypatch.setattr(sys, "argv", arguments)
+    script.main()
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    again = subprocess.run(
-        command(job, out, [], chunk=3), capture_output=True, text=True, check=False
-    )
-    assert again.returncode == 1 and "holds another job's results" in again.stderr
+    for other in OTHERS:
+        monkeypatch.setattr(sys, "argv", [*arguments, *other])
+        with pytest.raises(SystemExit, match="holds another job's results: choose another folder"):
+            script.main()
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    monkeypatch.setattr(sys, "argv", arguments)
+    script.main()
+
+
+def test_the_lines_are_those_of_predict(
+    job: list[str], tmp_path: Path, script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """14 bits in a file of 16, said by --bits or by dataset.json."""
+    images = tmp_path / "set" / "images"
+    images.mkdir(parents=True)
+    counts = np.zeros((16, 16), np.uint16)
+    counts[3, 5] = 12000
+    (images / "deep.png").write_bytes(png_of(counts))
+    (images / "bad.png").write_bytes(b"no picture")
+    files = [str(images / "deep.png"), str(images / "bad.png")]
+    for bits in (14, None):
+        with open_runner(Path(job[0]), "fp32") as run:
+            lines = [line for file in files for line in script.lines_of(file, run, bits)]
+        options = ["--variant", "fp32", *(["--bits", str(bits)] if bits else [])]
+        with pytest.raises((IrstdError, SystemExit)):  # of the file that cannot be read
+            cli.app(["predict", job[0], *files, *options], standalone_mode=False)
+        said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert lines == [{"path": file, **line} for file, line in zip(files, said, strict=True)]
+        assert len(lines[0]["detections"]) == 1 and "skipped" in lines[1]
+        (images.parent / "dataset.json").write_text('{"bit_depth": 14}')
