@@ -7,7 +7,7 @@ machine; what cannot be compared is a skipped check, which fails where the gate 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from irstd_edge.benchmarks.accuracy import MASK_METRICS
@@ -27,9 +27,11 @@ def judge(
     limits: Limits,
     baseline: Mapping[str, object] | None = None,
     strict: bool = False,
+    together: Sequence[Mapping[str, object]] = (),
 ) -> Verdict:
     """Judge a parsed bench.json, also against an earlier one; IrstdError where one is malformed.
 
+    together: benches of one report; what any of them measured is not gone from the earlier one.
     A model of which nothing can be judged fails: a gate that checks nothing is not green. So does
     a variant that finds no target: it has none to lose.
     """
@@ -47,6 +49,9 @@ def judge(
             own.append(_nothing_checked(result))
         checks += own
     checks += _general_checks(new, old, limits)
+    if old is not None:
+        others = [result for each in together for result in bench_from_json(each).results]
+        checks += gone_checks(Counterparts(replace(new, results=(*new.results, *others)), old))
     if strict:
         checks = [replace(check, passed=check.passed and not check.skipped) for check in checks]
     return Verdict(tuple(checks))
@@ -140,5 +145,3 @@ def _general_checks(new: Bench, old: Bench | None, limits: Limits) -> Iterator[C
     if limits.baseline_asked and old is None:
         why = "gate.toml has a section [baseline]; give --baseline OLD.json"
         yield gate.check("baseline", False, why)
-    if old is not None:
-        yield from gone_checks(Counterparts(new, old))

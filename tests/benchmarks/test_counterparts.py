@@ -72,3 +72,24 @@ def test_a_bundle_that_was_added_or_left_out_is_skipped_and_said_so(of_bundles: 
     gone = judge(of_bundles(b=29.0), Limits(), of_bundles(a=29.0, b=29.0))
     (check,) = [check for check in gone.checks if check.skipped]
     assert check.why == "skipped: bundle 1 of the baseline is not in the bench"
+
+
+def test_what_another_bench_of_the_report_measured_is_not_gone(
+    make_bench: Make, of_bundles: Make
+) -> None:
+    old = of_bundles(a=29.0, b=29.0)
+    old["results"] += make_bench("p2p")["results"]
+    benches = [of_bundles(a=29.0), make_bench("p2p")]
+    for bench in benches:
+        verdict = judge(bench, Limits(), old, together=benches)
+        gone = [c for c in verdict.checks if c.variant is None and c.name == "baseline.entry"]
+        assert [(check.model, check.why) for check in gone] == [
+            ("mshnet", "skipped: bundle 2 of the baseline is not in the bench")
+        ]
+    benches.append(of_bundles(b=29.0))
+    assert not [
+        check
+        for bench in benches
+        for check in judge(bench, Limits(), old, together=benches).checks
+        if check.variant is None
+    ]
