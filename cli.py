@@ -39,7 +39,13 @@ app = typer.Typer(
     add_completion=False,
 )
 
-talk = Console(stderr=True, highlight=False)
+
+def new_console(stderr: bool = False) -> Console:
+    """What prints text as it is: names of files and frames may hold [brackets] and :colons:."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+talk = new_console(stderr=True)
 
 PIPE_CLOSED = 141
 """Exit code when the reader of stdout has closed it: 128 + SIGPIPE."""
@@ -52,30 +58,23 @@ RUNTIME_HELP = "onnxruntime, openvino, tensorrt, torch-tensorrt; torch for W."
 Data = Annotated[Path, typer.Option(help="Data set: images/, masks/, trainval.txt, test.txt.")]
 
 
-def _writable(place: str | None) -> str | None:
-    """Say now that a result cannot be kept, and not after the work."""
-    from irstd_edge.edge.files import refuse_unwritable
-
-    if place not in (None, "-"):
-        refuse_unwritable(Path(place))
-    return place
-
-
 def _check_outputs(
     places: Mapping[str, Path | str | None],
     inputs: Iterable[Path | None],
     data: Iterable[Path] = (),
+    made: Iterable[Path] = (),
 ) -> None:
-    """Refuse, before the work, a result that would replace an input or that cannot be kept.
+    """Refuse now, not after the work, a result that would replace another file or is unwritable.
 
-    places: flag -> file. data: data sets, in which new files may be made.
+    places: flag -> file. inputs: what is read. data: data sets, in which new files may be made.
+    made: other files that the command writes, and folders that it puts in place as a whole.
     """
     from irstd_edge.edge.dataset import PLACES
     from irstd_edge.edge.files import refuse_clash, refuse_unwritable
 
     outputs = [(flag, Path(place)) for flag, place in places.items() if place not in (None, "-")]
     read = [path for path in inputs if path is not None and path.exists()]
-    refuse_clash(outputs, [*read, *(root / name for root in data for name in PLACES)])
+    refuse_clash(outputs, [*read, *(root / name for root in data for name in PLACES)], made)
     for _, place in outputs:
         refuse_unwritable(place)
 
@@ -92,9 +91,7 @@ TILE_ALONE = "means nothing without --tile: add it, or leave this out"
 
 JsonOut = Annotated[
     str | None,
-    typer.Option(
-        "--json", metavar="FILE|-", help="Also as JSON; - for stdout.", callback=_writable
-    ),
+    typer.Option("--json", metavar="FILE|-", help="Also as JSON; - for stdout."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
@@ -189,7 +186,7 @@ def _one_line(error: Exception) -> str:
 
 def _say(text: str) -> None:
     """Talk that holds names of files and frames."""
-    talk.print(printable(text), markup=False, soft_wrap=True)
+    talk.print(printable(text), soft_wrap=True)
 
 
 @contextmanager
@@ -211,7 +208,8 @@ def _progress() -> Iterator[Callable[[str, float, float | None], None]]:
     """Yield a function (what, done, total) that moves a bar on a terminal, and nothing else."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    words = TextColumn("{task.description}", markup=False)
+    columns = (words, BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=talk, disable=not talk.is_terminal, transient=True) as bars:
         tasks: dict[str, Any] = {}
 
@@ -225,7 +223,7 @@ def _progress() -> Iterator[Callable[[str, float, float | None], None]]:
 
 def _results(json_to: str | None) -> Console:
     """Where people's form of the result goes: beside the JSON when that takes stdout."""
-    return talk if json_to == "-" else Console(highlight=False)
+    return talk if json_to == "-" else new_console()
 
 
 def _emit(value: Any, json_to: str | None) -> None:
@@ -272,6 +270,7 @@ def synth(
     """Write a labelled data set of synthetic infrared scenes."""
     from irstd_edge.benchmarks.scenes import write_dataset
 
+    _check_outputs({"--json": json_to}, [], made=[out])
     with _progress() as move:
         shape = _size(size)
         write_dataset(out, frames, shape, bits, seed, lambda n, total: move("scenes", n, total))
@@ -313,14 +312,16 @@ def train(
     """Train a detector; the best epoch on the held-out tenth is kept."""
     with _needs_train_extra("train"):
         from irstd_edge.models.recipes import recipe_of
-        from irstd_edge.models.train import Epoch
+        from irstd_edge.models.train import CHECKPOINT, WEIGHTS, Epoch
         from irstd_edge.models.train import train as train_model
         from irstd_edge.models.weights import find_weights, spec_to_train
 
     chosen = recipe_of(model, recipe, epochs=epochs, batch_size=batch_size, lr=lr, loss=loss)
     start = None if weights is None else find_weights(weights)
     spec = spec_to_train(model, start, normalise)
-    _check_outputs({"--json": json_to}, [start], data)
+    metrics = out / "metrics.jsonl"
+    made = [out / WEIGHTS, out / CHECKPOINT, metrics]
+    _check_outputs({"--json": json_to}, [start], data, made)
     fit, held_out = _samples(data, "train"), _samples(data, "val")
     first = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun
     if first:
@@ -348,7 +349,7 @@ def train(
             progress=show,
         )
     if first:
-        lines = (out / "metrics.jsonl").read_text().splitlines()
+        lines = metrics.read_text().splitlines()
         done = {"path": str(path), "epochs": [json.loads(line) for line in lines]}
         _tell(str(path), done, json_to)
 
@@ -414,7 +415,7 @@ def _runner(
     from irstd_edge.edge.runners import open_runner
     from irstd_edge.edge.tensorrt_runtime import TENSORRT, TORCH_TENSORRT
 
-    if (Path(source) / "manifest.json").is_file() or Path(source).is_dir():
+    if _is_bundle(source):
         bundle = open_bundle(Path(source), public_key)
         if normalise is not None:
             frozen = bundle.manifest.model.input.normalisation
@@ -439,6 +440,23 @@ def _runner(
         raise IrstdError(f"{source}: weights run as fp32 with torch; give a bundle instead")
     with _weights_runner(source, normalise, threads) as run:
         yield run
+
+
+def _is_bundle(source: str) -> bool:
+    """Whether W|BUNDLE is a folder; the name of shipped weights is theirs, whatever lies here.
+
+    Raises IrstdError for a name that is also that of a bundle here.
+    """
+    from irstd_edge.edge.doctor import WEIGHTS
+
+    if source not in {weights.stem for weights in WEIGHTS.glob("*.safetensors")}:
+        return Path(source).is_dir()
+    if (Path(source) / "manifest.json").is_file():
+        raise IrstdError(
+            f"{source}: is the name of shipped weights and of a bundle here: give ./{source} for "
+            "the bundle, or rename it for the weights"
+        )
+    return False
 
 
 def _tell_of_engines(bundle: Bundle) -> None:
@@ -500,7 +518,7 @@ def evaluate(
     from irstd_edge.benchmarks.buckets import buckets
     from irstd_edge.benchmarks.curves import threshold_to_predict
     from irstd_edge.benchmarks.table import print_accuracy, print_faults
-    from irstd_edge.edge.dataset import open_dataset
+    from irstd_edge.edge.dataset import check_protocol, open_dataset
 
     if tile is None:
         _refuse_given(context, ("halo", "tile_batch"), TILE_ALONE)
@@ -508,6 +526,7 @@ def evaluate(
         raise IrstdError("--picture: shows sensor faults; add --faults")
     inputs = [Path(source), public_key]
     _check_outputs({"--picture": picture, "--json": json_to}, inputs, [data])
+    check_protocol(protocol)
     chosen = open_dataset(data, split)
     spoilt: dict[str, Any] = {}
     with (
@@ -723,6 +742,10 @@ def predict(
             if unread and not done:
                 raise IrstdError(unread[0].reason)
         except KeyboardInterrupt:  # what is done is a result
+            if not done:
+                for skip in unread:
+                    _say(f"skipped {skip.reason}")
+                raise
             talk.print("stopped: the lines of the frames done so far are kept")
             end = typer.Exit(STOPPED)
         except (IrstdError, MemoryError) as error:
@@ -892,9 +915,11 @@ def quantize(
     """Turn weights into a bundle of FP32 and INT8 graphs; the test list is never seen."""
     with _needs_train_extra("quantize"):
         from irstd_edge.calibration.outcome import outcome_words
+        from irstd_edge.calibration.qat_checkpoint import ENDING
     from irstd_edge.edge.manifest import manifest_to_json
 
-    _check_outputs({"--json": json_to}, [Path(weights)], [data])
+    training = Path(f"{out.resolve()}{ENDING}")
+    _check_outputs({"--json": json_to}, [Path(weights)], [data], made=[out, training])
     bundle = _quantize(
         weights,
         data,
@@ -1199,6 +1224,7 @@ def bench(
         only = require_measured or host is not None
         profiles = devices_to_project(device, this_machine(), only)
     _refuse_meaningless(context, profiles, data, host)
+    _refuse_unknown(runtime, variant, size, protocol)
     chosen = None if data is None else open_dataset(data, split)
     if public_key is not None and not bundles:
         raise IrstdError("--public-key: no bundle is given, and those made here are not signed")
@@ -1261,6 +1287,24 @@ def _refuse_meaningless(
     if data is None:
         scored = ("split", "protocol", "strict")
         _refuse_given(context, scored, "means nothing without --data: add it")
+
+
+def _refuse_unknown(
+    runtimes: Sequence[str] | None,
+    variants: list[str] | None,
+    size: str | None,
+    protocol: str,
+) -> None:
+    """Refuse names that mean nothing here or on any machine, before anything is made or copied."""
+    from irstd_edge.edge.dataset import check_protocol
+    from irstd_edge.edge.runners import check_runtime
+
+    for name in runtimes or ():
+        check_runtime(name)
+    _variants_to_bench(variants)
+    if size is not None:
+        _size(size)
+    check_protocol(protocol)
 
 
 def _print_sentences(found: dict[str, Any], results: Console) -> None:
@@ -1371,7 +1415,7 @@ def _shipped_bundles() -> list[Bundle]:
         if not path.exists():
             with _needs_train_extra("bench", ", or give bundles"):
                 import_module("irstd_edge.calibration.to_bundle")
-            talk.print(f"{model}: quantizing the shipped weights once, into {path}")
+            _say(f"{model}: quantizing the shipped weights once, into {path}")
             with tempfile.TemporaryDirectory() as folder:
                 write_dataset(Path(folder) / "scenes", frames=80)
                 _quantize(model, Path(folder) / "scenes", path, method="ptq")
@@ -1500,8 +1544,9 @@ def _report(
     from irstd_edge.benchmarks.summary import summaries
     from irstd_edge.benchmarks.verdict import Verdict, verdict_as_json
 
-    verdicts = [judge(found, limits, old, strict) for found in benches]
-    whole = Verdict(tuple(check for verdict in verdicts for check in verdict.checks))
+    verdicts = [judge(found, limits, old, strict, benches) for found in benches]
+    # What is gone is so from every bench, and told once.
+    whole = Verdict(tuple(dict.fromkeys(check for each in verdicts for check in each.checks)))
     pairs = zip(benches, verdicts, strict=True)
     words = tuple(line for found, verdict in pairs for line in summaries(found, verdict))
     write_report(benches, out, verdict=verdict_as_json(whole), summaries=words, **more)
@@ -1536,30 +1581,31 @@ def demo(
     from irstd_edge.edge.dataset import open_dataset
     from irstd_edge.edge.files import write_atomic
 
+    scenes, bundle_at = out / "scenes", out / "bundle"
+    bench_at, limits_at, page_at = (out / f for f in ("bench.json", "gate.toml", "report.html"))
+    _check_outputs({"--json": json_to}, [], made=[scenes, bundle_at, bench_at, limits_at, page_at])
     with _needs_train_extra("demo"):
         import_module("irstd_edge.calibration.to_bundle")
-    scenes = out / "scenes"
     if not scenes.exists():
         talk.print("1/5 synthetic infrared scenes")
         write_dataset(scenes, frames=340)  # of half, 200 targets: one flip is half a percent
     talk.print("2/5 quantize: p2p, post-training, to INT8")
-    bundle = _quantize("p2p", scenes, out / "bundle", method="ptq")
+    bundle = _quantize("p2p", scenes, bundle_at, method="ptq")
     talk.print("3/5 bench: FP32 and INT8 on every installed runtime")
     plan = Plan(**_runtimes(None), data=open_dataset(scenes, "test"), samples=60)
     found = _bench([bundle], plan)
-    write_bench(out / "bench.json", found)
+    write_bench(bench_at, found)
     talk.print("4/5 gate")
-    write_atomic(out / "gate.toml", DEMO_LIMITS)
+    write_atomic(limits_at, DEMO_LIMITS)
     talk.print("5/5 report")
     pictures = _pictures([found], [bundle.path], scenes)
-    limits = load_limits(out / "gate.toml")
-    verdict = _report([found], out / "report.html", limits, pictures=pictures)
-    made = {"report": str(out / "report.html"), "bench": str(out / "bench.json")}
+    verdict = _report([found], page_at, load_limits(limits_at), pictures=pictures)
+    made = {"report": str(page_at), "bench": str(bench_at)}
     _emit({**made, **verdict_as_json(verdict)}, json_to)
     results = _results(json_to)
     print_table(found, results)
     print_verdict(verdict, summaries(found, verdict), results)
-    results.print(f"{out / 'report.html'}: open it in a browser", markup=False, soft_wrap=True)
+    results.print(f"{page_at}: open it in a browser", soft_wrap=True)
     raise typer.Exit(0 if verdict.passed else 1)
 
 

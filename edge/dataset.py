@@ -77,8 +77,7 @@ class DataSet:
 
         paper256 is the reference code's: frame bilinear, mask nearest, points from that mask.
         """
-        if protocol not in PROTOCOLS:
-            raise IrstdError(f"--protocol: {protocol!r} is not one of {', '.join(PROTOCOLS)}")
+        check_protocol(protocol)
         sample = self._native(name)
         return sample if protocol == "native" else self._squashed(sample)
 
@@ -129,6 +128,12 @@ class DataSet:
         scale = np.array(PAPER_SIZE) / np.array(sample.frame.shape)
         points = (sample.points + 0.5) * scale - 0.5
         return Sample(small, mask, points.astype(np.float32))
+
+
+def check_protocol(name: str) -> None:
+    """Raise IrstdError unless it is one of `PROTOCOLS`."""
+    if name not in PROTOCOLS:
+        raise IrstdError(f"--protocol: {name!r} is not one of {', '.join(PROTOCOLS)}")
 
 
 def _squashed(frame: Frame) -> Frame:

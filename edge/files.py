@@ -172,22 +172,30 @@ def refuse_unwritable(path: Path) -> None:
         raise _cannot(path, "be written", error) from error
 
 
-def refuse_clash(outputs: Iterable[tuple[str, Path]], inputs: Iterable[Path]) -> None:
-    """Raise IrstdError where an output would replace an input, or the output of another flag.
+def refuse_clash(
+    outputs: Iterable[tuple[str, Path]], inputs: Iterable[Path], made: Iterable[Path] = ()
+) -> None:
+    """Raise IrstdError where an output would replace an input, or what else is written.
 
-    outputs: (flag, file). inputs: files, and folders in which nothing may be written. Links are
-    followed; pipes and devices replace nothing.
+    outputs: (flag, file). inputs: files, and folders in which nothing may be written. made: other
+    files and folders that will be written. Links are followed; pipes and devices replace nothing.
     """
-    read = {path.resolve(): path for path in inputs}
+    kept = {path.resolve(): (path, "is an input") for path in inputs}
+    others = {path.resolve(): path for path in made}
+    kept |= {place: (path, "is made by this command") for place, path in others.items()}
     written: dict[Path, str] = {}
     for flag, path in outputs:
         place = path.resolve()
         if place.exists() and not place.is_file():
             continue
-        source = next((read[p] for p in (place, *place.parents) if p in read), None)
-        if source is not None:
+        taken = next((kept[p] for p in (place, *place.parents) if p in kept), None)
+        if taken is not None:
+            source, what = taken
             where = "" if place == source.resolve() else f"lies in {source}, which "
-            raise IrstdError(f"{flag}: {path} {where}is an input: choose another place")
+            raise IrstdError(f"{flag}: {path} {where}{what}: choose another place")
+        inside = next((other for p, other in others.items() if place in p.parents), None)
+        if inside is not None:
+            raise IrstdError(f"{flag}: {path} is the folder of {inside}: choose another place")
         if (other := written.setdefault(place, flag)) != flag:
             raise IrstdError(f"{flag}: {path} is that of {other}: choose another place")
 

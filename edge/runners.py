@@ -184,7 +184,7 @@ def open_runner(
     process may use. Raises IrstdError for a wrong name, a damaged bundle, and a runtime that does
     not see what it should; MachineError for one that is not installed.
     """
-    _check_runtime(runtime)
+    check_runtime(runtime)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
     graph = opened.graph(variant, runtime)
     runner = open_graph(graph, opened.manifest.model, variant, runtime, threads)
@@ -207,7 +207,7 @@ def open_graph(
 
     tensorrt and torch-tensorrt run an engine that was built of this very file on this machine.
     """
-    _check_runtime(runtime)
+    check_runtime(runtime)
     if threads is not None and threads < 1:
         raise IrstdError(f"--threads: {threads} is not a number of threads: use 1 or more")
     outputs = OUTPUTS[spec.decode.kind]
@@ -262,7 +262,8 @@ def runtime_version(runtime: str) -> str | None:
     return None if version is None else str(version)
 
 
-def _check_runtime(runtime: str) -> None:
+def check_runtime(runtime: str) -> None:
+    """Raise IrstdError unless bundles may be run on it, here or elsewhere."""
     names = ", ".join((*RUNTIMES, *TENSORRT_RUNTIMES))
     if runtime == "torch":
         raise IrstdError(f"torch: runs weights, not bundles: use --runtime {names}")

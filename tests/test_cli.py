@@ -21,7 +21,6 @@ from typing import IO, Any
 import cv2
 import numpy as np
 import pytest
-from rich.console import Console
 
 from irstd_edge import __version__, cli
 from irstd_edge.benchmarks.scenes import write_dataset
@@ -63,7 +62,7 @@ def irstd_edge(*arguments: object, cwd: Path | None = None) -> subprocess.Comple
             patch.setenv("COLUMNS", "120")
             patch.setattr(sys, "argv", command)
             patch.setattr(sys, "excepthook", sys.excepthook)  # Typer sets its own
-            patch.setattr(cli, "talk", Console(stderr=True, highlight=False))
+            patch.setattr(cli, "talk", cli.new_console(stderr=True))
             patch.setattr(cli, "limit_memory", lambda: None)  # it would hold for what follows
             cli.main()
         for file in (out, err):
@@ -324,6 +323,26 @@ def default_sigint() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def test_ctrl_c_before_the_first_frame_leaves_an_earlier_result(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "found.jsonl"
+    out.write_text("old")
+
+    def stopped(frames: Iterator[object], **_: object) -> Iterator[object]:
+        yield next(frames)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("irstd_edge.edge.ahead.read_ahead", stopped)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    good = next((scenes / "images").iterdir())
+    run = irstd_edge("predict", "p2p", tmp_path / "bad.png", good, "--json", out)
+    assert (run.returncode, run.stdout, out.read_text()) == (130, "", "old")
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("skipped ") and "bad.png" in line
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize("to_file", [False, True])
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path, to_file: bool) -> None:
     raw, out = tmp_path / "flight.raw", tmp_path / "found.jsonl"
@@ -468,6 +487,51 @@ def test_one_threshold_at_a_time(scenes: Path) -> None:
     both = ("--max-fa", "5", "--threshold", "0.5")
     refused(irstd_edge("eval", "p2p", "--data", scenes, *both), "--max-fa", "give one of them")
     refused(irstd_edge("predict", "p2p", scenes / "images", *both), "--max-fa")
+
+
+def test_names_are_printed_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "p2p[/b] [old] :bug:"
+    for console in (cli.new_console(), cli.new_console(stderr=True)):
+        console.print(name)
+    assert capsys.readouterr() == (f"{name}\n", f"{name}\n")
+    for variable, value in (("TERM", "xterm"), ("FORCE_COLOR", "1"), ("COLUMNS", "120")):
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(cli, "talk", cli.new_console(stderr=True))
+    with cli._progress() as move:
+        move(name, 1, 2)
+    assert name in capsys.readouterr().err
+
+
+def test_where_shipped_bundles_are_cached_is_said_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_quantize", stop)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache [old]"))
+    run = irstd_edge("bench", "--device", "agx-orin-64gb")
+    assert run.returncode == 130
+    assert run.stderr.startswith("mshnet: quantizing the shipped weights once, into ")
+    assert f"{tmp_path}/cache [old]/irstd-edge/mshnet-" in run.stderr
+
+
+def test_a_model_s_name_is_its_shipped_weights_whatever_lies_here(
+    float_bundle: Path, scenes: Path, tmp_path: Path
+) -> None:
+    frame = next((scenes / "images").iterdir())
+    (tmp_path / "p2p").mkdir()
+    run = irstd_edge("predict", "p2p", frame, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    refused(irstd_edge("predict", "./p2p", frame, cwd=tmp_path), "p2p", "manifest.json")
+    copytree(float_bundle, tmp_path / "p2p", dirs_exist_ok=True)
+    words = "p2p: is the name of shipped weights and of a bundle here: give ./p2p for the bundle"
+    for command in (("predict", "p2p", frame), ("eval", "p2p", "--data", scenes)):
+        refused(irstd_edge(*command, cwd=tmp_path), words)
+    there = irstd_edge("predict", "./p2p", frame, "--variant", "fp32", cwd=tmp_path)
+    assert (there.returncode, there.stdout) == (0, run.stdout)
 
 
 def test_wrong_folder(tmp_path: Path) -> None:
@@ -867,6 +931,29 @@ def test_report_wants_the_frames_and_the_bundle_for_pictures(tmp_path: Path) -> 
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--variant int4", "--variant: 'int4' is not one of fp32"),
+        ("--size typo", "--size: 'typo' is not HEIGHTxWIDTH"),
+        ("--runtime typo", "--runtime: 'typo' is not one of onnxruntime"),
+        ("--data DATA --protocol typo", "--protocol: 'typo' is not one of native, paper256"),
+        ("--data DATA --protocol typo --host board", "--protocol: 'typo' is not one of native"),
+    ],
+)
+def test_bench_refuses_wrong_names_before_it_makes_anything(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, words: str
+) -> None:
+    monkeypatch.setattr(cli, "_shipped_bundles", lambda: pytest.fail("bundles are made"))
+    given = (str(scenes) if each == "DATA" else each for each in arguments.split())
+    refused(irstd_edge("bench", *given, cwd=tmp_path), words)
+
+
+def test_eval_refuses_a_wrong_protocol_before_it_opens_anything(scenes: Path) -> None:
+    run = irstd_edge("eval", "no-such-file", "--data", scenes, "--protocol", "typo")
+    refused(run, "--protocol: 'typo' is not one of native, paper256")
+
+
 @pytest.mark.parametrize("rate", ["0", "-5", "nan"])
 def test_a_rate_that_is_none_is_refused(rate: str) -> None:
     refused(irstd_edge("bench", "--rate-hz", rate), "--rate-hz")
@@ -902,6 +989,15 @@ def bench_json(tmp_path: Path) -> Path:
         "sign bundle --key key --json key",
         "import-weights key --model p2p --out key",
         "gate bench.json --json bench.json",
+        "train p2p --data . --out run --json run/model.safetensors",
+        "train p2p --data . --out run --json run/last.ckpt",
+        "train p2p --data . --out run --json run",
+        "quantize p2p --data . --out made --json made/manifest.json",
+        "quantize p2p --data . --out made --json made.qat/last.ckpt",
+        "synth made --json made",
+        "synth made --json made/dataset.json",
+        "demo --out made --json made/bench.json",
+        "demo --out made --json made/bundle/own.json",
         "gate bench.json --baseline test.txt --junit test.txt",
         "gate bench.json --markdown bench.json",
         "gate bench.json --markdown verdict --junit verdict",
@@ -1053,3 +1149,17 @@ def test_report_refuses_layers_of_a_bundle_that_was_not_measured(bench_json: Pat
     run = irstd_edge("report", bench_json, "--sensitivity", layers, "--out", out)
     refused(run, "--sensitivity", str(layers), "of the bundle aaaaaaaaaaaa, which is in none")
     assert not out.exists()
+
+
+def test_benches_of_one_report_are_held_against_a_baseline_together(bench_json: Path) -> None:
+    cost = {**dict.fromkeys(("params", "macs", "gflops")), "input": [1, 1, 64, 64]}
+    bench = json.loads(bench_json.read_text())
+    for file, models in (("a", "a"), ("b", "b"), ("old", "abc")):
+        each = {"cost": cost, "variants": [], "drift": []}
+        value = {**bench, "results": [{"model": model, **each} for model in models]}
+        bench_json.with_name(f"{file}.json").write_text(json.dumps(value))
+    command = "report a.json b.json --baseline old.json --out report.html --json -"
+    run = irstd_edge(*command.split(), cwd=bench_json.parent)
+    assert run.returncode == 0, run.stderr
+    checks = [c for c in json.loads(run.stdout)["checks"] if c["name"] == "baseline.entry"]
+    assert [check["model"] for check in checks] == ["c"]

@@ -208,3 +208,16 @@ def test_an_output_never_takes_the_place_of_an_input(tmp_path: Path) -> None:
             files.refuse_clash([("--out", place)], [film, folder])
     with pytest.raises(IrstdError, match="--b: .*x is that of --a: choose another place"):
         files.refuse_clash([("--a", tmp_path / "x"), ("--b", link / ".." / "x")], [])
+
+
+def test_no_output_takes_the_place_of_what_is_made_beside_it(tmp_path: Path) -> None:
+    bundle, weights = tmp_path / "bundle", tmp_path / "run" / "w"
+    files.refuse_clash([("--json", tmp_path / "run" / "own.json")], [], [bundle, weights])
+    for place, words in (
+        (bundle, "bundle is made by this command: choose another place"),
+        (bundle / "new.json", f"new.json lies in {bundle}, which is made by this command"),
+        (weights, "w is made by this command"),
+        (tmp_path / "run", f"run is the folder of {weights}: choose another place"),
+    ):
+        with pytest.raises(IrstdError, match=f"--json: .*{words}"):
+            files.refuse_clash([("--json", place)], [], [bundle, weights])
