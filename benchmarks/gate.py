@@ -38,23 +38,34 @@ def judge(
     new = bench_from_json(bench)
     old = None if baseline is None else bench_from_json(baseline, "--baseline")
     checks: list[Check] = []
+    others = [result for each in together for result in bench_from_json(each).results]
     measured = [variant for result in new.results for variant in result.measured]
     masked = any(not _is_of_points(variant) for variant in measured)
     for result in new.results:
         own = [*drift_checks(result, limits), *_floor_checks(result, limits, masked)]
         if old is not None:
-            own += baseline_checks(result, Counterparts(new, old), limits)
+            against = baseline_checks(result, Counterparts(new, old), limits)
+            own += [check for check in against if not _is_elsewhere(check, result, others)]
         own += _finds_nothing(result)
         if all(check.skipped for check in own):
             own.append(_nothing_checked(result))
         checks += own
     checks += _general_checks(new, old, limits)
     if old is not None:
-        others = [result for each in together for result in bench_from_json(each).results]
         checks += gone_checks(Counterparts(replace(new, results=(*new.results, *others)), old))
     if strict:
         checks = [replace(check, passed=check.passed and not check.skipped) for check in checks]
     return Verdict(tuple(checks))
+
+
+def _is_elsewhere(check: Check, result: Result, others: Sequence[Result]) -> bool:
+    """Whether it tells a variant gone that another bench of the report has of this bundle."""
+    name, runtime = check.variant, check.runtime
+    if check.name != "baseline.entry" or name is None or runtime is None:
+        return False
+    here = (result.model, result.bundle)
+    same = [other for other in others if (other.model, other.bundle) == here]
+    return result.find(name, runtime) is None and any(o.find(name, runtime) for o in same)
 
 
 def _floor_checks(result: Result, limits: Limits, masked: bool) -> Iterator[Check]:

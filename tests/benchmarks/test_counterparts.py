@@ -93,3 +93,18 @@ def test_what_another_bench_of_the_report_measured_is_not_gone(
         for check in judge(bench, Limits(), old, together=benches).checks
         if check.variant is None
     ]
+
+
+def test_what_another_bench_of_the_report_measured_of_a_bundle_is_not_gone(
+    of_bundles: Make,
+) -> None:
+    old = of_bundles(a=29.0)
+    fp32_alone = deepcopy(old)
+    fp32_alone["results"][0] |= {"variants": old["results"][0]["variants"][:1], "drift": []}
+    alone = judge(fp32_alone, Limits(), old)
+    assert [c.variant for c in alone.checks if c.name == "baseline.entry"] == ["int8"]
+    beside = judge(fp32_alone, Limits(), old, together=[fp32_alone, old])
+    assert "baseline.entry" not in {check.name for check in beside.checks}
+    other = of_bundles(b=29.0)
+    apart = judge(fp32_alone, Limits(), old, together=[fp32_alone, other])
+    assert apart.checks == alone.checks

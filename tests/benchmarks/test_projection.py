@@ -7,7 +7,7 @@ import pytest
 
 from irstd_edge.benchmarks.gate import judge
 from irstd_edge.benchmarks.kernels import Kernel
-from irstd_edge.benchmarks.limits import Limits, load_limits
+from irstd_edge.benchmarks.limits import Limits
 from irstd_edge.benchmarks.projection import (
     CALLS_COST,
     FP16_BYTES,
