@@ -988,7 +988,7 @@ def compile_bundle(
     ] = False,
     size: Annotated[
         list[str] | None,
-        typer.Option(metavar="HxW", help="Of the frames; several give a range. [the golden ones]"),
+        typer.Option(metavar="HxW", help="Frame size; several give a range. [the golden frames']"),
     ] = None,
     data: Annotated[
         Path | None,
@@ -1143,6 +1143,7 @@ def doctor(json_to: JsonOut = None) -> None:
 
     from irstd_edge.edge.doctor import examine
 
+    _check_outputs({"--json": json_to}, [])
     findings = examine()
     table = Table(box=None, pad_edge=False)
     for heading in ("", "what", "for", "found, or the command that brings it"):
