@@ -992,7 +992,7 @@ def compile_bundle(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Data set: its sizes, from the smallest to the largest, are taken too."),
+        typer.Option(help="Data set: the sizes of all its frames are taken, and the golden ones."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Most frames a call.")] = 1,
     with_decode: Annotated[
@@ -1005,6 +1005,7 @@ def compile_bundle(
     """Build an engine and keep it in this machine's store."""
     from irstd_edge.edge.bundle import open_bundle
     from irstd_edge.edge.compiler import best_variant, check_variant, compile_engine
+    from irstd_edge.edge.dataset import open_dataset
     from irstd_edge.edge.engine_plan import EnginePlan
     from irstd_edge.edge.engine_store import open_store
     from irstd_edge.edge.golden import golden_sizes
@@ -1016,7 +1017,8 @@ def compile_bundle(
     given = tuple(_size(text) for text in size or ())
     opened = open_bundle(bundle, public_key)
     golden = golden_sizes(opened)
-    sizes = (*given, *(_sizes_of(data) if data else ())) or golden or ((256, 256),)
+    listed = (*open_dataset(data, None).sizes(), *golden) if data else ()
+    sizes = (*given, *listed) or golden or ((256, 256),)
     plan = EnginePlan(backend, target, sizes, batch, dla)
     chosen = variant or best_variant(opened, plan)
     check_variant(chosen, plan)
@@ -1041,20 +1043,6 @@ def compile_bundle(
         )
 
 
-def _sizes_of(data: Path) -> list[tuple[int, int]]:
-    """(height, width) of the frames of a data set: the most common one, then the others."""
-    from collections import Counter
-
-    from irstd_edge.edge.dataset import open_dataset
-    from irstd_edge.edge.types import Sample
-
-    shapes: Counter[tuple[int, int]] = Counter()
-    for split in ("trainval", "test"):
-        for sample in open_dataset(data, split).samples():
-            shapes.update([sample.frame.shape] if isinstance(sample, Sample) else [])
-    return [shape for shape, _ in shapes.most_common()]
-
-
 def _builder(backend: str) -> Callable[..., Any] | None:
     """What builds, where it is not `engine_from_onnx`."""
     if backend != "torch-tensorrt":
@@ -1077,25 +1065,25 @@ def _placement(bundle: Bundle, variant: str, plan: Any, json_to: str | None) -> 
     try:
         placed = placement_of(bundle.graph(variant, TENSORRT), shape)
     except MachineError as error:  # a board without onnx: TensorRT tells it while it builds
-        talk.print(str(error), markup=False)
+        talk.print(str(error))
         return {"not_looked_at": str(error)}
     out = _results(json_to)
-    out.print(f"DLA: takes {placed.on_dla} of {placed.nodes} nodes; the GPU gets", markup=False)
+    out.print(f"DLA: takes {placed.on_dla} of {placed.nodes} nodes; the GPU gets")
     for operator, reason, count in reasons(placed):
-        out.print(f"  {count:4d} {operator}: {reason}", soft_wrap=True, markup=False)
+        out.print(f"  {count:4d} {operator}: {reason}", soft_wrap=True)
     return placed.record()
 
 
 def _print_engine(done: Any, out: Console) -> None:
     made = f"{done.key.backend} {done.key.version}, {done.key.target}"
     size = f"{done.size_bytes / 1e6:.2f} MB in {done.build_s:.1f} s"
-    out.print(f"{done.path}: {done.variant}, {made}, {size}", soft_wrap=True, markup=False)
+    out.print(f"{done.path}: {done.variant}, {made}, {size}", soft_wrap=True)
     layers = done.record()["layers"]
     if layers is not None:
         precisions = ", ".join(f"{n} {name}" for name, n in layers["precisions"].items())
         out.print(f"layers: {precisions}; {layers['reformats']} copies between formats")
     for line in done.engine.said:
-        talk.print(line, soft_wrap=True, markup=False)
+        talk.print(line, soft_wrap=True)
 
 
 @app.command()
@@ -1212,8 +1200,9 @@ def bench(
     from irstd_edge.benchmarks.schema import write_bench
     from irstd_edge.benchmarks.table import print_table
     from irstd_edge.edge.bundle import open_bundle
-    from irstd_edge.edge.dataset import open_dataset
+    from irstd_edge.edge.dataset import check_protocol, open_dataset
     from irstd_edge.edge.devices import this_machine
+    from irstd_edge.edge.runners import check_runtime
 
     if rate_hz is not None and not 0.01 <= rate_hz <= 100_000:
         raise IrstdError(f"--rate-hz: {rate_hz:g} is no rate of a sensor; give frames a second")
@@ -1225,7 +1214,10 @@ def bench(
         only = require_measured or host is not None
         profiles = devices_to_project(device, this_machine(), only)
     _refuse_meaningless(context, profiles, data, host)
-    _refuse_unknown(runtime, variant, size, protocol)
+    for name in runtime or ():
+        check_runtime(name)
+    check_protocol(protocol)
+    variants, timed_size = _variants_to_bench(variant), None if size is None else _size(size)
     chosen = None if data is None else open_dataset(data, split)
     if public_key is not None and not bundles:
         raise IrstdError("--public-key: no bundle is given, and those made here are not signed")
@@ -1233,12 +1225,12 @@ def bench(
     measured_here = host is None and not profiles
     plan = Plan(
         **(_runtimes(runtime, device, opened, variant, require_measured) if measured_here else {}),
-        variants=_variants_to_bench(variant),
+        variants=variants,
         data=chosen,
         protocol=protocol,
         strict=strict,
         threads=threads,
-        size=None if size is None else _size(size),
+        size=timed_size,
         samples=samples,
         batch=batch,
         rate_hz=rate_hz,
@@ -1256,7 +1248,7 @@ def bench(
     if not profiles:
         _print_sentences(found, _results(json_to))
     for sentence in conclusions(found) if profiles else ():
-        _results(json_to).print(sentence, soft_wrap=True, markup=False)
+        _results(json_to).print(sentence, soft_wrap=True)
     if profiles and data is not None:
         _results(json_to).print("no accuracy is projected: --data gives the size of its frames")
 
@@ -1288,24 +1280,6 @@ def _refuse_meaningless(
     if data is None:
         scored = ("split", "protocol", "strict")
         _refuse_given(context, scored, "means nothing without --data: add it")
-
-
-def _refuse_unknown(
-    runtimes: Sequence[str] | None,
-    variants: list[str] | None,
-    size: str | None,
-    protocol: str,
-) -> None:
-    """Refuse names that mean nothing here or on any machine, before anything is made or copied."""
-    from irstd_edge.edge.dataset import check_protocol
-    from irstd_edge.edge.runners import check_runtime
-
-    for name in runtimes or ():
-        check_runtime(name)
-    _variants_to_bench(variants)
-    if size is not None:
-        _size(size)
-    check_protocol(protocol)
 
 
 def _print_sentences(found: dict[str, Any], results: Console) -> None:
@@ -1362,7 +1336,7 @@ def _runtimes(
     usable = is_ready() and any(map(engines_of, graphs))
     for lack in dict.fromkeys(lacks):
         if usable or TENSORRT not in runtimes:  # else it is the reason why nothing is measured
-            talk.print(f"not measured on the GPU: {lack}", soft_wrap=True, markup=False)
+            talk.print(f"not measured on the GPU: {lack}", soft_wrap=True)
     if usable and TENSORRT not in runtimes:
         runtimes = (*runtimes, TENSORRT)
     return {"runtimes": runtimes}

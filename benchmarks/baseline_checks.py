@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from irstd_edge.benchmarks.asked_checks import pd_check, range_checks, unanswered
 from irstd_edge.benchmarks.bench_file import Result, Variant
@@ -23,10 +23,13 @@ from irstd_edge.benchmarks.verdict import Check
 from irstd_edge.edge.clocks import LOCK
 
 
-def baseline_checks(result: Result, benches: Counterparts, limits: Limits) -> Iterator[Check]:
+def baseline_checks(
+    result: Result, benches: Counterparts, limits: Limits, others: Sequence[Result] = ()
+) -> Iterator[Check]:
     """Of every variant that was measured; one that the baseline has not measured is skipped.
 
-    A bundle that may be any of several in the baseline fails.
+    A bundle that may be any of several in the baseline fails. others: of the benches beside it;
+    what they measured of the bundle is not gone.
     """
     if benches.is_unclear(result):
         yield _unclear_check(result, benches)
@@ -44,8 +47,9 @@ def baseline_checks(result: Result, benches: Counterparts, limits: Limits) -> It
         yield _speed_check(subject, known, variant, limits.baseline["fps_ratio"], incomparable)
         states = tuple(states_of(each, variant.name, variant.runtime) for each in (earlier, result))
         yield from _accuracy_checks(subject, known, variant, states, limits)
+    bundle = [result, *(o for o in others if (o.model, o.bundle) == (result.model, result.bundle))]
     for variant in earlier.measured if earlier else ():
-        if result.like(variant) is None:
+        if not any(each.like(variant) for each in bundle):
             subject = subject_of("baseline", result, variant.name, variant.runtime)
             why = "it is in the baseline but was not measured now"
             if same_machine:  # where it could be measured before

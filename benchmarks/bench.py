@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -28,12 +28,10 @@ from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.runners import Runner, open_runner, runtime_version
 from irstd_edge.edge.tensorrt_runtime import TENSORRT_RUNTIMES, engines_of
 from irstd_edge.edge.tiles import TILE_PX
-from irstd_edge.edge.types import Frame, IrstdError, MachineError
+from irstd_edge.edge.types import Frame, IrstdError, MachineError, Progress
 
 Pair = tuple[str, str]
 """(variant, runtime)."""
-Progress = Callable[[str, int, int], None]
-"""Called with what is done, the steps done and the steps in all."""
 
 SATURATES = (
     "int8 on this processor may clip inside its convolutions, for it has no VNNI: its accuracy "

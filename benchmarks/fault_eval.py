@@ -12,9 +12,7 @@ import numpy.typing as npt
 from irstd_edge.benchmarks.accuracy import Evaluation, Predict, evaluate
 from irstd_edge.benchmarks.drift import drift
 from irstd_edge.benchmarks.faults import FAULTS, with_fault
-from irstd_edge.edge.types import Sample, Skip
-
-Progress = Callable[[str, int, int], None]
+from irstd_edge.edge.types import Progress, Sample, Skip
 
 NONE = "none"
 """The frames as they are."""

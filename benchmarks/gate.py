@@ -44,8 +44,7 @@ def judge(
     for result in new.results:
         own = [*drift_checks(result, limits), *_floor_checks(result, limits, masked)]
         if old is not None:
-            against = baseline_checks(result, Counterparts(new, old), limits)
-            own += [check for check in against if not _is_elsewhere(check, result, others)]
+            own += baseline_checks(result, Counterparts(new, old), limits, others)
         own += _finds_nothing(result)
         if all(check.skipped for check in own):
             own.append(_nothing_checked(result))
@@ -56,16 +55,6 @@ def judge(
     if strict:
         checks = [replace(check, passed=check.passed and not check.skipped) for check in checks]
     return Verdict(tuple(checks))
-
-
-def _is_elsewhere(check: Check, result: Result, others: Sequence[Result]) -> bool:
-    """Whether it tells a variant gone that another bench of the report has of this bundle."""
-    name, runtime = check.variant, check.runtime
-    if check.name != "baseline.entry" or name is None or runtime is None:
-        return False
-    here = (result.model, result.bundle)
-    same = [other for other in others if (other.model, other.bundle) == here]
-    return result.find(name, runtime) is None and any(o.find(name, runtime) for o in same)
 
 
 def _floor_checks(result: Result, limits: Limits, masked: bool) -> Iterator[Check]:

@@ -10,6 +10,7 @@ DIR/dataset.json                         optional: {"bit_depth": 14}
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,11 @@ class DataSet:
         check_protocol(protocol)
         sample = self._native(name)
         return sample if protocol == "native" else self._squashed(sample)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of its frames, each once, the most common first."""
+        shapes = Counter(self.frame(name).shape for name in self.names)
+        return [shape for shape, _ in shapes.most_common()]
 
     def frame(self, name: str, protocol: str = "native") -> Frame:
         """Read one frame without its label, brought to the size of the protocol."""

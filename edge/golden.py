@@ -84,7 +84,7 @@ def self_test(run: Runner, bundle: Bundle) -> None:
         try:
             found = run.detect(frame)
         except IrstdError as error:
-            raise IrstdError(
+            raise type(error)(
                 f"golden frame {frame.name}, one of those a bundle is tried on before it serves: "
                 f"{error}"
             ) from error

@@ -261,11 +261,48 @@ def test_large_frames_run_by_tiles(scenes: Path) -> None:
     options = ("--data", scenes, "--tile", "48x64", "--halo", "16", "--json", "-")
     found = json.loads(irstd_edge("eval", "p2p", *options).stdout)
     assert (found["tile"], found["images"]) == ("48x64", 4) and 0 <= found["f1_3px"] <= 1
+    smaller = ("--tile", "48x64", "--halo", "16", "--threshold", "0.01")
+    low = ("predict", "p2p", scenes / "images", "--threshold", "0.01")
+    assert irstd_edge(*low[:3], *smaller).stdout != irstd_edge(*low).stdout
     refused(irstd_edge("predict", "p2p", scenes, "--tile", "48x64"), "no frames")
     images = scenes / "images"
     refused(irstd_edge("predict", "p2p", images, "--tile", "50x64"), "--tile: 50x64", "56x64")
     refused(irstd_edge("predict", "p2p", images, "--tile", "64"), "--tile: '64'", "256x256")
     refused(irstd_edge("predict", "p2p", images, "--tile", "48x64"), "--tile: 48x64", "72x72")
+
+
+def test_a_threshold_decides_what_is_found(scenes: Path) -> None:
+    found = {}
+    for threshold in (0.01, 0.5):
+        run = irstd_edge("predict", "p2p", scenes / "images", "--threshold", threshold)
+        lines = map(json.loads, run.stdout.splitlines())
+        found[threshold] = [each["score"] for line in lines for each in line["detections"]]
+        assert found[threshold] and min(found[threshold]) > threshold
+    assert len(found[0.5]) < len(found[0.01])
+
+
+def test_every_option_of_quantize_arrives(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def quantize(weights: str, data: Path, out: Path, **options: Any) -> None:
+        given.update(options, weights=weights, data=data, out=out)
+        raise IrstdError("enough")
+
+    monkeypatch.setattr("irstd_edge.calibration.to_bundle.quantize_to_bundle", quantize)
+    command = ["p2p", "--data", scenes, "--out", tmp_path / "b", "--method", "qat", "--epochs", 3]
+    command += ["--max-drop", 0.2, "--keep-float", "head*", "--keep-float", "stem", "--frames", 5]
+    command += ["--ranges", "mse", "--normalise", "percentile", "--seed", 7]
+    flags = ("--reduced-range", "--time-layers", "--resume")
+    refused(irstd_edge("quantize", *command, *flags), "enough")
+    del given["progress"]
+    assert given == {
+        **{"weights": "p2p", "data": scenes, "out": tmp_path / "b", "method": "qat", "epochs": 3},
+        **{"max_drop": 0.2, "keep_float": ("head*", "stem"), "frames": 5, "ranges": "mse"},
+        **{"normalise": "percentile", "seed": 7},
+        **dict.fromkeys(("reduced_range", "time_layers", "resume"), True),
+    }
 
 
 def test_predict_reads_counts_without_a_header(scenes: Path, tmp_path: Path) -> None:
@@ -760,6 +797,8 @@ def test_the_sizes_of_a_data_set_make_the_range_of_an_engine(
     assert f"would build {low} {shape} {high}" in run.stderr
     run = irstd_edge(*command, "--data", data, "--size", "16x640")
     assert f"would build {(16, low[1])} {(16, 640)} {(high[0], 640)}" in run.stderr
+    (data / "trainval.txt").unlink()
+    assert "would build" in irstd_edge(*command, "--data", data).stderr
 
 
 def test_a_jetson_that_is_not_here_is_projected(float_bundle: Path, tmp_path: Path) -> None:

@@ -46,11 +46,12 @@ def quantized_once():
     """The same network, frames and options are given to NNCF once: they give the same again."""
     known = {}
 
-    def remembered(net, *arguments):
+    def remembered(net, model, batches, *options):
         weights = {name: value.numpy() for name, value in net.state_dict().items()}
-        key = pickle.dumps((weights, arguments))
+        # By their numbers: a pickled tensor holds its address.
+        key = pickle.dumps((weights, model, [batch.numpy() for batch in batches], options))
         if key not in known:
-            known[key] = quantize(net, *arguments)
+            known[key] = quantize(net, model, batches, *options)
         return copy.deepcopy(known[key])
 
     with pytest.MonkeyPatch.context() as patch:

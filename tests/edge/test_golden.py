@@ -9,7 +9,7 @@ from irstd_edge.edge.bundle import open_bundle, write_bundle
 from irstd_edge.edge.devices import Machine
 from irstd_edge.edge.golden import expected_of, golden_files, self_test
 from irstd_edge.edge.runners import Runner, installed_runtimes, open_runner
-from irstd_edge.edge.types import Frame, IrstdError, Manifest, Quantization
+from irstd_edge.edge.types import Frame, IrstdError, MachineError, Manifest, Quantization
 
 GRAPHS = ("fp32.onnx", "int8.onnx", "int8.cpu.onnx")
 WORDS = "int8 on made-up runs, but does not see what it should: in golden frame scene "
@@ -140,17 +140,18 @@ def test_areas_of_points_and_of_older_bundles_may_differ(tmp_path, mask_spec, he
     self_test(run, bundle_of(tmp_path / "older", mask_spec, [frame], expected, older))
 
 
-def test_a_golden_frame_that_does_not_run_is_named(bundle, mask_spec, frame):
+@pytest.mark.parametrize("kind", [IrstdError, MachineError])
+def test_a_golden_frame_that_does_not_run_is_named(bundle, mask_spec, frame, kind):
     run = runner(mask_spec, logits_of(20.0))
 
     def refuse(_):
-        raise IrstdError("int8.onnx: no engine of it takes 1 frames of 32x32")
+        raise kind("int8.onnx: no engine of it takes 1 frames of 32x32")
 
     run.detect = refuse
-    with pytest.raises(
-        IrstdError, match=rf"golden frame {frame.name}, one of .*: int8.onnx: no eng"
-    ):
+    words = rf"golden frame {frame.name}, one of .*: int8.onnx: no eng"
+    with pytest.raises(IrstdError, match=words) as caught:
         self_test(run, bundle)
+    assert caught.type is kind
 
 
 @pytest.mark.parametrize(

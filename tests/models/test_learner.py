@@ -29,3 +29,31 @@ def test_every_convolution_learns_in_the_precision_of_the_device(
     learner.learn([labelled(sample, spec_of(model).input) for sample in samples[:2]], 0)
     assert seen == {dtype}
     assert {p.dtype for p in learner.inner.parameters()} == {torch.float32}
+
+
+def test_each_step_has_its_rate_its_share_of_the_average_and_a_bounded_gradient(
+    samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crops = (Augmentation(32), Augmentation(64))
+    recipe = Recipe("points", 4, 4, 1e-3, crops=crops, until=(0.5,), max_norm=0.25)
+    learner = Learner(create_model("p2p"), recipe, 0, launch.launch("cpu"), fine_tunes=True)
+    rates, sizes, norms, weights = ([] for _ in range(4))
+    step = learner.optimizer.step
+
+    def watched() -> None:
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+        gradients = [p.grad for p in learner.inner.parameters() if p.grad is not None]
+        norms.append(float(torch.stack([g.norm() for g in gradients]).norm()))
+        weights.append(float(learner.ema_weight))
+        step()
+
+    monkeypatch.setattr(learner.optimizer, "step", watched)
+    learner.inner.register_forward_pre_hook(lambda net, inputs: sizes.append(inputs[0].shape[-1]))
+    frames = [labelled(sample, spec_of("p2p").input) for sample in samples]
+    for epoch in range(recipe.epochs):
+        learner.learn(frames, epoch)
+    steps = len(rates)
+    assert steps == 8 and sizes == [32] * 4 + [64] * 4
+    assert rates == pytest.approx([recipe.lr_at((at + 1) / steps) for at in range(steps)])
+    assert weights == pytest.approx([1 - recipe.decay_at(at, steps) for at in range(steps)])
+    assert max(norms) == pytest.approx(recipe.max_norm, rel=1e-3)
