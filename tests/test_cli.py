@@ -23,13 +23,16 @@ import numpy as np
 import pytest
 
 from irstd_edge import __version__, cli
+from irstd_edge.benchmarks.plan import Plan
 from irstd_edge.benchmarks.scenes import write_dataset
+from irstd_edge.edge.bundle import Bundle
+from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.doctor import WEIGHTS
 from irstd_edge.edge.files import sha256_of
 from irstd_edge.edge.frames import png_of, read_frame
 from irstd_edge.edge.gpu import this_gpu
-from irstd_edge.edge.types import IrstdError
+from irstd_edge.edge.types import IrstdError, Sample
 
 
 def as_process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -305,6 +308,96 @@ def test_every_option_of_quantize_arrives(
     }
 
 
+def test_every_option_of_train_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the frames to train on are not those to judge by."""
+    from irstd_edge.benchmarks.operating_point import held_out_scores
+    from irstd_edge.edge.runners import torch_runner
+    from irstd_edge.models.recipes import Recipe, recipe_of
+    from irstd_edge.models.weights import find_weights, load_model, spec_of_card
+
+    data, given = tmp_path / "data", dict[str, Any]()
+    write_dataset(data, frames=40, size=(64, 96), seed=3)
+    fit, held_out = (list(open_dataset(data, split).samples()) for split in ("train", "val"))
+
+    def train(model: str, samples: list[Sample], out: Path, recipe: Recipe, **options: Any) -> None:
+        given.update(options, model=model, out=out, recipe=recipe)
+        given["names"] = [sample.frame.name for sample in samples]
+        raise IrstdError("enough")
+
+    monkeypatch.setattr("irstd_edge.models.train.train", train)
+    command = ["p2p", "--data", data, "--out", tmp_path / "run", "--weights", "p2p", "--epochs", 3]
+    command += ["--recipe", "finetune", "--batch-size", 8, "--lr", 1e-4, "--loss", "points"]
+    command += ["--normalise", "percentile", "--seed", 7, "--device", "cpu", "--resume"]
+    refused(irstd_edge("train", *command), "enough", talk=1)
+    validate, _ = given.pop("validate"), given.pop("progress")
+    recipe = recipe_of("p2p", "finetune", epochs=3, batch_size=8, lr=1e-4, loss="points")
+    assert given == {
+        **{"model": "p2p", "out": tmp_path / "run", "weights": find_weights("p2p")},
+        **{"recipe": recipe, "seed": 7, "device": "cpu", "resume": True},
+        **{"normalisation": "percentile", "names": [sample.frame.name for sample in fit]},
+    }
+    net, model, card = load_model("p2p")
+    spec = spec_of_card(model, {**card, "normalisation": "percentile"})
+    with torch_runner(net.deploy(), spec) as run:
+        assert validate(net) == held_out_scores(run.predict, held_out)
+        assert validate(net) != held_out_scores(run.predict, fit)
+
+
+def test_every_option_of_bench_arrives(
+    float_bundle: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = []
+
+    def bench(bundles: list[Bundle], plan: Plan) -> None:
+        plans.append(plan)
+        raise IrstdError(bundles[0].path.name)
+
+    monkeypatch.setattr("irstd_edge.cli._bench", bench)
+    command = ["bench", float_bundle, "--data", scenes, "--split", "train", "--strict"]
+    command += ["--protocol", "paper256", "--threads", 1, "--size", "128x96", "--samples", 30]
+    command += ["--variant", "fp32", "--runtime", "onnxruntime"]
+    refused(irstd_edge(*command, "--batch", 2), float_bundle.name)
+    refused(irstd_edge(*command, "--rate-hz", 50), float_bundle.name)
+    batched, paced = plans
+    asked = Plan(
+        runtimes=("onnxruntime",),
+        variants=("fp32",),
+        data=batched.data,
+        protocol="paper256",
+        strict=True,
+        threads=1,
+        size=(128, 96),
+        samples=30,
+        batch=2,
+    )
+    assert batched == asked
+    assert (paced.batch, paced.rate_hz) == (1, 50)
+    assert batched.data.names == open_dataset(scenes, "train").names
+
+
+@pytest.mark.parametrize("options", [(), ("--strict",)])
+def test_a_skipped_check_fails_where_that_is_asked_for(
+    float_bundle: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Speeds of two machines do not compare."""
+    bench_at, limits, page = (tmp_path / f for f in ("bench.json", "gate.toml", "report.html"))
+    elsewhere = tmp_path / "elsewhere.json"
+    command = ("bench", float_bundle, "--variant", "fp32", "--runtime", "onnxruntime")
+    run = irstd_edge(*command, "--size", "64x64", "--samples", 10, "--json", bench_at)
+    assert run.returncode == 0, run.stderr
+    machine = {"machine": {**json.loads(bench_at.read_text())["machine"], "fingerprint": "other"}}
+    elsewhere.write_text(json.dumps({**json.loads(bench_at.read_text()), **machine}))
+    limits.write_text("[floor]\nfps = 0.001\n[baseline]\nfps_ratio = 0.9\n")
+    judged = ("--config", limits, "--baseline", elsewhere, "--json", "-", *options)
+    gate = irstd_edge("gate", bench_at, *judged)
+    verdict = json.loads(gate.stdout)
+    assert "skipped" in {check["state"] for check in verdict["checks"]}
+    assert gate.returncode == (1 if options else 0)
+    assert verdict["passed"] is (not options)
+    told = json.loads(irstd_edge("report", bench_at, "--out", page, *judged).stdout)
+    assert told["passed"] is (not options)
+
+
 def test_predict_reads_counts_without_a_header(scenes: Path, tmp_path: Path) -> None:
     from irstd_edge.edge.frames import read_frame
 
@@ -381,11 +474,11 @@ def test_ctrl_c_before_the_first_frame_leaves_an_earlier_result(
 
 
 @pytest.mark.parametrize("to_file", [False, True])
-def test_ctrl_c_keeps_what_is_done(tmp_path: Path, to_file: bool) -> None:
+def test_ctrl_c_keeps_what_is_done(float_bundle: Path, tmp_path: Path, to_file: bool) -> None:
     raw, out = tmp_path / "flight.raw", tmp_path / "found.jsonl"
     raw.write_bytes(bytes(32 * 32 * 100_000))
     json_to = str(out) if to_file else "-"
-    command = ["predict", "p2p", str(raw), "--raw", "32x32:u8", "--json", json_to]
+    command = [*light(float_bundle), str(raw), "--raw", "32x32:u8", "--json", json_to]
     with subprocess.Popen(
         [sys.executable, "-m", "irstd_edge.cli", *command],
         stdout=subprocess.PIPE,
@@ -414,7 +507,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, to_file: bool) -> None:
 
 
 @pytest.mark.parametrize("tail", [0, 100])
-def test_stdin_is_a_sensor(tmp_path: Path, tail: int) -> None:
+def test_stdin_is_a_sensor(float_bundle: Path, tmp_path: Path, tail: int) -> None:
     counts = np.full((3, 64, 64), 8000, "<u2")
     counts += np.random.default_rng(0).integers(0, 60, counts.shape, dtype="<u2")
     for index, frame in enumerate(counts):
@@ -423,7 +516,7 @@ def test_stdin_is_a_sensor(tmp_path: Path, tail: int) -> None:
     out, video = tmp_path / "found.jsonl", tmp_path / "found.avi"
     more = ["--raw", "64x64:u16le", "--bits", "14", "--json", str(out), "--video", str(video)]
     with subprocess.Popen(
-        [sys.executable, "-m", "irstd_edge.cli", "predict", "p2p", "-", *more],
+        [sys.executable, "-m", "irstd_edge.cli", *light(float_bundle), "-", *more],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -454,12 +547,14 @@ def test_stdin_needs_a_layout_and_goes_alone(paths: list[str], why: str) -> None
     refused(irstd_edge("predict", "p2p", *paths, *raw), why)
 
 
-def test_a_video_that_fails_costs_no_line(tmp_path: Path) -> None:
+def test_a_video_that_fails_costs_no_line(float_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "found.jsonl"
-    command = [sys.executable, "-m", "irstd_edge.cli", "predict", "p2p", "-", "--raw", "64x64:u8"]
+    command = [sys.executable, "-m", "irstd_edge.cli", *light(float_bundle), "-"]
     film = ["--video", str(tmp_path / "found.mp4"), "--video-fps", "66.667"]
     run = subprocess.run(
-        [*command, "--json", str(out), *film], input=bytes(64 * 64 * 3), capture_output=True
+        [*command, "--raw", "64x64:u8", "--json", str(out), *film],
+        input=bytes(64 * 64 * 3),
+        capture_output=True,
     )
     assert run.returncode == 2
     assert [json.loads(line)["frame"] for line in out.read_text().splitlines()] == ["stdin#0"]
@@ -683,6 +778,11 @@ def float_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("float") / "bundle"
     files = {"fp32.onnx": graph, **golden_files([], {"fp32.onnx": ()})}
     return write_bundle(path, manifest, files).path
+
+
+def light(bundle: Path) -> tuple[str, ...]:
+    """A detector for processes of which many are started: it imports no torch."""
+    return ("predict", str(bundle), "--variant", "fp32")
 
 
 def test_a_command_run_here_answers_as_a_process_does(float_bundle: Path, scenes: Path) -> None:

@@ -1,4 +1,4 @@
-"""The main job, from the wheel and an empty home, with the network cut off."""
+"""The main job, from the wheel and an empty home, with the network cut off; on small scenes."""
 
 import json
 import platform
@@ -19,6 +19,9 @@ def test_demo(tmp_path, cut_off, installed, monkeypatch):
 import irstd_edge
 assert irstd_edge.__file__.startswith({str(installed)!r}), irstd_edge.__file__
 sys.argv = ["irstd-edge", "demo", "--out", "out"]
+from irstd_edge.benchmarks import scenes
+whole = scenes.write_dataset
+scenes.write_dataset = lambda root, frames: whole(root, frames, (96, 96))
 from irstd_edge.cli import main
 try:
     main()
