@@ -1,6 +1,7 @@
 import os
 import pickle
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from irstd_edge.benchmarks.accuracy import evaluate
+from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.normalisation import with_normalisation
+from irstd_edge.edge.runners import torch_runner
 from irstd_edge.edge.types import IrstdError, OperatingPoint
 from irstd_edge.models import MODELS, create_model, pickles, spec_of
 from irstd_edge.models.mshnet import MSHNet
@@ -140,6 +144,22 @@ def test_a_missing_file_lists_the_shipped_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_a_models_name_stands_for_its_shipped_weights(model: str) -> None:
     assert find_weights(model).name == f"{model}.safetensors"
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("model", "every", "least"),
+    [("p2p", 16, {"f1_3px": 0.94}), ("mshnet", 33, {"iou": 0.85, "pd": 0.95})],
+)
+def test_the_shipped_weights_find_what_their_cards_say(
+    real_data: Path, model: str, every: int, least: dict[str, float]
+) -> None:
+    net, _, card = load_model(model)
+    test = open_dataset(real_data / "NUDT-SIRST", "test")
+    samples = list(replace(test, names=test.names[::every]).samples())
+    with torch_runner(net.deploy(), spec_of_card(model, card)) as run:
+        found = evaluate(samples, run.predict, "native").metrics()
+    assert all(found[measure] > value for measure, value in least.items())
 
 
 def test_weights_that_do_not_fit_name_the_first_thing_that_does_not() -> None:
