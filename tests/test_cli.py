@@ -241,6 +241,9 @@ def test_predict_gives_a_line_a_frame_and_overlays(scenes: Path, tmp_path: Path)
         assert set(detection) == {"row", "col", "score", "area_px"}
         assert 0 <= detection["row"] < 64 and 0 <= detection["col"] < 96
     assert sorted(path.stem for path in out.iterdir()) == names
+    drawn_in = {path.stem for path in out.iterdir() if np.ptp(cv2.imread(str(path)), axis=2).any()}
+    assert drawn_in == {line["frame"] for line in lines if line["detections"]}
+    assert drawn_in
 
 
 def test_frames_of_one_name_are_not_mixed_up(scenes: Path, tmp_path: Path) -> None:
@@ -745,6 +748,30 @@ def test_every_command_gives_its_result_to_programs(tmp_path: Path) -> None:
         "seed": 0,
     }
     assert "2 frames of 32x48" in run.stderr
+    other = ("--frames", 2, "--size", "32x48", "--bits", 14, "--seed", 5)
+    assert irstd_edge("synth", tmp_path / "other", *other).returncode == 0
+    write_dataset(tmp_path / "asked", 2, (32, 48), 14, 5)
+    asked = sorted(path for path in (tmp_path / "asked").rglob("*") if path.is_file())
+    assert len(asked) > 4
+    for path in asked:
+        twin = tmp_path / "other" / path.relative_to(tmp_path / "asked")
+        assert twin.read_bytes() == path.read_bytes()
+
+
+def test_weights_of_the_authors_become_ours(tmp_path: Path) -> None:
+    import torch
+
+    from irstd_edge.models.mshnet import MSHNet
+    from irstd_edge.models.weights import load_model
+
+    net, out = MSHNet(), tmp_path / "ours.safetensors"
+    torch.save({"net": net.state_dict()}, tmp_path / "weight.tar")
+    command = ("import-weights", tmp_path / "weight.tar", "--model", "mshnet", "--out", out)
+    told = json.loads(irstd_edge(*command, "--json", "-").stdout)
+    assert told == {"path": str(out), "model": "mshnet", "parameters": 4_065_513}
+    imported, model, card = load_model(out)
+    assert model == "mshnet" and card["imported_from"] == "weight.tar"
+    assert torch.equal(imported.state_dict()["final.weight"], net.state_dict()["final.weight"])
 
 
 def test_wrong_option_keeps_typers_message() -> None:
