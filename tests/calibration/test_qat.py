@@ -1,5 +1,6 @@
 """Quantization-aware training: seeded, teaches, and leaves what it was given alone."""
 
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -117,6 +118,25 @@ def test_it_counts_its_steps(case, samples):
         progress=lambda *step: seen.append(step),
     )  # fmt: skip
     assert seen == [("training on", step, 4) for step in (1, 2, 3, 4)]
+
+
+def test_its_steps_take_turns_at_a_falling_rate(case, samples, monkeypatch):
+    turns, rates, step = [], [], torch.optim.AdamW.step
+
+    def halved(module):
+        turns.append(len(rates))
+        return half_steps(module)
+
+    def taken(optimizer):
+        rates.append(optimizer.param_groups[0]["lr"])
+        step(optimizer)
+
+    monkeypatch.setattr(qat, "half_steps", halved)
+    monkeypatch.setattr(torch.optim.AdamW, "step", taken)
+    how = replace(TINY, epochs=2)
+    train_quantized(case.quantized.module, case.float_net, case.spec, samples, how)
+    assert turns == [0, 2]
+    assert rates == pytest.approx([1e-3 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)])
 
 
 def test_masks_are_trained_too(samples):
