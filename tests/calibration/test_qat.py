@@ -95,10 +95,10 @@ def test_the_result_is_ready_to_be_exported(trained):
 def test_it_comes_closer_to_the_float_network_however_it_is_rounded(samples):
     float_net, spec = load_model("p2p")[0].deploy(), spec_of("p2p")
     frames = [labelled(sample, spec.input) for sample in samples]
-    (crops,) = epoch_crops(frames, qat.CLOSE, batch_size=4, seed=9, epoch=0)
-    images, target = point_batch(crops)
-    quantized = quantize(float_net, "p2p", list(images.split(1))).module
-    how = QatRecipe(epochs=8, batch_size=2, lr=1e-5)
+    draws = (epoch_crops(frames, qat.CLOSE, batch_size=4, seed=9, epoch=k) for k in range(4))
+    images, target = point_batch([crop for (crops,) in draws for crop in crops])
+    quantized = quantize(float_net, "p2p", list(images[:4].split(1))).module
+    how = QatRecipe(epochs=12, batch_size=2, lr=1e-5)
     trained = train_quantized(quantized, float_net, spec, samples, how)
     with torch.inference_mode():
         wanted = float_net(images)[0]
