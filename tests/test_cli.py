@@ -25,7 +25,7 @@ import pytest
 from irstd_edge import __version__, cli
 from irstd_edge.benchmarks.plan import Plan
 from irstd_edge.benchmarks.scenes import write_dataset
-from irstd_edge.edge.bundle import Bundle
+from irstd_edge.edge.bundle import Bundle, open_bundle
 from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.doctor import WEIGHTS
@@ -653,6 +653,23 @@ def test_where_shipped_bundles_are_cached_is_said_in_full(
     assert run.returncode == 130
     assert run.stderr.startswith("mshnet: quantizing the shipped weights once, into ")
     assert f"{tmp_path}/cache [old]/irstd-edge/mshnet-" in run.stderr
+
+
+def test_shipped_bundles_are_made_once(
+    float_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def quantize(model: str, data: Path, out: Path, **options: Any) -> Bundle:
+        made.append((model, len(open_dataset(data, "train").names) > 20, options))
+        return open_bundle(copytree(float_bundle, out))
+
+    monkeypatch.setattr(cli, "_quantize", quantize)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for _ in range(2):
+        run = irstd_edge("bench", "--device", "agx-orin-64gb", "--json", "-")
+        assert len(json.loads(run.stdout)["results"]) == 2
+    assert made == [(model, True, {"method": "ptq"}) for model in ("mshnet", "p2p")]
 
 
 def test_a_model_s_name_is_its_shipped_weights_whatever_lies_here(

@@ -104,6 +104,21 @@ def test_its_int8_is_held_against_fp32_under_sensor_faults(ptq, scenes, tmp_path
     assert read_frame(picture).shape == (3 * (512 + 28), 3 * 512)
 
 
+def test_what_each_layer_costs_is_told_on_the_command_line(ptq, scenes, tmp_path):
+    out = tmp_path / "layers.json"
+    command = ("sensitivity", ptq.path, "--data", scenes, "--out", out, "--json", "-")
+    command = [sys.executable, "-m", "irstd_edge.cli", *map(str, command)]
+    wide = {**os.environ, "COLUMNS": "160"}
+    run = subprocess.run(command, env=wide, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    layers = json.loads(run.stdout)
+    rounded = rounded_layers(onnx.load(ptq.graph("int8", "openvino")))
+    assert {layer["layer"] for layer in layers} == set(rounded)
+    kept = json.loads(out.read_text())
+    assert (kept["bundle"], kept["layers"]) == (ptq.sha256, layers)
+    assert all(name in run.stderr for name in rounded)
+
+
 def test_its_manifest_says_what_a_step_is_in_counts(ptq):
     step = ptq.manifest.quantization.recipe["sensor_step"]
     assert (step["bit_depth"], step["counts_per_unit"]) == (8, 255)
