@@ -301,7 +301,10 @@ def train(
     ] = None,
     loss: Annotated[str | None, typer.Option(help="sls, soft-iou, dice, bce, ...")] = None,
     recipe: Annotated[
-        str, typer.Option(help="default, paper, finetune or, for mshnet, large-frames.")
+        str,
+        typer.Option(
+            help="default or finetune; mshnet: paper, large-frames as well; p2p: whole-frames."
+        ),
     ] = "default",
     normalise: Normalise = None,
     seed: Seed = 0,

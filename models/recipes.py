@@ -107,6 +107,9 @@ CLOSE = Augmentation(256, zoom=(0.9, 1.1), gain=0.1, offset=0.05, noise=0.005)
 AS_TAKEN = replace(CLOSE, zoom=(1.0, 1.0), noise=0.0, turn=False)
 """No resampling blurs their noise, nor the edges of targets: no test frame is resampled either."""
 
+WHOLE = Augmentation(256, mosaic=0.2)
+"""Whole frames without pasted targets, in part four side by side. Of p2p."""
+
 FINETUNE = Recipe(
     # Whole frames alone. Pasted targets are fainter and more than real ones and leave false alarms:
     # held-out IoU was 69.1 after 25 epochs of them, 72.3 three epochs without them later.
@@ -164,10 +167,12 @@ RECIPES = {
         crops=(
             Augmentation(128, paste=2),
             Augmentation(256, paste=4, mosaic=0.4),
-            Augmentation(256, mosaic=0.2),
+            WHOLE,
         ),
         until=(0.785, 0.915),
     ),
+    # What `finetune` ends with, alone.
+    ("p2p", "whole-frames"): Recipe("points", 14, 16, 4e-4, crops=(WHOLE,), until=()),
 }
 
 

@@ -55,7 +55,14 @@ def test_large_frames_are_whole_frames_side_by_side_in_part() -> None:
     assert recipe.lr < finetune.lr and recipe.loss == finetune.loss
     assert recipe.joins and recipe.start_share == 0.5, "half of what it started from"
     assert not any(other.joins or other.start_share for other in (finetune, recipe_of("mshnet")))
-    assert refusal("p2p", "large-frames").endswith("choose default or finetune")
+    assert refusal("p2p", "large-frames").endswith("choose default, finetune or whole-frames")
+
+
+def test_whole_frames_is_how_fine_tuning_of_points_ends() -> None:
+    finetune, recipe = recipe_of("p2p", "finetune"), recipe_of("p2p", "whole-frames")
+    assert recipe.crops == finetune.crops[-1:]
+    assert recipe.lr < finetune.lr and recipe.loss == finetune.loss
+    assert refusal("mshnet", "whole-frames").startswith("--recipe: mshnet has no recipe")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +99,7 @@ def test_wrong_names_list_the_right_ones() -> None:
     assert message == (
         "--recipe: mshnet has no recipe 'fast'; choose default, paper, finetune or large-frames"
     )
-    assert refusal("p2p", "paper").endswith("choose default or finetune")
+    assert refusal("p2p", "paper").endswith("choose default, finetune or whole-frames")
     assert all(name in refusal("mshnet", loss="tversky") for name in MASK_LOSSES)
     assert refusal("mshnet", loss="points").startswith("--loss: mshnet")
 
