@@ -1,6 +1,6 @@
 """SLS against soft IoU, at equal budget, on MSHNet and on a plain U-Net: a table in Markdown.
 
-python tests/experiments/losses.py --data NUDT-SIRST [--epochs 12]
+python tests/experiments/losses.py --data NUDT-SIRST [--epochs 12] [--net U-Net]
 """
 
 import argparse
@@ -49,21 +49,22 @@ def trained(net: MSHNet, recipe: Recipe, fit: Sequence[Sample]) -> MSHNet:
 
 
 def main() -> None:
-    """Train all four, and print what each gives on the held-out frames."""
+    """Train them, and print what each gives on the held-out frames."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--net", choices=NETS, help="this one alone")
     options = parser.parse_args()
     fit, held_out = (
         [s for s in open_dataset(options.data, split).samples() if isinstance(s, Sample)]
         for split in ("train", "val")
     )
     print(f"| network | loss | IoU | nIoU | Pd | Fa per Mpx |\n|{'---|' * 6}", flush=True)
-    for title, make in NETS.items():
+    for title in [options.net] if options.net else NETS:
         for loss in LOSSES:
             torch.manual_seed(0)
             recipe = Recipe(loss, options.epochs, 16, 1e-3, crops=CROPS, until=UNTIL, warm_epochs=6)
-            net = trained(make(), recipe, fit)
+            net = trained(NETS[title](), recipe, fit)
             with torch_runner(Grey(net).eval(), spec_of("mshnet")) as run:
                 found = held_out_scores(run.predict, held_out)
             percent = [f"{100 * found[key]:.2f}" for key in ("iou", "niou", "pd")]
