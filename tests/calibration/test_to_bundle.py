@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from irstd_edge.benchmarks.faults import FAULTS
 from irstd_edge.benchmarks.scenes import write_dataset
 from irstd_edge.calibration import export, qat, sensitivity, to_bundle
 from irstd_edge.calibration.export import graphs_of
+from irstd_edge.calibration.layer_gain import Choice
 from irstd_edge.calibration.layouts import rounded_layers
 from irstd_edge.calibration.qat import QatRecipe
 from irstd_edge.calibration.quantize import quantize
@@ -288,6 +289,24 @@ def test_ranges_go_by_the_rule_that_was_asked_for(ptq, p2p_weights, scenes, fold
     ends = [activation_steps(bundle.path / "int8.cpu.onnx") for bundle in (whole, ptq)]
     assert any(ends[1][name] < 0.97 * ends[0][name] for name in ends[0].keys() - steps[0].keys())
     assert any(steps[1][name] < 0.97 * steps[0][name] for name in steps[0])
+
+
+def test_weights_of_7_bits_and_layers_by_the_clock(ptq, p2p_weights, scenes, folder, monkeypatch):
+    whole = rounded_layers(onnx.load(ptq.path / "int8.cpu.onnx"))
+    some = dict(list(whole.items())[:3])
+    choice = Choice(frozenset(some.values()), {"rounded": list(some)})
+    monkeypatch.setattr(to_bundle, "fastest_layers", lambda *_: choice)
+    options = {**OPTIONS, "method": "ptq", "reduced_range": True, "time_layers": True}
+    made = quantize_to_bundle(p2p_weights, scenes, folder / "reduced", **options)
+    recipe = made.manifest.quantization.recipe
+    assert recipe["reduced_range"] and recipe["time_layers"] == {"rounded": list(some)}
+    assert rounded_layers(onnx.load(made.path / "int8.cpu.onnx")) == some
+    for bundle, most in ((ptq, 127), (made, 63)):
+        stored = onnx.load(bundle.path / "int8.onnx").graph.initializer
+        weights = [
+            numpy_helper.to_array(each) for each in stored if each.data_type == TensorProto.INT8
+        ]
+        assert max(np.abs(w.astype(int)).max() for w in weights if w.ndim == 4) == most
 
 
 def activation_steps(path):
