@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import onnx
 from torch import nn
@@ -29,9 +30,30 @@ INT8, INT8_FP16 = VARIANTS["int8"], VARIANTS["int8-fp16"]
 INT8_CPU = graph_name("int8", "onnxruntime")
 
 
+@dataclass(frozen=True)
+class Exports:
+    """Both networks as torch exports them: what every graph is made of, whatever is released."""
+
+    fp32: bytes
+    rounded: bytes
+    """With every quantizer."""
+    fp32_for_half: bytes
+    """Of the opset that graphs of float16 have, as the next one."""
+    rounded_for_half: bytes
+
+
+def exports_of(float_net: nn.Module, quantized: nn.Module, spec: ModelSpec) -> Exports:
+    """Export a float network and its quantized twin."""
+    fp32, rounded, fp32_for_half, rounded_for_half = (
+        onnx_from_torch(net, spec, opset)
+        for opset in (OPSET, half_layout.OPSET)
+        for net in (float_net, quantized)
+    )
+    return Exports(fp32, rounded, fp32_for_half, rounded_for_half)
+
+
 def graphs_of(
-    float_net: nn.Module,
-    quantized: nn.Module,
+    exports: Exports,
     spec: ModelSpec,
     frames: Sequence[CalibrationFrame],
     released: Collection[str] = (),
@@ -47,26 +69,24 @@ def graphs_of(
     measured.
     Raises ValueError where a graph is not what the runtimes take, which is a fault of ours.
     """
-    rounded = rounded_graph(quantized, spec, released=released)
+    rounded = rounded_graph(exports.rounded, released)
     nodes = by_rule(rounded) if cpu_nodes is None else cpu_nodes
     ranges = ranges_of(
         rounded, cpu_outputs(rounded, nodes), frames, rule or RULE_OF[spec.decode.kind]
     )
-    half = half_form(int8_graph(quantized, spec, half_layout.OPSET, released))
+    half = half_form(int8_graph(exports.rounded_for_half, released))
     return {
-        FP32: onnx_from_torch(float_net, spec),
+        FP32: exports.fp32,
         INT8: bytes_of(_signed(onnx.load_from_string(bytes_of(rounded)))),
         INT8_CPU: bytes_of(_linted(cpu_form(rounded, ranges, nodes), INT8_CPU, lint_int8_cpu)),
-        FP16: bytes_of(half_form(_graph(float_net, spec, half_layout.OPSET))),
+        FP16: bytes_of(half_form(onnx.load_from_string(exports.fp32_for_half))),
         INT8_FP16: bytes_of(_linted(half, INT8_FP16, lint_int8)),
     }
 
 
-def int8_graph(
-    quantized: nn.Module, spec: ModelSpec, opset: int = OPSET, released: Collection[str] = ()
-) -> onnx.ModelProto:
+def int8_graph(exported: bytes, released: Collection[str] = ()) -> onnx.ModelProto:
     """The form of TensorRT and OpenVINO: signed, zero point 0, weights stored as int8."""
-    return _signed(rounded_graph(quantized, spec, opset, released))
+    return _signed(rounded_graph(exported, released))
 
 
 def _signed(rounded: onnx.ModelProto) -> onnx.ModelProto:
@@ -82,15 +102,10 @@ def _linted(
     return model
 
 
-def rounded_graph(
-    quantized: nn.Module, spec: ModelSpec, opset: int = OPSET, released: Collection[str] = ()
-) -> onnx.ModelProto:
+def rounded_graph(exported: bytes, released: Collection[str] = ()) -> onnx.ModelProto:
     """The graph with every quantizer, which all forms are made of."""
-    return share_pairs(store_int8_weights(release(_graph(quantized, spec, opset), released)))
-
-
-def _graph(module: nn.Module, spec: ModelSpec, opset: int) -> onnx.ModelProto:
-    return onnx.load_from_string(onnx_from_torch(module, spec, opset))
+    model = onnx.load_from_string(exported)
+    return share_pairs(store_int8_weights(release(model, released)))
 
 
 def bytes_of(model: onnx.ModelProto) -> bytes:

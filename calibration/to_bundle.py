@@ -6,7 +6,7 @@ import json
 import math
 import platform
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -19,7 +19,16 @@ from torch import nn
 from irstd_edge.benchmarks.accuracy import Evaluation
 from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.equalise import HOW, equalise
-from irstd_edge.calibration.export import FP32, INT8, bytes_of, graphs_of, rounded_graph
+from irstd_edge.calibration.export import (
+    FP16,
+    FP32,
+    INT8,
+    Exports,
+    bytes_of,
+    exports_of,
+    graphs_of,
+    rounded_graph,
+)
 from irstd_edge.calibration.fake_quantize import half_steps
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS
 from irstd_edge.calibration.judge import (
@@ -144,13 +153,14 @@ def quantize_to_bundle(
             decides = [asdict(case.spec), case.weights_sha256, recipe, calibration, keep_float]
             quantized, recipe["qat"] = _trained(case, quantized, how, seed, kept, decides, progress)
             made_by = "qat" if recipe["qat"]["kept"] else "ptq"
+        exports = exports_of(case.float_net, quantized.module, case.spec)
         nodes = None
         if time_layers:
-            nodes, recipe["time_layers"] = _fastest(case, quantized, progress)
-        graphs, judged = _judged(case, quantized, (), nodes, progress)
+            nodes, recipe["time_layers"] = _fastest(case, exports, progress)
+        graphs, judged = _judged(case, exports, (), nodes, {}, progress)
         if max_drop is not None and worst_drop(judged, FP32)[1] > max_drop:
             released, recipe["sensitivity"], trial = _released(
-                case, quantized, graphs, nodes, max_drop, progress
+                case, exports, (graphs, judged), nodes, max_drop, progress
             )
             graphs, judged = trial or (graphs, judged)
             quantized = replace(quantized, float_layers=(*quantized.float_layers, *released))
@@ -331,10 +341,10 @@ def _standing(
 
 
 def _fastest(
-    case: _Case, quantized: Quantized, progress: Progress
+    case: _Case, exports: Exports, progress: Progress
 ) -> tuple[Collection[str], dict[str, Any]]:
     """Names of the convolutions that ONNX Runtime's form rounds, and what says so."""
-    rounded = bytes_of(rounded_graph(quantized.module, case.spec))
+    rounded = bytes_of(rounded_graph(exports.rounded))
     frame = case.samples[0].frame
     choice = fastest_layers(rounded, case.shown, case.ranges, case.spec, frame, progress)
     return choice.nodes, choice.record
@@ -342,29 +352,27 @@ def _fastest(
 
 def _judged(
     case: _Case,
-    quantized: Quantized,
+    exports: Exports,
     released: Sequence[str],
     nodes: Collection[str] | None,
+    known: Mapping[str, Evaluation],
     progress: Progress,
 ) -> Judged:
-    """The graphs with these layers in float, and their results on the held-out frames."""
-    graphs = graphs_of(
-        case.float_net,
-        quantized.module,
-        case.spec,
-        case.shown,
-        released,
-        rule=case.ranges,
-        cpu_nodes=nodes,
-    )
-    with opened(graphs, case.spec) as runners:
-        return graphs, judge(runners, case.held_out, progress)
+    """The graphs with these layers in float, and their results on the held-out frames.
+
+    known: results that stay what they are, by file name.
+    """
+    graphs = graphs_of(exports, case.spec, case.shown, released, rule=case.ranges, cpu_nodes=nodes)
+    others = {name: graph for name, graph in graphs.items() if name not in known}
+    with opened(others, case.spec) as runners:
+        judged = {**known, **judge(runners, case.held_out, progress)}
+    return graphs, {name: judged[name] for name in graphs}
 
 
 def _released(
     case: _Case,
-    quantized: Quantized,
-    graphs: dict[str, bytes],
+    exports: Exports,
+    whole: Judged,
     nodes: Collection[str] | None,
     max_drop: float,
     progress: Progress,
@@ -372,7 +380,10 @@ def _released(
     """(layer, reason) of the fewest layers in float that hold `max_drop`; what each layer costs.
 
     And the graphs with these in float. No layers and no graphs where not even all of them hold it.
+    whole: with no layer in float.
     """
+    graphs, judged = whole
+    floats = {name: judged[name] for name in (FP32, FP16)}
     samples = [sample for sample in case.held_out if isinstance(sample, Sample)]
     errors = sensitivity(graphs[FP32], graphs[INT8], case.spec, samples, progress=progress)
 
@@ -380,7 +391,7 @@ def _released(
 
     def holds(layers: Sequence[str]) -> bool:
         nonlocal held
-        trial = _judged(case, quantized, layers, nodes, progress)
+        trial = _judged(case, exports, layers, nodes, floats, progress)
         if worst_drop(trial[1], FP32)[1] > max_drop:
             return False
         held = trial

@@ -142,15 +142,15 @@ class _Blobs:
         """Take the strip below; return its mask."""
         logits = maps[0][0]
         above: BoolArray = logits > self._least
-        labelled, labels = cv2.connectedComponents(above.view(np.uint8), connectivity=8)
-        count = labelled - 1  # without the background
+        labelled, marked = cv2.connectedComponents(above.view(np.uint8), connectivity=8)
+        count, labels = labelled - 1, np.asarray(marked, np.int32)  # 0 is the background
         at = np.flatnonzero(above)
         part = np.take(labels, at) - 1
         best = np.full(count, -np.inf, np.float32)
         np.maximum.at(best, part, np.take(logits, at))
         rows, cols = np.divmod(at, logits.shape[1])
         sums = [np.bincount(part, of, count) for of in (None, rows + self._row, cols)]
-        self._components.add(np.asarray(labels, np.int32), count)
+        self._components.add(labels, count)
         self._best.append(best)
         self._moments.append(np.stack(sums, axis=1).astype(np.float64))
         self._row += len(logits)

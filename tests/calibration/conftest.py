@@ -10,7 +10,7 @@ import torch
 
 from irstd_edge.benchmarks.scenes import write_dataset
 from irstd_edge.calibration import qat
-from irstd_edge.calibration.export import graphs_of
+from irstd_edge.calibration.export import exports_of, graphs_of
 from irstd_edge.calibration.quantize import Quantized, quantize
 from irstd_edge.calibration.subset import CalibrationFrame
 from irstd_edge.edge.devices import this_machine
@@ -86,7 +86,8 @@ def made_of(p2p_net, reduced_range):
     calibrate = [torch.from_numpy(b) for b in batches]
     quantized = quantize(float_net, "p2p", calibrate, reduced_range=reduced_range)
     case = Case(float_net, spec, batches, quantized, {})
-    return replace(case, graphs=graphs_of(float_net, quantized.module, spec, case.shown()))
+    exports = exports_of(float_net, quantized.module, spec)
+    return replace(case, graphs=graphs_of(exports, spec, case.shown()))
 
 
 @pytest.fixture(scope="session")

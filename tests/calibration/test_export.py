@@ -5,11 +5,12 @@ import onnx
 import pytest
 import torch
 
-from irstd_edge.calibration.export import graphs_of, int8_graph
+from irstd_edge.calibration.export import exports_of, graphs_of, int8_graph
 from irstd_edge.calibration.judge import opened
 from irstd_edge.edge.bundle import VARIANTS, graph_name
 from irstd_edge.edge.qdq import MAX_IR_VERSION, MAX_OPSET, lint_int8, lint_int8_cpu
 from irstd_edge.edge.runners import installed_runtimes, open_graph, torch_runner
+from irstd_edge.models.onnx_from_torch import onnx_from_torch
 
 SIZES = [(64, 64), (48, 72)]
 
@@ -103,7 +104,8 @@ def test_float16_stays_close_to_float32(exact_case, name, other, runtime, size, 
 
 
 def test_equal_networks_give_equal_bytes(case):
-    again = graphs_of(case.float_net, case.quantized.module, case.spec, case.shown())
+    exports = exports_of(case.float_net, case.quantized.module, case.spec)
+    again = graphs_of(exports, case.spec, case.shown())
     assert again == case.graphs
 
 
@@ -119,4 +121,4 @@ def test_a_graph_that_the_linter_refuses_is_not_written(case):
             return self.conv(x), self.conv(x)
 
     with pytest.raises(ValueError, match=r"int8\.onnx: graph: has no QuantizeLinear"):
-        int8_graph(Net().eval(), case.spec)
+        int8_graph(onnx_from_torch(Net().eval(), case.spec))

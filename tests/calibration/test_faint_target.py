@@ -7,7 +7,7 @@ import pytest
 
 from irstd_edge.benchmarks.scenes import scene
 from irstd_edge.calibration.activation_ranges import estimate_ranges
-from irstd_edge.calibration.export import graphs_of
+from irstd_edge.calibration.export import exports_of, graphs_of
 from irstd_edge.calibration.quantize import quantize
 from irstd_edge.calibration.range_rules import RULE_OF
 from irstd_edge.calibration.subset import CalibrationFrame
@@ -63,7 +63,7 @@ def shipped(request, tmp_path_factory):
     shown = [CalibrationFrame.of(runner.batch_of(s.frame), s) for s in scenes]
     quantized = quantize(float_net, model, [each.batch for each in shown])
     estimate_ranges(quantized.module, shown, RULE_OF[spec.decode.kind])
-    graphs = graphs_of(float_net, quantized.module, spec, shown)
+    graphs = graphs_of(exports_of(float_net, quantized.module, spec), spec, shown)
     manifest = Manifest(spec, "0" * 64, {}, Quantization("ptq", {}, (), ()), {})
     golden = golden_files([], dict.fromkeys(graphs, ()))
     return write_bundle(tmp_path_factory.mktemp(model) / "bundle", manifest, {**graphs, **golden})

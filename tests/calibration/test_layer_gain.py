@@ -9,17 +9,18 @@ import pytest
 from irstd_edge.benchmarks.latency import Timing
 from irstd_edge.calibration import layer_gain
 from irstd_edge.calibration.cpu_layout import by_rule, cpu_form, roundable
-from irstd_edge.calibration.export import bytes_of, graphs_of, rounded_graph
+from irstd_edge.calibration.export import bytes_of, exports_of, graphs_of, rounded_graph
 from irstd_edge.calibration.layer_gain import LayerGain, fastest_layers
 from irstd_edge.calibration.layouts import Graph, rounded_layers
 from irstd_edge.calibration.range_rules import RULE_OF
 from irstd_edge.edge.qdq import lint_int8_cpu
 from irstd_edge.edge.types import Frame
+from irstd_edge.models.onnx_from_torch import onnx_from_torch
 
 
 @pytest.fixture(scope="module")
 def rounded(case):
-    return bytes_of(rounded_graph(case.quantized.module, case.spec))
+    return bytes_of(rounded_graph(onnx_from_torch(case.quantized.module, case.spec)))
 
 
 @pytest.fixture
@@ -87,9 +88,8 @@ def test_the_clock_of_this_machine_decides(choose, case, rounded, monkeypatch):
     assert all(each["fp32_ms"] > 0 and each["int8_ms"] > 0 for each in alone.values())
     times, chosen = choice.record["p50_ms"], choice.record["chosen"]
     assert times[chosen] == min(times.values()) or chosen == "rule"
-    graph = graphs_of(
-        case.float_net, case.quantized.module, case.spec, case.shown(), cpu_nodes=choice.nodes
-    )["int8.cpu.onnx"]
+    exports = exports_of(case.float_net, case.quantized.module, case.spec)
+    graph = graphs_of(exports, case.spec, case.shown(), cpu_nodes=choice.nodes)["int8.cpu.onnx"]
     made = onnx.load_from_string(graph)
     assert sorted(rounded_layers(made)) == choice.record["rounded"]
     assert not lint_int8_cpu(made)
@@ -100,7 +100,7 @@ def test_what_is_timed_alone_is_that_layer(exact_case):
     import onnxruntime
 
     case = exact_case
-    rounded = bytes_of(rounded_graph(case.quantized.module, case.spec))
+    rounded = bytes_of(rounded_graph(onnx_from_torch(case.quantized.module, case.spec)))
     model = onnx.load_from_string(rounded)
     graph, nodes = Graph(model), roundable(model)
     shapes = layer_gain._input_shapes(graph, nodes, case.batches[0].shape)

@@ -17,6 +17,7 @@ from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.types import IrstdError
 from irstd_edge.models import create_model, spec_of
 from irstd_edge.models.batches import epoch_crops, labelled, point_batch
+from irstd_edge.models.onnx_from_torch import onnx_from_torch
 from irstd_edge.models.weights import load_model
 
 TINY = QatRecipe(epochs=1, batch_size=2, lr=1e-3)
@@ -69,7 +70,7 @@ def test_a_reduced_range_holds_however_far_weights_go(case, reduced, samples):
     with torch.no_grad():
         for parameter in trained.parameters():
             parameter.mul_(1.5)
-    graph = int8_graph(trained, case.spec)
+    graph = int8_graph(onnx_from_torch(trained, case.spec))
     stored = [
         numpy_helper.to_array(item)
         for item in graph.graph.initializer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from irstd_edge.calibration.export import graphs_of
+from irstd_edge.calibration.export import exports_of, graphs_of
 from irstd_edge.calibration.quantize import quantize
 from irstd_edge.calibration.subset import CalibrationFrame
 from irstd_edge.edge.bundle import VARIANTS
@@ -28,11 +28,9 @@ def graphs(tmp_path_factory: pytest.TempPathFactory, case: Any) -> dict[str, Pat
     """Model and variant -> a file; MSHNet of the shipped weights and one frame of noise."""
     root, files = tmp_path_factory.mktemp("graphs"), {}
     batch = torch.from_numpy(np.random.default_rng(0).random((1, 1, *SIZE), np.float32))
-    float_net = load_model("mshnet")[0].deploy()
-    module = quantize(float_net, "mshnet", [batch]).module
-    mshnet = graphs_of(
-        float_net, module, spec_of("mshnet"), [CalibrationFrame(batch, batch[0, 0] < 0)]
-    )
+    float_net, spec = load_model("mshnet")[0].deploy(), spec_of("mshnet")
+    exports = exports_of(float_net, quantize(float_net, "mshnet", [batch]).module, spec)
+    mshnet = graphs_of(exports, spec, [CalibrationFrame(batch, batch[0, 0] < 0)])
     for model, written in (("p2p", case.graphs), ("mshnet", mshnet)):
         for variant in QUANTIZED:
             files[f"{model} {variant}"] = root / f"{model}-{VARIANTS[variant]}"

@@ -20,6 +20,7 @@ from irstd_edge.benchmarks.faults import FAULTS
 from irstd_edge.benchmarks.scenes import write_dataset
 from irstd_edge.calibration import export, qat, sensitivity, to_bundle
 from irstd_edge.calibration.export import graphs_of
+from irstd_edge.calibration.judge import judge as to_judge
 from irstd_edge.calibration.layer_gain import Choice
 from irstd_edge.calibration.layouts import rounded_layers
 from irstd_edge.calibration.qat import QatRecipe
@@ -346,19 +347,29 @@ def released():
 
 
 @pytest.fixture(scope="module")
-def local(p2p_weights, scenes, folder, released):
+def judged():
+    """The graphs that were judged each time."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def local(p2p_weights, scenes, folder, released, judged):
     """A bundle of another policy, of which --max-drop left layers in float; of six, for speed."""
     made = {}
 
     def drop(judged, reference):
         return "int8.onnx", float(len(NEEDED - released[-1]))
 
-    def graphs(net, module, spec, frames, layers=(), **options):
+    def graphs(exports, spec, frames, layers=(), **options):
         released.append(set(layers))
         key = NEEDED == set(layers)  # the others are not looked at: for speed
         if key not in made:
-            made[key] = graphs_of(net, module, spec, frames, layers, **options)
+            made[key] = graphs_of(exports, spec, frames, layers, **options)
         return made[key]
+
+    def judge(runners, *given):
+        judged.append(set(runners))
+        return to_judge(runners, *given)
 
     def some_layers(model):
         layers = rounded_layers(model)
@@ -368,6 +379,7 @@ def local(p2p_weights, scenes, folder, released):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensitivity, "rounded_layers", some_layers)
         patch.setattr(to_bundle, "worst_drop", drop)
+        patch.setattr(to_bundle, "judge", judge)
         patch.setattr(to_bundle, "graphs_of", graphs)
         patch.setattr(to_bundle, "refuse_drop", lambda *_: None)
         return quantize_to_bundle(p2p_weights, scenes, folder / "local", **options)
@@ -382,6 +394,13 @@ def test_layers_stay_in_float_until_the_drop_holds(local, released):
     for name in ("int8.onnx", "int8.cpu.onnx", "int8-fp16.onnx"):
         rounded = rounded_layers(onnx.load(local.path / name))
         assert rounded and not set(kept) & set(rounded)
+
+
+def test_float_graphs_are_judged_once(local, judged):
+    floats = {"fp32.onnx", "fp16.onnx"}
+    assert judged[0] > floats and len(judged) > 2
+    assert all(later == judged[0] - floats for later in judged[1:])
+    assert set(local.manifest.accuracy) == {name.removesuffix(".onnx") for name in judged[0]}
 
 
 @pytest.mark.parametrize(

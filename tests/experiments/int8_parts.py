@@ -25,7 +25,7 @@ from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
 from irstd_edge.calibration import float_layers, quantize, subset
 from irstd_edge.calibration.activation_ranges import estimate_ranges
 from irstd_edge.calibration.equalise import equalise
-from irstd_edge.calibration.export import FP32, INT8, INT8_CPU, graphs_of
+from irstd_edge.calibration.export import FP32, INT8, INT8_CPU, exports_of, graphs_of
 from irstd_edge.calibration.quantize import quantize as quantized
 from irstd_edge.calibration.range_rules import RULE_OF
 from irstd_edge.calibration.subset import CalibrationFrame
@@ -139,7 +139,7 @@ def graphs(weights: str, data: Path, part: Part) -> tuple[dict[str, bytes], Mode
     rule = part.ranges or RULE_OF[spec.decode.kind]
     if rule != "min-max":
         estimate_ranges(made.module, shown, rule)
-    return graphs_of(float_net, made.module, spec, shown, rule=rule), spec
+    return graphs_of(exports_of(float_net, made.module, spec), spec, shown, rule=rule), spec
 
 
 def judged(graph: bytes, spec: ModelSpec, runtime: str, samples: list[Sample]) -> Evaluation:
