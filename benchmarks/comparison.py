@@ -200,24 +200,38 @@ def weak_words(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-LAYER_HEADINGS = (
-    *("layer", "MACs %", "SQNR dB", "score moves", "lost", "gained"),
-    "Pd at same Fa, points",
-)
+Layer = Mapping[str, Any]
+"""What rounding it alone costs, as `sensitivity` writes it."""
 
 
-def layer_rows(layers: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """What rounding each layer alone costs, the worst first, under `LAYER_HEADINGS`."""
+def of_masks(layers: Sequence[Layer]) -> bool:
+    """Whether they are of a segmentation net, whose scores saturate."""
+    return any(layer.get("mask_error") is not None for layer in layers)
+
+
+def moves(layer: Layer) -> float:
+    """How far it moves what the network is for: its masks, or its targets' scores."""
+    return float(layer["mask_error"] if of_masks([layer]) else layer["score_error"])
+
+
+def layer_headings(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Of the columns of `layer_rows`."""
+    moved = f"{'mask' if of_masks(layers) else 'score'} moves"
+    return "layer", "MACs %", "SQNR dB", moved, "lost", "gained", "Pd at same Fa, points"
+
+
+def layer_rows(layers: Sequence[Layer]) -> list[list[str]]:
+    """What rounding each layer alone costs, the worst first, under `layer_headings`."""
     total = sum(layer["macs"] for layer in layers) or 1
     return [
         [
             layer["layer"],
             percent(layer["macs"] / total),
             fixed(layer["sqnr_db"], 1),
-            fixed(layer["score_error"], 4),
+            fixed(moves(layer), 4),
             str(layer["targets_lost"]),
             str(layer["targets_gained"]),
             percent(layer["pd_at_fa"]),
         ]
-        for layer in sorted(layers, key=lambda layer: -layer["score_error"])
+        for layer in sorted(layers, key=lambda layer: -moves(layer))
     ]

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from irstd_edge.benchmarks.bench_file import told_apart
-from irstd_edge.benchmarks.report_layers import Layer
+from irstd_edge.benchmarks.comparison import Layer
 from irstd_edge.benchmarks.report_model import model_section
 from irstd_edge.benchmarks.report_page import Html, element, joined, page, table
 from irstd_edge.benchmarks.report_pictures import Picture, pictures_section

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from irstd_edge.benchmarks.comparison import LAYER_HEADINGS, Row, fixed, layer_rows, percent
+from irstd_edge.benchmarks.comparison import (
+    Layer,
+    Row,
+    fixed,
+    layer_headings,
+    layer_rows,
+    moves,
+    of_masks,
+    percent,
+)
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
 from irstd_edge.benchmarks.report_svg import WIDTH, family, scale, svg, swatch
 
@@ -14,8 +22,6 @@ BLOCKS, LAYERS, KERNELS = 14, 14, 20
 """Most bars of each chart, and rows of the table of kernels."""
 LANE = 34.0
 BETWEEN = "between blocks"
-
-Layer = Mapping[str, Any]
 
 
 def layer_parts(rows: Sequence[Row], layers: Sequence[Layer]) -> list[Html]:
@@ -81,22 +87,25 @@ def _time_figure(timed: Sequence[Row]) -> list[Html]:
 
 
 def _sensitivity_figure(layers: Sequence[Layer]) -> list[Html]:
-    worst = sorted(layers, key=lambda layer: -layer["score_error"])[:LAYERS]
+    worst = sorted(layers, key=lambda layer: -moves(layer))[:LAYERS]
     if not worst:
         return []
-    x = scale(0.0, worst[0]["score_error"] or 1.0, 0.0, WIDTH)
+    x = scale(0.0, moves(worst[0]) or 1.0, 0.0, WIDTH)
     lanes: list[Html] = []
     for k, layer in enumerate(worst):
         top = k * LANE
         flips = f"−{layer['targets_lost']} +{layer['targets_gained']}"
         lanes.append(element("text", layer["layer"], x=0, y=top + 11, class_="name"))
-        words = f"{layer['score_error']:.4f}, {flips}"
+        words = f"{moves(layer):.4f}, {flips}"
         lanes.append(element("text", words, x=WIDTH, y=top + 11, class_="end"))
-        bar = {"x": 0, "y": top + 16, "width": x(layer["score_error"]), "height": 10}
+        bar = {"x": 0, "y": top + 16, "width": x(moves(layer)), "height": 10}
         lanes.append(element("rect", class_="int", **bar))
-    named = "; ".join(f"{layer['layer']} {layer['score_error']:.4f}" for layer in worst)
-    chart = svg(len(worst) * LANE, f"Change of scores by layer: {named}", *lanes)
-    words = "Root mean square change of a target's score, and targets lost and gained."
+    named = "; ".join(f"{layer['layer']} {moves(layer):.4f}" for layer in worst)
+    what, words = "scores", "Root mean square change of a target's score"
+    if of_masks(layers):
+        what, words = "masks", "1 less the soft IoU of masks with FP32's"
+    chart = svg(len(worst) * LANE, f"Change of {what} by layer: {named}", *lanes)
+    words += ", and targets lost and gained."
     return [figure("What rounding one layer alone costs", words, chart)]
 
 
@@ -120,7 +129,7 @@ def _kernel_table(timed: Sequence[Row]) -> Html:
 
 def _sensitivity_table(layers: Sequence[Layer]) -> Html:
     title = "Each layer rounded alone, on held-out frames"
-    return _folded("Sensitivity", table(title, LAYER_HEADINGS, layer_rows(layers), texts=1))
+    return _folded("Sensitivity", table(title, layer_headings(layers), layer_rows(layers), texts=1))
 
 
 def _folded(title: str, grid: Html) -> Html:

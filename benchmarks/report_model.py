@@ -8,6 +8,7 @@ from typing import Any
 from irstd_edge.benchmarks.comparison import (
     ABSENT,
     COLUMNS,
+    Layer,
     Row,
     cost_of,
     fixed,
@@ -24,7 +25,7 @@ from irstd_edge.benchmarks.report_charts import (
 )
 from irstd_edge.benchmarks.report_curves import curve_figures
 from irstd_edge.benchmarks.report_drift import drift_parts
-from irstd_edge.benchmarks.report_layers import Layer, layer_parts
+from irstd_edge.benchmarks.report_layers import layer_parts
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
 from irstd_edge.benchmarks.report_svg import swatch
 from irstd_edge.edge.first_step import step_words

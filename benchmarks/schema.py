@@ -163,6 +163,7 @@ _SENSITIVITY = {
             "layer": TEXT,
             **_all(COUNT, "macs", "targets_lost", "targets_gained"),
             "score_error": NUMBER,
+            "mask_error": Maybe(NUMBER, optional=True),
             **_all(Maybe(NUMBER), "sqnr_db", "pd_at_fa"),
         }
     ],

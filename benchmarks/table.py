@@ -17,10 +17,10 @@ from irstd_edge.benchmarks.buckets import range_name
 from irstd_edge.benchmarks.comparison import (
     ABSENT,
     COLUMNS,
-    LAYER_HEADINGS,
     Column,
     cost_of,
     fixed,
+    layer_headings,
     layer_rows,
     percent,
     reference_of,
@@ -234,8 +234,9 @@ def _fault_figures(record: Mapping[str, Any]) -> tuple[str, str, str]:
 def print_layers(layers: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print what rounding each layer alone costs, the worst first."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(LAYER_HEADINGS[0], overflow="fold")
-    for heading in LAYER_HEADINGS[1:]:
+    first, *others = layer_headings(layers)
+    table.add_column(first, overflow="fold")
+    for heading in others:
         table.add_column(heading, justify="right")
     for cells in layer_rows(layers):
         table.add_row(*map(Text, cells))

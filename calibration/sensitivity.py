@@ -23,7 +23,15 @@ from irstd_edge.calibration.judge import as_written, score_error
 from irstd_edge.calibration.layouts import layer_of, round_alone, rounded_layers
 from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.runners import Runner
-from irstd_edge.edge.types import FloatArray, IrstdError, ModelSpec, Progress, Sample
+from irstd_edge.edge.types import (
+    FloatArray,
+    Frame,
+    IrstdError,
+    ModelSpec,
+    Prediction,
+    Progress,
+    Sample,
+)
 
 PRUNED = 3
 """Layers that are tried in INT8 again after the choice."""
@@ -42,12 +50,21 @@ class LayerError:
     """Signal-to-quantization-noise ratio of the logits; None where they did not change."""
     score_error: float
     """Root of the mean squared change of a target's score."""
+    mask_error: float | None
+    """Of a segmentation net, whose scores saturate: 1 less the soft IoU of its masks with float's,
+    sum min(p, q) / sum max(p, q) over all pixels' probabilities; None of a point detector. A layer
+    alone turns too few pixels over the threshold to tell layers apart by."""
     targets_lost: int
     targets_gained: int
     pd_at_fa: float | None
     """Change of Pd at as many false alarms as the float network has at its threshold, each with its
     own threshold as low as they allow; None without targets. Here a target is found if its score is
     over the threshold."""
+
+    @property
+    def moves(self) -> float:
+        """How far it moves what the network is for; layers are ranked by it."""
+        return self.score_error if self.mask_error is None else self.mask_error
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
@@ -106,6 +123,7 @@ _KINDS: dict[str, tuple[Any, bool]] = {
     "layer": (str, False),
     "sqnr_db": (int | float, True),
     "score_error": (int | float, False),
+    "mask_error": (int | float, True),
     "pd_at_fa": (int | float, True),
 }
 """Field -> its type, and whether it may be None; the others are counts."""
@@ -119,7 +137,7 @@ def fewest_layers(
     As few as the order of their errors allows, then without those that are dearest and turn out
     not to be needed.
     """
-    ranked = [error.layer for error in sorted(errors, key=lambda e: (-e.score_error, e.macs))]
+    ranked = [error.layer for error in sorted(errors, key=lambda e: (-e.moves, e.macs))]
     low, high = 0, len(ranked) - 1  # with none rounded it would be the float network
     if high < 1 or not holds(tuple(ranked[:high])):
         return None
@@ -148,15 +166,26 @@ class _Seen:
     """Score of each true target."""
     alarms: npt.NDArray[np.float64]
     """Score of each false alarm over `LOWEST`, highest first."""
+    masks: tuple[FloatArray, ...] = ()
+    """(H, W) probabilities of a segmentation net, frame by frame; else none."""
 
 
 def _seen(runner: Runner, samples: Sequence[Sample]) -> _Seen:
-    images = evaluate(samples, lambda f: runner.predict(f, LOWEST), "native").images
+    masks: list[FloatArray] = []
+
+    def look(frame: Frame) -> Prediction:
+        prediction = runner.predict(frame, LOWEST)
+        if prediction.mask is not None:
+            masks.append(prediction.probability)
+        return prediction
+
+    images = evaluate(samples, look, "native").images
     alarms = sorted((a.score for image in images for a in image.false_alarms), reverse=True)
     return _Seen(
         tuple(runner.infer(runner.batch_of(sample.frame))[0] for sample in samples),
         np.array([target.score for image in images for target in image.targets]),
         np.array(alarms),
+        tuple(masks),
     )
 
 
@@ -172,6 +201,7 @@ def _layer_error(
         macs=macs,
         sqnr_db=_decibels(before.logits, after.logits),
         score_error=score_error(before.targets.tolist(), after.targets.tolist()),
+        mask_error=_mask_error(before.masks, after.masks) if before.masks else None,
         targets_lost=int((found & ~found_after).sum()),
         targets_gained=int((found_after & ~found).sum()),
         pd_at_fa=gained_at_fa / count if len(found) else None,
@@ -182,6 +212,12 @@ def _found_at(seen: _Seen, allowed: int) -> int:
     """Targets found with the threshold as low as so many false alarms allow."""
     least = max(LOWEST, seen.alarms[allowed]) if len(seen.alarms) > allowed else LOWEST
     return int((seen.targets > least).sum())
+
+
+def _mask_error(before: Sequence[FloatArray], after: Sequence[FloatArray]) -> float:
+    pairs = list(zip(before, after, strict=True))
+    either = sum(float(np.maximum(p, q).sum(dtype=np.float64)) for p, q in pairs)
+    return sum(float(np.abs(p - q).sum(dtype=np.float64)) for p, q in pairs) / either
 
 
 def _decibels(signal: Sequence[FloatArray], rounded: Sequence[FloatArray]) -> float | None:

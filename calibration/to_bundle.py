@@ -397,8 +397,9 @@ def _released(
         held = trial
         return True
 
-    alone = {error.layer: error.score_error for error in errors}
-    why = f"--max-drop {max_drop:g}: rounded alone, it moves targets' scores by"
+    alone = {error.layer: error.moves for error in errors}
+    moved = "targets' scores" if case.spec.decode.kind == "heatmap" else "masks"
+    why = f"--max-drop {max_drop:g}: rounded alone, it moves {moved} by"
     reasons = [(layer, f"{why} {alone[layer]:.4f}") for layer in fewest_layers(errors, holds) or ()]
     return reasons, [error.record() for error in errors], held
 

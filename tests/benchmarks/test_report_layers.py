@@ -75,6 +75,18 @@ def test_the_page_shows_what_rounding_each_layer_costs_of_the_right_bundle(
     ]
 
 
+def test_layers_of_a_segmentation_net_are_drawn_by_what_they_do_to_masks(
+    bench_json: dict[str, Any],
+) -> None:
+    sha256 = bench_json["results"][0]["bundle"]
+    masks = [
+        {**layer, "score_error": 0.0, "mask_error": 1 - layer["score_error"]} for layer in LAYERS
+    ]
+    page = report_html([bench_json], sensitivities={sha256: masks})
+    assert "Change of masks by layer: stem 0.9990; head.conv 0.9800" in page
+    assert "mask moves" in page and "score moves" not in page
+
+
 def test_what_is_no_sensitivity_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "layers.json"
     value = {"schema": "irstd-edge/sensitivity/2", "bundle": "ab", "layers": LAYERS}

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from irstd_edge.benchmarks.accuracy import METRICS
+from irstd_edge.benchmarks.comparison import layer_headings, layer_rows
 from irstd_edge.benchmarks.report import report_html
 from irstd_edge.benchmarks.schema import check_bench
 from irstd_edge.benchmarks.table import (
@@ -284,3 +285,14 @@ def test_layers_come_worst_first() -> None:
         "enhance 75.00 31.3 0.0200 1 0 –",
         "high1.conv1 25.00 31.3 0.0010 1 0 –",
     ]
+
+
+def test_layers_of_a_segmentation_net_come_by_what_they_do_to_masks() -> None:
+    figures = {"targets_lost": 0, "targets_gained": 0, "pd_at_fa": None, "sqnr_db": 31.26}
+    layers = [
+        {"layer": "first", "macs": 1, "score_error": 0.0, "mask_error": 0.001, **figures},
+        {"layer": "last", "macs": 3, "score_error": 0.0, "mask_error": 0.02, **figures},
+    ]
+    assert [row[0] for row in layer_rows(layers)] == ["last", "first"]
+    assert layer_headings(layers)[3] == "mask moves"
+    assert [row[3] for row in layer_rows(layers)] == ["0.0200", "0.0010"]

@@ -1,5 +1,7 @@
 """What a layer costs alone, and the choice of those that stay in float."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -23,7 +25,7 @@ from irstd_edge.edge.types import Frame, IrstdError, Sample
 
 
 def error(layer: str, score_error: float, macs: int = 1) -> LayerError:
-    return LayerError(layer, macs, 30.0, score_error, 0, 0, 0.0)
+    return LayerError(layer, macs, 30.0, score_error, None, 0, 0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,21 @@ def test_pd_is_held_at_as_many_false_alarms_each_by_its_own_threshold():
     louder = seen([0.9, 0.4, 0.2], [0.7, 0.6])  # 0.4 costs a second alarm now
     assert _layer_error("a", 1, before, louder, 0.5).pd_at_fa == pytest.approx(-1 / 3)
     assert _layer_error("a", 1, seen([], []), seen([], []), 0.5).pd_at_fa is None
+
+
+def test_layers_of_masks_are_ranked_by_how_far_they_move_masks():
+    """The scores of both targets are the same, the second mask's rim is not."""
+    map_of = [np.zeros((4, 4), np.float32) for _ in range(3)]
+    map_of[0][1:3, 1:3] = map_of[1][1:3, 1:3] = map_of[2][1:3, 1:3] = 1.0
+    map_of[1][1, 3] = 0.5
+    map_of[2][2, 2] = 0.75
+    before, wider, narrower = (replace(seen([1.0], []), masks=(each,)) for each in map_of)
+    errors = [_layer_error(n, 1, before, s, 0.5) for n, s in (("a", narrower), ("b", wider))]
+    assert [e.score_error for e in errors] == [0.0, 0.0]
+    assert [e.mask_error for e in errors] == pytest.approx([1 - 3.75 / 4, 1 - 4 / 4.5])
+    assert fewest_layers([*errors, error("c", 0.0)], lambda layers: len(layers) > 0) == ("b",)
+    assert _layer_error("a", 1, before, before, 0.5).mask_error == 0.0
+    assert _layer_error("a", 1, seen([1.0], []), seen([0.9], []), 0.5).mask_error is None
 
 
 def test_all_released_rounds_nothing(case, samples):
