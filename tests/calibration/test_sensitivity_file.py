@@ -12,7 +12,7 @@ from irstd_edge.edge.types import IrstdError, Manifest, Quantization
 
 
 def error(layer):
-    return LayerError(layer, 10, 30.0, 0.01, 1, 0, -0.01)
+    return LayerError(layer, 10, 30.0, 0.01, None, 1, 0, -0.01)
 
 
 @pytest.fixture(scope="module")
