@@ -108,7 +108,7 @@ Threshold = Annotated[
 MaxFa = Annotated[
     float | None,
     typer.Option(
-        min=0, help="Lowest threshold with at most so many false alarms per Mpx on held-out frames."
+        min=0, help="A threshold that kept to so many false alarms per Mpx on held-out frames."
     ),
 ]
 Normalise = Annotated[
@@ -892,7 +892,10 @@ def quantize(
     method: Annotated[str, typer.Option(help="ptq or qat.")] = "qat",
     epochs: Annotated[int | None, typer.Option(help="Training epochs (QAT only).")] = None,
     max_drop: Annotated[
-        float | None, typer.Option(help="Points of F1 that INT8 may lose on held-out frames.")
+        float | None,
+        typer.Option(
+            help="Points of F1, and of masks' IoU, that INT8 may lose on held-out frames."
+        ),
     ] = None,
     keep_float: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Layers to leave in float.")

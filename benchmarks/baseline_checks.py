@@ -143,7 +143,10 @@ def _accuracy_checks(
     figures = flip_figures(before, after, after.targets, flips) | metric_figures(before, after)
     yield from subject.changes(figures, limits.baseline)
     if "pd_at_fa" in limits.baseline:
-        missing = "a file has no curve to compare Pd by at equal false alarms; bench both anew"
+        missing = (
+            "a file has no curve to compare Pd by at equal false alarms, or no threshold brings a "
+            "mask's down to those of the baseline; bench both anew, or limit fa_per_mpx"
+        )
         at = equal_fa_between(before, after)
         yield pd_check(subject, at, limits.baseline["pd_at_fa"], missing)
     if lost is None:

@@ -76,7 +76,10 @@ def drift(
 
 
 def _surest_alarms(candidate: Evaluation) -> list[dict[str, Any]]:
-    """The candidate's false alarms of the highest scores."""
+    """The candidate's false alarms of the highest scores, the largest of equals first.
+
+    Those of a mask are nearly all 1, and Fa counts their pixels.
+    """
     alarms = [(image.name, alarm) for image in candidate.images for alarm in image.false_alarms]
     return [
         {
@@ -86,8 +89,12 @@ def _surest_alarms(candidate: Evaluation) -> list[dict[str, Any]]:
             "area_px": alarm.area_px,
             "score": round(alarm.score, 6),
         }
-        for name, alarm in sorted(alarms, key=lambda pair: -pair[1].score)[:ALARMS]
+        for name, alarm in sorted(alarms, key=_sureness, reverse=True)[:ALARMS]
     ]
+
+
+def _sureness(named: tuple[str, FalseAlarm]) -> tuple[float, float]:
+    return round(named[1].score, 3), named[1].area_px or 0.0
 
 
 def difference(before: float | None, after: float | None) -> float | None:

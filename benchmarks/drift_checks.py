@@ -97,7 +97,10 @@ def _accuracy_checks(
     figures |= metric_figures(before, after, entry.changes)
     yield from subject.changes(figures, limits.drift)
     if "pd_at_fa" in limits.drift:
-        why = "the bench does not compare Pd at equal false alarms; bench anew with --data"
+        why = (
+            "the bench does not compare Pd at equal false alarms; bench anew with --data, or limit "
+            "fa_per_mpx where no threshold brings a mask's down to FP32's"
+        )
         yield pd_check(subject, entry.at_own_fa, limits.drift["pd_at_fa"], why)
     yield from range_checks(subject, entry.lost, limits.lost)
 

@@ -18,6 +18,8 @@ from irstd_edge.benchmarks.curves import Curve
 
 RATES_PER_MPX = (1.0, 5.0, 20.0)
 """False alarms to compare at, beside those that the reference has at its own threshold."""
+UNDEFINED = 0.05
+"""Share of the draws that may be without a Pd; the others alone would be the lucky ones."""
 SLACK = 1e-9
 """Of a rate that was computed in two ways."""
 
@@ -33,17 +35,20 @@ def pd_at_fa(
     Each side takes, of the thresholds at which its false alarms are at most that rate, the one that
     finds most, the lowest of equals; at threshold 1 nothing is found. (A mask that a high threshold
     breaks in two may have more false alarms than at a low one.) A round rate is left out where a
-    side never gets above it, or only by finding nothing. `ci95`: of candidate - reference over
-    `weights` (draws, frames), every draw with thresholds of its own. Empty without curves or
-    targets.
+    side never gets above it, or only by finding nothing. So is the reference's own where a mask
+    gets down to it only so: its false pixels hardly follow the threshold, and one more false blob
+    would make Pd 0. `ci95`: of candidate - reference over `weights` (draws, frames), every draw
+    with thresholds of its own; None where over `UNDEFINED` of them have no such threshold. Empty
+    without curves or targets.
     """
     if reference is None or candidate is None or not reference.targets.sum():
         return []
     own = float(reference.fa_per_mpx[np.searchsorted(reference.thresholds, reference.own)])
     sides = (reference, candidate)
     rates = [rate for rate in RATES_PER_MPX if all(_reaches(side, rate) for side in sides)]
-    at_own = _entry(sides, own, True, weights)
-    return [at_own, *(_entry(sides, rate, False, weights) for rate in rates)]
+    entries = [_entry(sides, own, True, weights)]
+    entries += [_entry(sides, rate, False, weights) for rate in rates]
+    return [entry for entry in entries if entry is not None]
 
 
 def _reaches(curve: Curve, rate: float) -> bool:
@@ -53,11 +58,15 @@ def _reaches(curve: Curve, rate: float) -> bool:
 
 def _entry(
     sides: tuple[Curve, Curve], rate: float, is_own: bool, weights: Floats
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     whole = np.ones((1, weights.shape[1]))
     (before, old), (after, new) = (_pd(side, rate, whole) for side in sides)
+    if not np.isfinite([before[0], after[0]]).all():
+        return None
     drawn = [_pd(side, rate, weights)[0] for side in sides]
     change = drawn[1] - drawn[0]
+    known = change[np.isfinite(change)]
+    enough = len(known) >= (1 - UNDEFINED) * len(change)
     return {
         "fa_per_mpx": rate,
         "own": is_own,
@@ -65,16 +74,21 @@ def _entry(
         "pd_candidate": float(after[0]),
         "threshold_reference": float(sides[0].thresholds[old[0]]),
         "threshold_candidate": float(sides[1].thresholds[new[0]]),
-        "ci95": interval(change[np.isfinite(change)], weights.shape[1]),
+        "ci95": interval(known, weights.shape[1]) if enough else None,
     }
 
 
 def _pd(curve: Curve, rate: float, weights: Floats) -> tuple[Floats, Index]:
-    """(draws,) Pd at the rate, NaN where a draw has no target; and the thresholds' indices."""
+    """(draws,) Pd at the rate, and the thresholds' indices.
+
+    NaN where a draw has no target, and of masks that get down to it by finding nothing alone.
+    """
     targets, pixels = weights @ curve.targets, weights @ curve.pixels
     few = 1e6 * (weights @ curve.false) / pixels[:, None] <= rate + SLACK
     found = np.where(few, weights @ curve.found, -1.0)
-    return np.where(targets > 0, found.max(1) / np.maximum(targets, 1), np.nan), found.argmax(1)
+    at = found.argmax(1)
+    defined = (targets > 0) & ((at < len(curve.thresholds) - 1) | (not curve.of_masks))
+    return np.where(defined, found.max(1) / np.maximum(targets, 1), np.nan), at
 
 
 def own_entry(drift: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -115,7 +129,9 @@ def _meaning(change_at_own: float | None, entry: Mapping[str, Any]) -> str:
             f"of the {signed(100 * change_at_own, 2)} points at the old threshold, no threshold "
             f"brings back {signed(100 * change, 2)}"
         )
-    if ends is None or ends[1] > -SLACK:
+    if ends is None:
+        return f"{missing}; these frames do not tell whether by chance"
+    if ends[1] > -SLACK:
         return f"{missing}, no more than chance gives on these frames"
     return f"the information is lost, {missing}"
 

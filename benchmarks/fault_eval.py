@@ -16,7 +16,7 @@ from irstd_edge.edge.types import Progress, Sample, Skip
 
 NONE = "none"
 """The frames as they are."""
-FIGURES = ("f1_3px", "pd", "fa_per_mpx")
+FIGURES = ("f1_3px", "iou", "pd", "fa_per_mpx")
 CHANGES = (*FIGURES, "targets_lost", "targets_gained", "false_alarms_gained", "p_value")
 CAPTION_PX = 28
 COLUMNS = 3
@@ -41,10 +41,11 @@ def faults_of(
 ) -> list[dict[str, Any]]:
     """A record for the frames as they are, and one under each of `FAULTS`.
 
-    {"fault", "images", "targets", "f1_3px", "pd", "fa_per_mpx", "reference", "drift"}: reference
-    has the same three figures of FP32, drift what changed from it to this variant and `flipped`,
-    the targets that only one of both found; null without a reference. F1 and Pd are null where no
-    target can be seen. `samples` is asked for the frames once per fault and variant.
+    {"fault", "images", "targets", "f1_3px", "iou", "pd", "fa_per_mpx", "reference", "drift"}:
+    reference has the same four figures of FP32, drift what changed from it to this variant and
+    `flipped`, the targets that only one of both found; null without a reference. F1, IoU and Pd are
+    null where no target can be seen, IoU of points as well. `samples` is asked for the frames once
+    per fault and variant.
     """
     names = (NONE, *FAULTS)
     records = []

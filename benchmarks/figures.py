@@ -143,13 +143,20 @@ def equal_fa_between(before: Accuracy, after: Accuracy) -> EqualFa | None:
     """Pd of both at the false alarms that the first has at its own threshold, from their curves.
 
     Each side takes the threshold that finds most at no more of them. None where a file has no
-    curve, or no target.
+    curve or no target, and of masks that get down to them by finding nothing alone.
     """
     own = [fa for threshold, fa, _ in before.curve if threshold == before.threshold]
     if not own:
         return None
-    best = [
-        [pd for _, fa, pd in side.curve if fa <= own[0] + SLACK and pd is not None]
+    old, new = (
+        {
+            threshold: pd
+            for threshold, fa, pd in side.curve
+            if fa <= own[0] + SLACK and pd is not None
+        }
         for side in (before, after)
-    ]
-    return EqualFa(own[0], max(best[0]), max(best[1])) if all(best) else None
+    )
+    finds_nothing = after.metrics["iou"] is not None and set(new) == {after.curve[-1][0]}
+    if not old or not new or finds_nothing:
+        return None
+    return EqualFa(own[0], max(old.values()), max(new.values()))

@@ -46,10 +46,15 @@ def _drift_words(drift: Mapping[str, Any]) -> str:
     if drift["p_value"] is not None:
         parts[-1] += f" (McNemar p = {drift['p_value']:.2g})"
     parts.append(f"{drift['false_alarms_gained']} new false alarms")
-    if drift["ci95"]:
-        metric = "F1" if drift["iou"] is None else "Pd"
-        ends = " to ".join(signed(100 * end, 2) for end in drift["ci95"])
-        parts.append(f"95 % interval of the change of {metric}: {ends} points")
+    metric = "F1" if drift["iou"] is None else "Pd"
+    intervals = {"IoU": (drift.get("ci95_of") or {}).get("iou"), metric: drift["ci95"]}
+    told = [
+        f"of {name} {' to '.join(signed(100 * end, 2) for end in ends)}"
+        for name, ends in intervals.items()
+        if ends
+    ]
+    if told:
+        parts.append(f"95 % interval of the change {' and '.join(told)} points")
     return "; ".join(parts) + "."
 
 

@@ -205,30 +205,28 @@ def _found_by(words: str, ranges: Sequence[Mapping[str, Any]]) -> Table:
 def print_faults(records: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print what `irstd-edge eval --faults` found, the frames as they are first."""
     compared = any(record["reference"] for record in records)
+    masks = any(record["iou"] is not None for record in records)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("sensor fault", no_wrap=True)
-    fp32 = ("FP32 F1 %", "FP32 Fa /Mpx", "lost gained") if compared else ()
-    for heading in ("F1 3px %", "Pd %", "Fa /Mpx", *fp32):
+    iou = ("IoU %",) if masks else ()
+    fp32 = ("FP32 F1 %", *(f"FP32 {name}" for name in iou), "FP32 Fa /Mpx", "lost gained")
+    for heading in ("F1 3px %", *iou, "Pd %", "Fa /Mpx", *(fp32 if compared else ())):
         table.add_column(heading, justify="right")
     for record in records:
-        cells = [record["fault"], *_fault_figures(record)]
+        cells = [record["fault"], percent(record["f1_3px"])]
+        cells += [percent(record["iou"])] if masks else []
+        cells += [percent(record["pd"]), fixed(record["fa_per_mpx"], 2)]
         if compared:
             before, change = record["reference"], record["drift"]
-            cells += [percent(before["f1_3px"]), fixed(before["fa_per_mpx"], 2)]
+            cells += [percent(before["f1_3px"])]
+            cells += [percent(before["iou"])] if masks else []
+            cells += [fixed(before["fa_per_mpx"], 2)]
             cells.append(f"−{change['targets_lost']} +{change['targets_gained']}")
         table.add_row(*map(Text, cells))
     console.print(table)
     if any(not record["targets"] for record in records):
         note = "where no target can be seen, only false alarms count"
         console.print(Text(note, style="dim"))
-
-
-def _fault_figures(record: Mapping[str, Any]) -> tuple[str, str, str]:
-    return (
-        percent(record["f1_3px"]),
-        percent(record["pd"]),
-        fixed(record["fa_per_mpx"], 2),
-    )
 
 
 def print_layers(layers: Sequence[Mapping[str, Any]], console: Console) -> None:

@@ -163,43 +163,56 @@ def _evaluate(
 def refuse_drop(
     judged: Mapping[str, Evaluation], reference: str, max_drop: float | None, fix: str
 ) -> None:
-    """Raise IrstdError where a graph loses more points of F1 at 3 px than `max_drop`."""
+    """Raise IrstdError where a graph loses more points than `max_drop`, see `worst_drop`."""
     if max_drop is None:
         return
-    name, drop = worst_drop(judged, reference)
+    name, drop, metric = worst_drop(judged, reference)
     if drop > max_drop:
         raise IrstdError(
-            f"--max-drop: {name} loses {drop:.2f} points of F1 on "
+            f"--max-drop: {name} loses {drop:.2f} points of {metric} on "
             f"{len(judged[name].images)} held-out frames, {max_drop:g} are allowed: {fix}"
         )
 
 
-def worst_drop(judged: Mapping[str, Evaluation], reference: str) -> tuple[str, float]:
-    """The graph that loses most, and its points of F1 at 3 px. Raises IrstdError without F1."""
-    scores = {name: result.metrics()["f1_3px"] for name, result in judged.items()}
-    before = scores[reference]
-    drops = {
-        name: 100 * (before - after)
-        for name, after in scores.items()
-        if before is not None and after is not None
-    }
-    if len(drops) < len(scores):
+def worst_drop(judged: Mapping[str, Evaluation], reference: str) -> tuple[str, float, str]:
+    """The graph that loses most, its points, and of what: F1 at 3 px or, of masks, IoU as well.
+
+    A mask that shrinks keeps its F1. Raises IrstdError without F1.
+    """
+    figures = {name: result.metrics() for name, result in judged.items()}
+    if any(each["f1_3px"] is None for each in figures.values()):
         raise IrstdError(
             "--max-drop: the held-out frames have no targets to judge by: leave it out"
         )
-    return max(drops.items(), key=lambda item: item[1])
+    drops = [
+        (name, 100 * (before - after), words)
+        for metric, words in (("f1_3px", "F1"), ("iou", "IoU"))
+        for name, each in figures.items()
+        if (before := figures[reference][metric]) is not None
+        if (after := each[metric]) is not None
+    ]
+    return max(drops, key=lambda drop: drop[1])
 
 
 def golden_of(runners: Runners, reference: str, samples: Sequence[Sample]) -> dict[str, Any]:
-    """The golden part of the bundle: the frames whose targets are clearest, and what is seen."""
+    """The golden part of the bundle: the frames whose targets are clearest, and what is seen.
+
+    Of equals, as masks are whose scores are all 1, those whose smallest target is largest.
+    """
     ranked = sorted(samples, key=lambda s: _clarity(runners[reference], s), reverse=True)
     frames = [sample.frame for sample in ranked[:GOLDEN_FRAMES]]
     seen = {name: [runner.detect(f) for f in frames] for name, runner in runners.items()}
     return golden_files(frames, seen)
 
 
-def _clarity(runner: Runner, sample: Sample) -> float:
-    """Lowest score of the targets; under 0 with a target missed, a false alarm, or no target."""
+def _clarity(runner: Runner, sample: Sample) -> tuple[float, float]:
+    """Lowest score and lowest area of what is found.
+
+    Under 0 with a target missed, a false alarm, or no target.
+    """
     (image,) = evaluate([sample], runner.predict, "native").images
     clean = image.targets and not image.false_alarms and all(t.matched for t in image.targets)
-    return min(t.score for t in image.targets) if clean else -1.0
+    if not clean:
+        return -1.0, -1.0
+    found = runner.detect(sample.frame)
+    return min(t.score for t in image.targets), min(each.area_px for each in found)

@@ -58,8 +58,8 @@ class LayerError:
     targets_gained: int
     pd_at_fa: float | None
     """Change of Pd at as many false alarms as the float network has at its threshold, each with its
-    own threshold as low as they allow; None without targets. Here a target is found if its score is
-    over the threshold."""
+    own threshold as low as they allow; None without targets, and where no threshold over which a
+    target is found does. Here a target is found if its score is over the threshold."""
 
     @property
     def moves(self) -> float:
@@ -195,7 +195,7 @@ def _layer_error(
     found, found_after = before.targets > threshold, after.targets > threshold
     count = max(1, len(found))
     allowed = int((before.alarms > threshold).sum())
-    gained_at_fa = _found_at(after, allowed) - _found_at(before, allowed)
+    at_fa, at_fa_after = _found_at(before, allowed), _found_at(after, allowed)
     return LayerError(
         layer=layer,
         macs=macs,
@@ -204,14 +204,18 @@ def _layer_error(
         mask_error=_mask_error(before.masks, after.masks) if before.masks else None,
         targets_lost=int((found & ~found_after).sum()),
         targets_gained=int((found_after & ~found).sum()),
-        pd_at_fa=gained_at_fa / count if len(found) else None,
+        pd_at_fa=(None if at_fa is None or at_fa_after is None else (at_fa_after - at_fa) / count),
     )
 
 
-def _found_at(seen: _Seen, allowed: int) -> int:
-    """Targets found with the threshold as low as so many false alarms allow."""
+def _found_at(seen: _Seen, allowed: int) -> int | None:
+    """Targets found with the threshold as low as so many false alarms allow.
+
+    None without targets, and where a false alarm that is one too many scores as high as any target.
+    """
     least = max(LOWEST, seen.alarms[allowed]) if len(seen.alarms) > allowed else LOWEST
-    return int((seen.targets > least).sum())
+    found = int((seen.targets > least).sum())
+    return found if found or len(seen.targets) and least == LOWEST else None
 
 
 def _mask_error(before: Sequence[FloatArray], after: Sequence[FloatArray]) -> float:

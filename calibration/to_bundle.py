@@ -127,8 +127,9 @@ def quantize_to_bundle(
 
     Calibrates, and for `qat` trains, on the train part of `data`; judges FP32 and INT8 on its val
     part; never opens its test list. Where training gains nothing the calibrated network is kept,
-    and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001) that INT8 may lose;
-    where it loses more, the fewest layers that hold it stay in float, and the manifest lists them.
+    and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001), and of masks' IoU,
+    that INT8 may lose; where it loses more, few layers that hold it stay in float, and the manifest
+    lists them.
     reduced_range: weights of 7 bits, for processors without VNNI. ranges: of activations, by a rule
     of `range_rules`, None for that of the network's kind; min-max where the calibration frames show
     too few targets. normalise: the

@@ -130,11 +130,12 @@ class DecodeSpec:
     """What other thresholds cost and bring, lowest first; empty where it was not measured."""
 
     def point_at(self, max_fa: float) -> OperatingPoint:
-        """The one of the lowest threshold at which false alarms were at most `max_fa` per Mpx.
+        """Of those at which false alarms were at most `max_fa` per Mpx on held-out frames.
 
-        On held-out frames. A higher one may have had more: there a mask breaks into pieces, and
-        those off its target count. Raises IrstdError where none is low enough, or none was
-        measured.
+        heatmap: the lowest threshold, which finds most. mask: the one that finds most and, of
+        equals, is nearest to `threshold`; its false pixels hardly follow the threshold, and a
+        higher one may have more, where a mask breaks into pieces. Raises IrstdError where none is
+        low enough, or none was measured.
         """
         if not self.operating_points:
             raise IrstdError(
@@ -148,7 +149,9 @@ class DecodeSpec:
                 f"--max-fa: {max_fa:g} per Mpx is out of reach: held-out frames gave "
                 f"{best.fa_per_mpx:.2f} at threshold {best.threshold:g}; give more, or --threshold"
             )
-        return min(allowed, key=lambda point: point.threshold)
+        if self.kind == "heatmap":
+            return min(allowed, key=lambda point: point.threshold)
+        return max(allowed, key=lambda p: (p.pd, -abs(p.threshold - self.threshold)))
 
     def __post_init__(self) -> None:
         if self.kind not in ("mask", "heatmap"):

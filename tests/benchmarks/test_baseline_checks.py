@@ -275,5 +275,6 @@ def test_pd_at_the_false_alarms_of_a_baseline_without_curves_is_red(
     verdict = judge(with_curves(), ASKED, make_bench())
     assert failed(verdict) == ["baseline.pd_at_fa"] * 2
     assert {check.why for check in verdict.checks if not check.passed} == {
-        "a file has no curve to compare Pd by at equal false alarms; bench both anew"
+        "a file has no curve to compare Pd by at equal false alarms, or no threshold brings a "
+        "mask's down to those of the baseline; bench both anew, or limit fa_per_mpx"
     }

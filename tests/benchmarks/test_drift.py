@@ -119,6 +119,15 @@ def test_new_false_alarms_are_those_of_a_comparison_pair_by_pair(
     assert drift(known, before)["false_alarms_gained"] == 0
 
 
+def test_of_equally_sure_false_alarms_the_largest_come_first() -> None:
+    """Those of masks have scores of nearly 1, and Fa counts their pixels."""
+    rows = [(0.99999, 4.0), (1.0, 2.0), (0.6, 90.0), (0.9999, 30.0)]
+    alarms = tuple(FalseAlarm(4.0 * k, 4.0, *each) for k, each in enumerate(rows))
+    before = Evaluation("native", (image(0, "x"),))
+    after = Evaluation("native", (replace(image(0, "x"), false_alarms=alarms),))
+    assert [a["area_px"] for a in drift(before, after)["false_alarms"]] == [30.0, 4.0, 2.0, 90.0]
+
+
 def test_thousands_of_false_alarms_are_compared_at_once() -> None:
     known, found = (
         tuple(FalseAlarm(4.0 * (k // 64), left + 4.0 * (k % 64), 0.6, 1.0) for k in range(2600))

@@ -137,6 +137,26 @@ def test_a_mask_that_breaks_at_high_thresholds_is_not_held_to_them() -> None:
     assert (own["threshold_candidate"], own["pd_candidate"]) == (quiet, 1.0)
 
 
+def test_masks_that_get_down_to_a_rate_by_finding_nothing_are_not_compared_at_it() -> None:
+    """One more saturated blob is no loss of every target, nor is a draw that holds more of them."""
+    thresholds = np.array(THRESHOLDS)
+
+    def saturated(blobs: int) -> Curve:
+        found = (thresholds < 1).astype(np.int64)
+        with_blob = np.stack([2 * found, found, found, 5 * found], axis=1)
+        without = np.stack([found, found, found, 0 * found], axis=1)
+        counts = [with_blob] * blobs + [without] * (40 - blobs)
+        return curve_of(counts, [10_000] * 40, [1] * 40, [1] * 40, 0.5, of_masks=True)
+
+    assert compare(saturated(4), saturated(5)) == []
+    (own, *_) = compare(saturated(5), saturated(4))
+    assert (own["pd_reference"], own["pd_candidate"], own["ci95"]) == (1.0, 1.0, None)
+    lower = {**own, "pd_candidate": 0.975}
+    assert sentence([lower], -0.025, iou=0.0).endswith(
+        "−2.50 points that no threshold brings back; these frames do not tell whether by chance."
+    )
+
+
 def test_without_targets_or_curves_there_is_nothing_to_compare() -> None:
     some = curve(FRAMES)
     none = replace(some, targets=np.zeros_like(some.targets))

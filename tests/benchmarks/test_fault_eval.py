@@ -54,7 +54,11 @@ def test_undisturbed_frames_come_first(records: dict[str, dict]) -> None:
     none = records[NONE]
     assert (none["images"], none["targets"]) == (3, 3)
     assert none["pd"] == pytest.approx(2 / 3) and none["f1_3px"] == pytest.approx(0.8)
-    assert none["reference"] == {"variant": "fp32", "f1_3px": 1.0, "pd": 1.0, "fa_per_mpx": 0.0}
+    assert none["iou"] == pytest.approx(2 / 3)
+    assert none["reference"] == {
+        "variant": "fp32", "f1_3px": 1.0, "iou": 1.0, "pd": 1.0, "fa_per_mpx": 0.0
+    }  # fmt: skip
+    assert none["drift"]["iou"] == pytest.approx(-1 / 3)
     assert (none["drift"]["targets_lost"], none["drift"]["targets_gained"]) == (1, 0)
     assert none["drift"]["f1_3px"] == pytest.approx(-0.2)
     (lost,) = none["drift"]["flipped"]
@@ -84,7 +88,8 @@ def test_the_table_has_a_line_for_each(records: dict[str, dict]) -> None:
     print_faults(list(records.values()), console)
     lines = console.file.getvalue().splitlines()
     undisturbed = next(line.split() for line in lines if line.split()[:1] == [NONE])
-    assert undisturbed == [NONE, "80.00", "66.67", "0.00", "100.00", "0.00", "−1", "+0"]
+    figures = ["80.00", "66.67", "66.67", "0.00", "100.00", "100.00", "0.00", "−1", "+0"]
+    assert undisturbed == [NONE, *figures]
     for name in FAULTS:
         assert any(line.split()[:1] == [name] for line in lines)
 

@@ -67,6 +67,10 @@ def test_pd_at_equal_false_alarms_is_told_by_two_curves_as_by_a_drift(
             [told[name] for name in ("fa_per_mpx", "pd_reference", "pd_candidate")], abs=1e-6
         )
         assert equal_fa_between(before, replace(after, curve=())) is None
+        loud = replace(after, curve=tuple((t, 1e6 * (t < 1), pd) for t, _, pd in after.curve))
+        assert equal_fa_between(before, loud) is not None
+        of_masks = replace(loud, metrics={**loud.metrics, "iou": 0.5})
+        assert equal_fa_between(before, of_masks) is None
         assert equal_fa_between(replace(before, curve=()), after) is None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from irstd_edge.benchmarks.drift import METRICS
 from irstd_edge.benchmarks.report import report_html, write_report
 from irstd_edge.benchmarks.report_drift import MAX_TARGET_ROWS
 from irstd_edge.benchmarks.report_page import VOID, Html, element, table
@@ -251,6 +252,18 @@ def test_the_page_says_whether_the_threshold_moved(
     bench_json["results"][0]["drift"][1]["pd_at_fa"] = [make.equal_fa()]
     text = text_of(report_html([bench_json]))
     assert "int8 finds 99.47 % (threshold 0.450): the threshold moved" in text
+
+
+def test_the_interval_of_masks_is_of_their_iou_and_pd(bench_json: dict[str, Any]) -> None:
+    drift = bench_json["results"][0]["drift"][1]
+    drift |= {"iou": -0.003, "ci95": [-0.01, 0.0], "ci95_of": dict.fromkeys(METRICS)}
+    drift["ci95_of"]["iou"] = [-0.005, -0.001]
+    words = "95 % interval of the change of IoU −0.50 to −0.10 and of Pd −1.00 to +0.00 points"
+    assert words in text_of(report_html([bench_json]))
+    drift |= {"iou": None}
+    del drift["ci95_of"]
+    words = "95 % interval of the change of F1 −1.00 to +0.00 points"
+    assert words in text_of(report_html([bench_json]))
 
 
 def test_what_comes_too_late_at_the_sensors_rate_is_told(bench_json: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from irstd_edge.calibration.judge import (
     refuse_drop,
     seen_by,
     standing_of,
+    worst_drop,
 )
 from irstd_edge.edge.types import Detection, Frame, IrstdError, Prediction, Sample
 
@@ -29,7 +30,7 @@ class Seer:
         self.spec, self.seen, self.variant = spec, seen, "seer"
 
     def predict(self, frame):
-        found = tuple(Detection(row, col, score, 4.0) for row, col, score in self.seen[frame.name])
+        found = tuple(Detection(*each, *[4.0][: 4 - len(each)]) for each in self.seen[frame.name])
         probability = np.zeros((8, 8), np.float32)
         for d in found:
             probability[round(d.row) // 2, round(d.col) // 2] = d.score
@@ -74,6 +75,25 @@ def test_a_drop_beyond_the_limit_is_named_with_the_way_out(results, max_drop):
     message = rf"--max-drop: int8\.onnx loses 33\.33 points of F1 on 1 .* {max_drop} are .*: try x"
     with pytest.raises(IrstdError, match=message):
         refuse_drop(results, "fp32.onnx", max_drop, "try x")
+
+
+def test_a_mask_that_shrinks_is_a_drop_though_its_f1_stays():
+    """Of 9 px 3 are left, around the same centre."""
+    truth = np.zeros((16, 16), bool)
+    truth[4:7, 4:7] = True
+    shrunk = np.zeros_like(truth)
+    shrunk[5, 4:7] = True
+    frame = Sample(Frame("a", np.zeros((16, 16), np.uint8), 8), truth, np.array([[5, 5]], float))
+
+    def seen_as(mask):
+        found = (Detection(5.0, 5.0, 1.0, float(mask.sum())),)
+        return evaluate([frame], lambda f: Prediction(found, np.float32(mask), 1, mask), "native")
+
+    results = {"fp32.onnx": seen_as(truth), "int8.onnx": seen_as(shrunk)}
+    name, drop, metric = worst_drop(results, "fp32.onnx")
+    assert (name, metric) == ("int8.onnx", "IoU") and drop == pytest.approx(100 * 2 / 3)
+    with pytest.raises(IrstdError, match=r"int8\.onnx loses 66\.67 points of IoU"):
+        refuse_drop(results, "fp32.onnx", 0.1, "try x")
 
 
 def test_a_drop_cannot_be_judged_without_targets(case):
@@ -160,6 +180,15 @@ def test_golden_frames_are_those_with_the_clearest_targets(case):
     expected = json.loads(files["golden/golden.json"])["expected"]
     assert set(expected) == set(runners)
     assert len(expected["int8.onnx"]["faint"]) == 2
+
+
+def test_of_equally_clear_frames_those_with_the_larger_targets_are_golden(case):
+    """As masks are: their scores are all 1."""
+    seen = {f"{px}px": [(4, 4, 1.0, px), (12, 12, 1.0, 99.0)] for px in (3.0, 5.0, 20.0, 9.0, 12.0)}
+    runners = {"fp32.onnx": Seer(case.spec, seen)}
+    files = golden_of(runners, "fp32.onnx", [sample(name) for name in seen])
+    frames = {name for name in files if name.endswith(".png")}
+    assert frames == {"golden/9.0px.png", "golden/12.0px.png", "golden/20.0px.png"}
 
 
 def test_every_graph_of_a_network_can_be_opened_and_run(case):

@@ -82,6 +82,9 @@ def test_pd_is_held_at_as_many_false_alarms_each_by_its_own_threshold():
     louder = seen([0.9, 0.4, 0.2], [0.7, 0.6])  # 0.4 costs a second alarm now
     assert _layer_error("a", 1, before, louder, 0.5).pd_at_fa == pytest.approx(-1 / 3)
     assert _layer_error("a", 1, seen([], []), seen([], []), 0.5).pd_at_fa is None
+    saturated = seen([1.0, 1.0], [1.0]), seen([1.0, 1.0], [1.0, 1.0])
+    assert _layer_error("a", 1, *saturated, 0.5).pd_at_fa is None, "no threshold tells them apart"
+    assert _layer_error("a", 1, *saturated[::-1], 0.5).pd_at_fa == 0
 
 
 def test_layers_of_masks_are_ranked_by_how_far_they_move_masks():

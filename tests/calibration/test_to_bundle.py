@@ -358,7 +358,7 @@ def local(p2p_weights, scenes, folder, released, judged):
     made = {}
 
     def drop(judged, reference):
-        return "int8.onnx", float(len(NEEDED - released[-1]))
+        return "int8.onnx", float(len(NEEDED - released[-1])), "F1"
 
     def graphs(exports, spec, frames, layers=(), **options):
         released.append(set(layers))

@@ -14,7 +14,16 @@ POINTS = tuple(
 )
 def test_the_lowest_threshold_that_keeps_false_alarms_down(max_fa, threshold) -> None:
     """At 4.5 too it is 0.3, though a little above it there were more."""
-    assert DecodeSpec("mask", 0.5, POINTS).point_at(max_fa).threshold == threshold
+    for kind in ("heatmap", "mask"):
+        assert DecodeSpec(kind, 0.5, POINTS).point_at(max_fa).threshold == threshold
+
+
+def test_of_thresholds_at_which_masks_find_as_many_the_nearest_to_their_own_is_taken() -> None:
+    rows = [(0.1, 0.99, 29.2), (0.2, 0.99, 28.6), (0.5, 0.99, 31.1), (0.9, 0.97, 30.0)]
+    points = tuple(OperatingPoint(*row) for row in rows)
+    asked = {30.0: 0.2, 29.0: 0.2, 32.0: 0.5, 1000.0: 0.5}
+    assert {fa: DecodeSpec("mask", 0.5, points).point_at(fa).threshold for fa in asked} == asked
+    assert DecodeSpec("heatmap", 0.5, points).point_at(1000.0).threshold == 0.1
 
 
 def test_too_few_false_alarms_are_out_of_reach() -> None:

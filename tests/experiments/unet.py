@@ -34,6 +34,10 @@ class UNet(MSHNet):
                 setattr(self, name, _double_conv(conv.in_channels, conv.out_channels))
         for name in ("output_1", "output_2", "output_3", "final"):
             delattr(self, name)
+        # It starts from "no target here". From 0 it had learnt nothing after 40 epochs: Lin et al.,
+        # "Focal Loss for Dense Object Detection", ICCV 2017, section 3.3.
+        assert self.output_0.bias is not None
+        nn.init.constant_(self.output_0.bias, -4.0)
 
     def forward_all(self, x: Tensor) -> MultiScale:
         e0 = self.encoder_0(self.conv_init(x))
