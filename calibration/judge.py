@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
 from irstd_edge.edge.bundle import graph_name
@@ -115,7 +116,11 @@ def standing_of(seen: Seen, reference: Seen) -> dict[str, float]:
     metrics = seen.result.metrics()
     f1 = {"f1_3px": metrics["f1_3px"] or 0.0}
     if seen.masks:
-        return {**f1, "iou": metrics["iou"] or 0.0, MASK_ERROR: _mask_error(seen, reference)}
+        return {
+            **f1,
+            "iou": metrics["iou"] or 0.0,
+            MASK_ERROR: mask_error(seen.masks, reference.masks),
+        }
     scores = [
         [target.score for image in each.result.images for target in image.targets]
         for each in (seen, reference)
@@ -128,10 +133,15 @@ def score_error(before: Sequence[float], after: Sequence[float]) -> float:
     return math.dist(before, after) / math.sqrt(max(1, len(before)))
 
 
-def _mask_error(seen: Seen, reference: Seen) -> float:
-    pairs = list(zip(seen.masks, reference.masks, strict=True))
-    either = sum(np.count_nonzero(a | b) for a, b in pairs)
-    return sum(np.count_nonzero(a ^ b) for a, b in pairs) / max(1, either)
+def mask_error(before: Sequence[npt.NDArray[Any]], after: Sequence[npt.NDArray[Any]]) -> float:
+    """1 less the IoU of masks, or the soft IoU of their probabilities: sum min / sum max.
+
+    Over all frames; 0 where nothing is in any.
+    """
+    pairs = list(zip(before, after, strict=True))
+    either = sum(float(np.maximum(a, b).sum(dtype=np.float64)) for a, b in pairs)
+    both = sum(float(np.minimum(a, b).sum(dtype=np.float64)) for a, b in pairs)
+    return (either - both) / either if either else 0.0
 
 
 def is_better(

@@ -18,8 +18,9 @@ import numpy.typing as npt
 import onnx
 
 from irstd_edge.benchmarks.accuracy import evaluate
+from irstd_edge.benchmarks.comparison import moves
 from irstd_edge.benchmarks.cost import cost_of_graph
-from irstd_edge.calibration.judge import as_written, score_error
+from irstd_edge.calibration.judge import as_written, mask_error, score_error
 from irstd_edge.calibration.layouts import layer_of, round_alone, rounded_layers
 from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.runners import Runner
@@ -64,7 +65,7 @@ class LayerError:
     @property
     def moves(self) -> float:
         """How far it moves what the network is for; layers are ranked by it."""
-        return self.score_error if self.mask_error is None else self.mask_error
+        return moves(self.record())
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
@@ -201,7 +202,7 @@ def _layer_error(
         macs=macs,
         sqnr_db=_decibels(before.logits, after.logits),
         score_error=score_error(before.targets.tolist(), after.targets.tolist()),
-        mask_error=_mask_error(before.masks, after.masks) if before.masks else None,
+        mask_error=mask_error(before.masks, after.masks) if before.masks else None,
         targets_lost=int((found & ~found_after).sum()),
         targets_gained=int((found_after & ~found).sum()),
         pd_at_fa=(None if at_fa is None or at_fa_after is None else (at_fa_after - at_fa) / count),
@@ -216,12 +217,6 @@ def _found_at(seen: _Seen, allowed: int) -> int | None:
     least = max(LOWEST, seen.alarms[allowed]) if len(seen.alarms) > allowed else LOWEST
     found = int((seen.targets > least).sum())
     return found if found or len(seen.targets) and least == LOWEST else None
-
-
-def _mask_error(before: Sequence[FloatArray], after: Sequence[FloatArray]) -> float:
-    pairs = list(zip(before, after, strict=True))
-    either = sum(float(np.maximum(p, q).sum(dtype=np.float64)) for p, q in pairs)
-    return sum(float(np.abs(p - q).sum(dtype=np.float64)) for p, q in pairs) / either
 
 
 def _decibels(signal: Sequence[FloatArray], rounded: Sequence[FloatArray]) -> float | None:
