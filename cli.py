@@ -303,23 +303,29 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="default or finetune; mshnet: paper, large-frames as well; p2p: whole-frames."
+            help="default or finetune; mshnet: paper, turned, large-frames; p2p: whole-frames."
         ),
     ] = "default",
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="{best,last}", help="Of validated epochs. [the recipe's]"),
+    ] = None,
     normalise: Normalise = None,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN/last.ckpt.")] = False,
     json_to: JsonOut = None,
 ) -> None:
-    """Train a detector; the best epoch on the held-out tenth is kept."""
+    """Train a detector; the epoch that is best on the held-out tenth is kept, or the last."""
     with _needs_train_extra("train"):
         from irstd_edge.models.recipes import recipe_of
         from irstd_edge.models.train import CHECKPOINT, WEIGHTS, Epoch
         from irstd_edge.models.train import train as train_model
         from irstd_edge.models.weights import find_weights, spec_to_train
 
-    chosen = recipe_of(model, recipe, epochs=epochs, batch_size=batch_size, lr=lr, loss=loss)
+    chosen = recipe_of(
+        model, recipe, epochs=epochs, batch_size=batch_size, lr=lr, loss=loss, keep=keep
+    )
     start = None if weights is None else find_weights(weights)
     spec = spec_to_train(model, start, normalise)
     metrics = out / "metrics.jsonl"

@@ -55,6 +55,8 @@ class Recipe:
     """Of MSHNet's final head in the loss; its four scales share the rest equally."""
     max_norm: float = 5.0
     """Of the gradient; 0 for any."""
+    keep: str = "best"
+    """Of the validated epochs `best`, by their score on the held-out frames, or `last`."""
     start_share: float = 0.0
     """Of the weights a run started from in those that are kept, so that what is learnt anew does
     not take the place of what was known: Wortsman et al., "Robust fine-tuning of zero-shot
@@ -146,6 +148,16 @@ RECIPES = {
         max_norm=0.0,
     ),
     ("mshnet", "finetune"): FINETUNE,
+    # Frames seen from all eight sides and a little off their centre, for as long as a GPU makes
+    # cheap: upright frames alone are learnt by heart in such a run. `finetune` goes on from it.
+    ("mshnet", "turned"): replace(
+        FINETUNE,
+        epochs=180,
+        batch_size=16,
+        crops=(replace(AS_TAKEN, size_px=224, turn=True), replace(AS_TAKEN, turn=True)),
+        until=(0.8,),
+        keep="last",
+    ),
     # In part the frames of a batch as one. On single frames it ends below where it started, on
     # large ones far above; the average of the weights before and after keeps most of both.
     ("mshnet", "large-frames"): replace(
@@ -184,8 +196,9 @@ def recipe_of(
     batch_size: int | None = None,
     lr: float | None = None,
     loss: str | None = None,
+    keep: str | None = None,
 ) -> Recipe:
-    """Return a recipe with the given figures in place of its own. Raises IrstdError.
+    """Return a recipe with what is given in place of its own. Raises IrstdError.
 
     A learning rate that is not given goes with the square root of the batch size: Malladi et al.,
     "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", NeurIPS 2022.
@@ -200,7 +213,10 @@ def recipe_of(
         raise IrstdError(f"--loss: {model} cannot be trained with {loss!r}; leave --loss out")
     if loss is not None and loss != "points":
         mask_loss(loss)
+    if keep not in (None, "best", "last"):
+        raise IrstdError(f"--keep: there is no {keep!r} epoch; choose best or last")
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "loss": loss}
+    given["keep"] = keep
     for option, value in given.items():
         if isinstance(value, int | float) and not 0 < value < math.inf:
             flag = option.replace("_", "-")

@@ -68,7 +68,7 @@ def train(
     validate_every: int | None = None,
     progress: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Path:
-    """Train a network and return the path of the weights that were best on held-out frames.
+    """Train a network and return the path of the weights that the recipe keeps.
 
     Writes OUT/model.safetensors, OUT/metrics.jsonl and OUT/last.ckpt. `weights` is where it
     starts from; `normalisation`, if not that of `weights` or the network's own, how counts become
@@ -233,13 +233,17 @@ class _Run:
         }
 
     def keep(self, done: Epoch) -> None:
-        """Write the weights if they are the best so far, the metrics, and the checkpoint.
+        """Write the weights if they are to be kept so far, the metrics, and the checkpoint.
 
         In this order: a kill in between makes the resumed run redo the epoch, and it writes the
         same again.
         """
         score = done.scores.get("score")
-        if score is None and self.best == -math.inf or score is not None and score >= self.best:
+        if self.learner.recipe.keep == "last" and done.scores:
+            kept = True
+        else:
+            kept = self.best == -math.inf if score is None else score >= self.best
+        if kept:
             self.best = self.best if score is None else score
             save_weights(self.out / WEIGHTS, self.spec.name, self.kept(), self._card(done))
         self.epoch = done.epoch + 1

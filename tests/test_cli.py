@@ -330,10 +330,13 @@ def test_every_option_of_train_arrives(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("irstd_edge.models.train.train", train)
     command = ["p2p", "--data", data, "--out", tmp_path / "run", "--weights", "p2p", "--epochs", 3]
     command += ["--recipe", "finetune", "--batch-size", 8, "--lr", 1e-4, "--loss", "points"]
+    command += ["--keep", "last"]
     command += ["--normalise", "percentile", "--seed", 7, "--device", "cpu", "--resume"]
     refused(irstd_edge("train", *command), "enough", talk=1)
     validate, _ = given.pop("validate"), given.pop("progress")
-    recipe = recipe_of("p2p", "finetune", epochs=3, batch_size=8, lr=1e-4, loss="points")
+    recipe = recipe_of(
+        "p2p", "finetune", epochs=3, batch_size=8, lr=1e-4, loss="points", keep="last"
+    )
     assert given == {
         **{"model": "p2p", "out": tmp_path / "run", "weights": find_weights("p2p")},
         **{"recipe": recipe, "seed": 7, "device": "cpu", "resume": True},

@@ -58,6 +58,16 @@ def test_large_frames_are_whole_frames_side_by_side_in_part() -> None:
     assert refusal("p2p", "large-frames").endswith("choose default, finetune or whole-frames")
 
 
+def test_turned_frames_are_seen_from_all_sides_and_the_last_epoch_is_kept() -> None:
+    finetune, recipe = recipe_of("mshnet", "finetune"), recipe_of("mshnet", "turned")
+    whole = finetune.crops_in(0)
+    assert isinstance(whole, Augmentation) and not whole.turn
+    assert recipe.crops[-1] == replace(whole, turn=True)
+    assert recipe.crops[0] == replace(whole, turn=True, size_px=224)
+    assert (recipe.keep, finetune.keep) == ("last", "best")
+    assert recipe.loss == finetune.loss and recipe.optimizer == finetune.optimizer
+
+
 def test_whole_frames_is_how_fine_tuning_of_points_ends() -> None:
     finetune, recipe = recipe_of("p2p", "finetune"), recipe_of("p2p", "whole-frames")
     assert recipe.crops == finetune.crops[-1:]
@@ -66,9 +76,9 @@ def test_whole_frames_is_how_fine_tuning_of_points_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"epochs": 3}, {"batch_size": 2}, {"lr": 0.5}, {"loss": "dice"}, {}]
+    "given", [{"epochs": 3}, {"batch_size": 2}, {"lr": 0.5}, {"loss": "dice"}, {"keep": "last"}, {}]
 )
-@pytest.mark.parametrize("name", ["default", "paper", "finetune", "large-frames"])
+@pytest.mark.parametrize("name", ["default", "paper", "finetune", "turned", "large-frames"])
 def test_given_figures_take_the_place_of_the_recipes(name: str, given) -> None:
     own = RECIPES["mshnet", name]
     if "batch_size" in given:
@@ -97,8 +107,10 @@ def test_wrong_names_list_the_right_ones() -> None:
     assert refusal("yolo") == "yolo: no model has this name; choose one of mshnet, p2p"
     message = refusal("mshnet", "fast")
     assert message == (
-        "--recipe: mshnet has no recipe 'fast'; choose default, paper, finetune or large-frames"
+        "--recipe: mshnet has no recipe 'fast'; choose default, paper, finetune, turned or "
+        "large-frames"
     )
+    assert refusal("p2p", keep="first") == "--keep: there is no 'first' epoch; choose best or last"
     assert refusal("p2p", "paper").endswith("choose default, finetune or whole-frames")
     assert all(name in refusal("mshnet", loss="tversky") for name in MASK_LOSSES)
     assert refusal("mshnet", loss="points").startswith("--loss: mshnet")

@@ -194,20 +194,23 @@ def scripted(scores: list[float | None]) -> Callable[[Any], dict[str, float | No
 
 
 @pytest.mark.parametrize(
-    ("scores", "kept"),
+    ("scores", "keep", "kept"),
     [
-        ([0.1, 0.9, 0.3], 1),
-        ([0.5, 0.5, 0.4], 1),
-        ([None, 0.2, None], 1),
-        ([None, None, None], 2),
-        ([math.nan, 0.0, math.nan], 1),
-        ([0.3, math.nan, -math.inf], 0),
+        ([0.1, 0.9, 0.3], "best", 1),
+        ([0.5, 0.5, 0.4], "best", 1),
+        ([None, 0.2, None], "best", 1),
+        ([None, None, None], "best", 2),
+        ([math.nan, 0.0, math.nan], "best", 1),
+        ([0.3, math.nan, -math.inf], "best", 0),
+        ([0.1, 0.9, 0.3], "last", 2),
+        ([0.3, 0.2, math.nan], "last", 2),
     ],
 )
-def test_the_best_epoch_is_kept(
-    tiny, run, metrics, samples, tmp_path: Path, scores, kept: int
+def test_the_best_epoch_is_kept_or_the_last(
+    tiny, run, metrics, samples, tmp_path: Path, scores, keep: str, kept: int
 ) -> None:
-    recipe, options = tiny("p2p", epochs=3), {"validate": scripted(scores), "validate_every": 1}
+    recipe = replace(tiny("p2p", epochs=3), keep=keep)
+    options = {"validate": scripted(scores), "validate_every": 1}
     path = run("p2p", samples, tmp_path, recipe, **options)
     assert read_card(path)[1]["epoch"] == kept
     finite = [s if s is not None and math.isfinite(s) else None for s in scores]
