@@ -160,6 +160,7 @@ COLUMNS = {
     "niou": Column("nIoU %", lambda row: percent(row.accuracy("niou"))),
     "pd": Column("Pd %", lambda row: percent(row.accuracy("pd"))),
     "fa": Column("Fa /Mpx", lambda row: fixed(row.accuracy("fa_per_mpx"), 2)),
+    "position": Column("position px", lambda row: fixed(row.accuracy("position_px"), 2)),
     "flips": Column("lost gained", lambda row: row.flips()),
     "p50": Column("p50 ms", lambda row: ("~" if row.is_noisy else "") + _latency(row, "p50")),
     "p90": Column("p90 ms", lambda row: _latency(row, "p90")),

@@ -15,7 +15,7 @@ from irstd_edge.benchmarks.equal_fa import pd_at_fa
 from irstd_edge.benchmarks.targets import NEAR_PX, FalseAlarm, Target, flip_of
 from irstd_edge.edge.types import IrstdError
 
-METRICS = ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px")
+METRICS = ("iou", "niou", "pd", "fa_per_mpx", "f1_3px", "f1_5px", "position_px")
 """Reported as differences."""
 ALARMS = 20
 """False alarms that an entry lists, the surest first."""

@@ -41,6 +41,8 @@ def _drift_words(drift: Mapping[str, Any]) -> str:
     if drift["fa_per_mpx"] is not None:
         unit = false_alarm_unit(drift)
         parts.append(f"false alarms {signed(drift['fa_per_mpx'], 2)} {unit}")
+    if drift.get("position_px") is not None:
+        parts.append(f"mean position error {signed(drift['position_px'], 3)} px")
     lost, gained = drift["targets_lost"], drift["targets_gained"]
     parts.append(f"{lost} lost and {gained} gained of {len(drift['targets'])} targets")
     if drift["p_value"] is not None:

@@ -88,6 +88,7 @@ _DRIFT = {
     **_all(TEXT, "reference", "candidate", "runtime"),
     "reference_runtime": Maybe(TEXT, optional=True),
     **_all(Maybe(NUMBER), *_CHANGES, "p_value"),
+    "position_px": Maybe(NUMBER, optional=True),
     **_all(COUNT, "targets_lost", "targets_gained", "false_alarms_gained"),
     "ci95": Maybe(PAIR),
     "ci95_of": Maybe(_CI95_OF, optional=True),

@@ -76,8 +76,7 @@ def _layers_words(choice: Mapping[str, Any]) -> str:
 def _parity_words(gaps: Sequence[Mapping[str, Any]]) -> str:
     """How far each way to run it is from the graph as written; the farthest is named last."""
     parts = [
-        f"{gap['way']} differs in {gap['flips']} of {gap['targets']} targets (scores by "
-        f"{gap['score_error']:.4f}{_change_words(gap)})"
+        f"{gap['way']} differs in {gap['flips']} of {gap['targets']} targets ({_change_words(gap)})"
         for gap in gaps
     ]
     farthest = max(gaps, key=_distance)
@@ -85,11 +84,13 @@ def _parity_words(gaps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _distance(gap: Mapping[str, Any]) -> tuple[float, ...]:
-    """The scores of masks saturate, so their IoU tells more."""
-    return gap["flips"], abs(gap.get("iou") or 0.0), gap["score_error"]
+    changes = [abs(gap.get(name) or 0.0) for name in ("f1_3px", "iou")]
+    return gap["flips"], max(changes), gap["score_error"]
 
 
 def _change_words(gap: Mapping[str, Any]) -> str:
-    """In points; a bundle of an earlier version does not say."""
+    """In points, which a bundle of an earlier version does not say; scores of masks saturate."""
     changes = (("F1", gap.get("f1_3px")), ("IoU", gap.get("iou")))
-    return "".join(f", {name} by {100 * by:+.2f}" for name, by in changes if by is not None)
+    known = [f"{name} by {100 * by:+.2f}" for name, by in changes if by is not None]
+    scores = [] if gap.get("iou") is not None else [f"scores by {gap['score_error']:.4f}"]
+    return ", ".join(scores + known)

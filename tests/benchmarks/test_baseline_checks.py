@@ -197,11 +197,14 @@ def test_a_fifth_slower_and_other_frames_are_red_for_their_own_reasons(make_benc
 
 
 ASKED = Limits(
-    baseline={**Limits().baseline, "net_targets_lost": 9, "pd_at_fa": -0.005},
+    baseline={
+        **Limits().baseline,
+        **{"net_targets_lost": 9, "pd_at_fa": -0.005, "position_px": 0.05},
+    },
     baseline_lost={("lost_by_scr", "0 to 1.5"): 0, ("lost_by_area", "0 to 9"): 2},
 )
 """Targets 0 and 1 are of SCR 0 and 0.8; targets 0, 1 and 2 have up to 9 px."""
-ASKED_NAMES = ["pd_at_fa", "lost_by_scr.0 to 1.5", "lost_by_area.0 to 9"]
+ASKED_NAMES = ["pd_at_fa", "position_px", "lost_by_scr.0 to 1.5", "lost_by_area.0 to 9"]
 
 
 @pytest.fixture
@@ -220,7 +223,7 @@ def test_what_is_asked_of_a_baseline_is_checked_and_green_where_nothing_changed(
 ) -> None:
     verdict = judge(with_curves(), ASKED, with_curves(), strict=True)
     assert verdict.passed
-    asked = [check.name for check in verdict.checks if check.variant == "int8"][-3:]
+    asked = [check.name for check in verdict.checks if check.variant == "int8"][-4:]
     assert asked == [f"baseline.{name}" for name in ASKED_NAMES]
 
 
@@ -241,6 +244,17 @@ def test_pd_at_the_false_alarms_of_the_baseline_is_judged_by_the_curves(with_cur
     assert failed(verdict) == ["baseline.pd_at_fa"] * 2
 
 
+def test_positions_that_moved_since_are_red(with_curves: Make) -> None:
+    old = with_curves()
+    for each in old["results"][0]["variants"]:
+        each["accuracy"]["position_px"] = 0.3
+    verdict = judge(with_curves(), ASKED, old)
+    assert failed(verdict) == ["baseline.position_px"] * 2
+    assert {check.why for check in verdict.checks if not check.passed} == {
+        "0.3 -> 0.5: +0.2, highest allowed +0.05"
+    }
+
+
 def no_accuracy(bench: Json) -> None:
     for each in bench["results"][0]["variants"]:
         each["accuracy"] = None
@@ -256,7 +270,7 @@ def no_matches(bench: Json) -> None:
     [
         (no_accuracy, ASKED_NAMES, "it was not measured on both sides"),
         (other_images, ASKED_NAMES, "the baseline is of other frames"),
-        (no_matches, ASKED_NAMES[1:], "a file does not say which targets were found"),
+        (no_matches, ASKED_NAMES[2:], "a file does not say which targets were found"),
     ],
 )
 def test_what_is_asked_of_a_baseline_that_cannot_answer_is_red(

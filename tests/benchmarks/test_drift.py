@@ -44,7 +44,7 @@ def test_differences_are_candidate_minus_reference() -> None:
     )
     assert entry["f1_3px"] == pytest.approx(6 / 9 - 6 / 7)
     assert entry["f1_5px"] == pytest.approx(6 / 9 - 6 / 7)
-    assert entry["pd"] == 0
+    assert entry["pd"] == entry["position_px"] == 0
     assert entry["fa_per_mpx"] == pytest.approx(2e6 / 8192)
     assert (entry["iou"], entry["niou"]) == (None, None)
     assert (entry["targets_lost"], entry["targets_gained"]) == (1, 1)

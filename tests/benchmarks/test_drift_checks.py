@@ -79,7 +79,7 @@ def test_a_change_up_to_the_limit_or_for_the_better_is_green(
 
 
 ASKED = Limits(
-    drift={**Limits().drift, "pd_at_fa": -0.005, "fps_ratio": 2.0},
+    drift={**Limits().drift, "pd_at_fa": -0.005, "position_px": 0.05, "fps_ratio": 2.0},
     lost={("lost_by_scr", "0 to 1.5"): 0, ("lost_by_area", "0 to 9"): 1},
 )
 """Everything that a gate.toml may ask of a drift."""
@@ -116,6 +116,13 @@ def slow(bench: Json) -> None:
     int8(bench)["fps"] = 0.8 * 2.0 * 10.0
 
 
+def misplace(position_px: float | None) -> Change:
+    def apply(bench: Json) -> None:
+        int8(bench)["accuracy"]["position_px"] = position_px
+
+    return apply
+
+
 def worse_at_equal_fa(bench: Json) -> None:
     entry(bench)["pd_at_fa"][0]["pd_candidate"] -= 0.0051
 
@@ -125,6 +132,7 @@ def test_what_is_asked_for_is_checked_and_green_without_drift(asked: Make) -> No
     assert verdict.passed
     assert [check.name for check in verdict.checks][5:] == [
         "drift.pd_at_fa",
+        "drift.position_px",
         "drift.lost_by_scr.0 to 1.5",
         "drift.lost_by_area.0 to 9",
         "drift.fps_ratio",
@@ -140,6 +148,12 @@ def test_what_is_asked_for_is_checked_and_green_without_drift(asked: Make) -> No
             "940 -> 938: +2, highest allowed +1",
         ),
         (shift("fa_per_mpx", 5.0), "drift.fa_per_mpx", "5 -> 10: +5, highest allowed +2"),
+        (misplace(0.56), "drift.position_px", "0.5 -> 0.56: +0.06, highest allowed +0.05"),
+        (
+            misplace(None),
+            "drift.position_px",
+            "is undefined: no target, or nothing detected; bench on labelled frames",
+        ),
         (slow, "drift.fps_ratio", "10 -> 16 fps: 1.6 of fp32, lowest allowed 2"),
         (
             worse_at_equal_fa,
@@ -327,13 +341,14 @@ def test_speed_that_is_asked_for_is_judged_without_frames(frameless: Json) -> No
 
 
 def test_what_is_asked_for_and_only_frames_tell_is_red_without_them(frameless: Json) -> None:
-    names = ["drift.pd_at_fa", "drift.lost_by_scr.0 to 1.5", "drift.lost_by_area.0 to 9"]
+    names = ["drift.pd_at_fa", "drift.position_px"]
+    names += ["drift.lost_by_scr.0 to 1.5", "drift.lost_by_area.0 to 9"]
     verdict = judge(frameless, replace(ASKED, floor={"fps": 5}))
     assert failed(verdict) == names
     whys = {check.why for check in verdict.checks if not check.passed}
     assert whys == {"no drift was measured: bench with --data"}
     off = Limits(
-        drift={**Limits().drift, "pd_at_fa": -math.inf},
+        drift={**Limits().drift, "pd_at_fa": -math.inf, "position_px": math.inf},
         lost={("lost_by_scr", "0 to 1.5"): math.inf},
         floor={"fps": 5},
     )
@@ -346,6 +361,7 @@ def test_what_is_asked_for_is_red_where_only_fp32_was_measured(make_bench: Make)
     verdict = judge(lone, replace(ASKED, floor={"fps": 5}))
     assert failed(verdict) == [
         "drift.pd_at_fa",
+        "drift.position_px",
         "drift.lost_by_scr.0 to 1.5",
         "drift.lost_by_area.0 to 9",
         "drift.fps_ratio",

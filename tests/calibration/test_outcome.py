@@ -54,10 +54,13 @@ def test_the_way_that_is_farthest_off_is_named():
     assert "torch differs in 0 of 86 targets (scores by 0.0001), openvino differs in 1 of" in line
     assert "openvino differs in 1 of 86 targets (scores by 0.0044, F1 by -0.12)," in line
     assert line.endswith("farthest: openvino")
-    masks = [{**gap, "flips": 0, "score_error": 0.0} for gap in gaps]
-    masks[1]["iou"], masks[2]["iou"] = -0.001, -0.009
+    masks = [{**gap, "flips": 0, "score_error": 0.0, "iou": -0.001} for gap in gaps]
+    masks[2]["iou"] = -0.009
     (line,) = said({"parity": masks})
+    assert "torch differs in 0 of 86 targets (IoU by -0.10), openvino" in line
     assert line.endswith("farthest: onnxruntime")
+    masks[0]["f1_3px"] = -0.02
+    assert said({"parity": masks})[0].endswith("farthest: torch")
 
 
 def test_what_int8_costs_on_held_out_frames_is_told():
