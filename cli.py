@@ -981,7 +981,9 @@ def sensitivity(
     print_layers(layers, _results(json_to))
 
 
-Targets = Annotated[int, typer.Option(min=1, help="Most targets of a frame in the decode.")]
+Targets = Annotated[
+    int, typer.Option(min=1, help="Most targets of a frame, where the decode is of points.")
+]
 
 
 @app.command("compile")
@@ -1115,7 +1117,8 @@ def export(
     opened = open_bundle(bundle, public_key)
     chosen = variant or best_variant(opened)
     path = export_graph(opened, chosen, out, targets)
-    _tell(str(path), {"path": str(path), "variant": chosen, "targets": targets}, json_to)
+    most = targets if opened.manifest.model.decode.kind == "heatmap" else None
+    _tell(str(path), {"path": str(path), "variant": chosen, "targets": most}, json_to)
 
 
 @app.command()

@@ -1036,8 +1036,10 @@ def test_a_graph_with_its_decode_is_exported(float_bundle: Path, tmp_path: Path)
     import onnxruntime
 
     out = tmp_path / "detector.onnx"
-    run = as_process("export", float_bundle, "--out", out, "--targets", 16)
+    told = tmp_path / "told.json"
+    run = as_process("export", float_bundle, "--out", out, "--targets", 16, "--json", told)
     assert (run.returncode, run.stdout) == (0, f"{out}\n"), run.stderr
+    assert json.loads(told.read_text())["targets"] == 16
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     (targets,) = session.run(None, {"frame": np.zeros((1, 1, 64, 64), np.float32)})
     assert targets.shape == (1, 16, 4)
