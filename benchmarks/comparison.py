@@ -65,6 +65,11 @@ class Row:
         """A metric of its accuracy."""
         return _inner(self.variant, "accuracy", name)
 
+    @property
+    def is_masked(self) -> bool:
+        """Whether masks were scored, in pixels."""
+        return self.accuracy("iou") is not None
+
     def pace(self, name: str) -> float | None:
         """Of the frames at the sensor's rate: missed, dropped, queued, arrived, rate_hz."""
         return _inner(self.variant, "pace", name)
@@ -159,7 +164,8 @@ COLUMNS = {
     "iou": Column("IoU %", lambda row: percent(row.accuracy("iou"))),
     "niou": Column("nIoU %", lambda row: percent(row.accuracy("niou"))),
     "pd": Column("Pd %", lambda row: percent(row.accuracy("pd"))),
-    "fa": Column("Fa /Mpx", lambda row: fixed(row.accuracy("fa_per_mpx"), 2)),
+    "fa": Column("Fa /Mpx", lambda row: ABSENT if row.is_masked else _false_alarms(row)),
+    "fa_px": Column("Fa px /Mpx", lambda row: _false_alarms(row) if row.is_masked else ABSENT),
     "position": Column("position px", lambda row: fixed(row.accuracy("position_px"), 2)),
     "flips": Column("lost gained", lambda row: row.flips()),
     "p50": Column("p50 ms", lambda row: ("~" if row.is_noisy else "") + _latency(row, "p50")),
@@ -187,6 +193,11 @@ COLUMNS = {
     "power": Column("power W", lambda row: fixed(row.variant["power_w"], 1)),
 }
 """Of the page, in its order; the terminal has room for some."""
+
+
+def _false_alarms(row: Row) -> str:
+    """Alarms where points are scored, pixels where masks are."""
+    return fixed(row.accuracy("fa_per_mpx"), 2)
 
 
 def _latency(row: Row, name: str) -> str:

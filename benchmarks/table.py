@@ -36,7 +36,7 @@ NO_LIMIT = 1000
 """Columns of a terminal in which every table fits."""
 
 
-_QUALITY = ("f1_3px", "iou", "pd", "fa", "flips")
+_QUALITY = ("f1_3px", "iou", "pd", "fa", "fa_px", "flips")
 _SPEED = ("p50", "fps", "end_to_end", "speed_up", "size")
 _PACE = ("frames", "missed", "dropped", "queued", "age_p50", "age_p99")
 
@@ -68,10 +68,12 @@ def _table(result: Mapping[str, Any], names: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("variant", no_wrap=True)
     table.add_column("runtime", overflow="fold")
-    columns = [COLUMNS[name] for name in names]
+    rows = rows_of(result)
+    unused = "fa" if any(row.is_masked for row in rows) else "fa_px"
+    columns = [COLUMNS[name] for name in names if name != unused]
     for column in columns:
         table.add_column(column.narrow or column.heading, justify="right")
-    for row in rows_of(result):
+    for row in rows:
         cells = [row.name, row.where, *(column.text(row) for column in columns)]
         style = "" if row.variant["measured"] else "dim italic"
         table.add_row(*(Text(cell) for cell in cells), style=style)
@@ -209,8 +211,9 @@ def print_faults(records: Sequence[Mapping[str, Any]], console: Console) -> None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("sensor fault", no_wrap=True)
     iou = ("IoU %",) if masks else ()
-    fp32 = ("FP32 F1 %", *(f"FP32 {name}" for name in iou), "FP32 Fa /Mpx", "lost gained")
-    for heading in ("F1 3px %", *iou, "Pd %", "Fa /Mpx", *(fp32 if compared else ())):
+    fa = COLUMNS["fa_px" if masks else "fa"].heading
+    fp32 = ("FP32 F1 %", *(f"FP32 {name}" for name in iou), f"FP32 {fa}", "lost gained")
+    for heading in ("F1 3px %", *iou, "Pd %", fa, *(fp32 if compared else ())):
         table.add_column(heading, justify="right")
     for record in records:
         cells = [record["fault"], percent(record["f1_3px"])]

@@ -27,6 +27,9 @@ def printed(bench: dict[str, Any], width: int) -> str:
     return console.file.getvalue()
 
 
+MODELS = ("mshnet", "p2p")
+
+
 @pytest.mark.parametrize("width", [80, 160])
 def test_every_variant_with_its_numbers(bench_json: dict[str, Any], width: int) -> None:
     text = printed(bench_json, width)
@@ -50,6 +53,12 @@ def test_a_wide_terminal_has_a_row_per_variant(bench_json: dict[str, Any]) -> No
         *("int8", "openvino", "94.21", "–", "99.47", "1.25", "−2", "+1"),
         *("~20.0", "50.0", "45.5", "2.50×", "310", "kB"),
     ]
+
+
+def test_false_alarms_of_masks_are_pixels(make_bench: Any) -> None:
+    masks, points = (" ".join(printed(make_bench(model), 160).split()) for model in MODELS)
+    assert "Fa px /Mpx" in masks and "Fa /Mpx" not in masks
+    assert "Fa /Mpx" in points and "Fa px" not in points
 
 
 def test_what_loading_takes_is_said_where_it_was_measured(bench_json: dict[str, Any]) -> None:
