@@ -166,7 +166,7 @@ COLUMNS = {
     "pd": Column("Pd %", lambda row: percent(row.accuracy("pd"))),
     "fa": Column("Fa /Mpx", lambda row: ABSENT if row.is_masked else _false_alarms(row)),
     "fa_px": Column("Fa px /Mpx", lambda row: _false_alarms(row) if row.is_masked else ABSENT),
-    "position": Column("position px", lambda row: fixed(row.accuracy("position_px"), 2)),
+    "position": Column("position px", lambda row: _position(row)),
     "flips": Column("lost gained", lambda row: row.flips()),
     "p50": Column("p50 ms", lambda row: ("~" if row.is_noisy else "") + _latency(row, "p50")),
     "p90": Column("p90 ms", lambda row: _latency(row, "p90")),
@@ -198,6 +198,11 @@ COLUMNS = {
 def _false_alarms(row: Row) -> str:
     """Alarms where points are scored, pixels where masks are."""
     return fixed(row.accuracy("fa_per_mpx"), 2)
+
+
+def _position(row: Row) -> str:
+    """Of points, which are all that such a network tells."""
+    return ABSENT if row.is_masked else fixed(row.accuracy("position_px"), 2)
 
 
 def _latency(row: Row, name: str) -> str:

@@ -366,3 +366,9 @@ def test_a_table_names_its_rows_and_columns() -> None:
     assert "<caption>Caption</caption>" in grid
     assert '<th scope="col" class="n">n</th>' in grid
     assert '<th scope="row">a</th><td class="n">1</td>' in grid
+
+
+def test_points_have_a_position_and_masks_pixels_that_are_false(make_bench: Any) -> None:
+    masks, points = (report_html([make_bench(model)]) for model in ("mshnet", "p2p"))
+    assert "Fa px /Mpx" in masks and "position px" not in masks
+    assert "Fa /Mpx" in points and "position px" in points and "Fa px" not in points
