@@ -1,6 +1,8 @@
 """SLS against soft IoU, at equal budget, on MSHNet and on a plain U-Net: a table in Markdown.
 
-python tests/experiments/losses.py --data NUDT-SIRST [--epochs 12] [--net U-Net]
+python tests/experiments/losses.py --data NUDT-SIRST [--epochs 12] [--net U-Net] [--loss sls]
+
+`--other NUAA-SIRST` measures each network on all of that data set's trainval, too.
 """
 
 import argparse
@@ -48,28 +50,38 @@ def trained(net: MSHNet, recipe: Recipe, fit: Sequence[Sample]) -> MSHNet:
     return net.cpu().eval()
 
 
+def samples_of(root: Path, split: str) -> list[Sample]:
+    """The frames of a part of a data set that can be used."""
+    return [s for s in open_dataset(root, split).samples() if isinstance(s, Sample)]
+
+
 def main() -> None:
     """Train them, and print what each gives on the held-out frames."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--net", choices=NETS, help="this one alone")
+    parser.add_argument("--loss", choices=LOSSES, help="this one alone")
+    parser.add_argument("--other", type=Path, help="data set to measure on as well")
     options = parser.parse_args()
-    fit, held_out = (
-        [s for s in open_dataset(options.data, split).samples() if isinstance(s, Sample)]
-        for split in ("train", "val")
-    )
-    print(f"| network | loss | IoU | nIoU | Pd | Fa per Mpx |\n|{'---|' * 6}", flush=True)
+    fit = samples_of(options.data, "train")
+    measured_on = {f"{options.data.name} held out": samples_of(options.data, "val")}
+    if options.other:
+        both = samples_of(options.other, "train") + samples_of(options.other, "val")
+        measured_on[f"{options.other.name} trainval"] = both
+    print("| network | loss | measured on | IoU | nIoU | Pd | Fa per Mpx |")
+    print(f"|{'---|' * 7}", flush=True)
     for title in [options.net] if options.net else NETS:
-        for loss in LOSSES:
+        for loss in [options.loss] if options.loss else LOSSES:
             torch.manual_seed(0)
             recipe = Recipe(loss, options.epochs, 16, 1e-3, crops=CROPS, until=UNTIL, warm_epochs=6)
             net = trained(NETS[title](), recipe, fit)
             with torch_runner(Grey(net).eval(), spec_of("mshnet")) as run:
-                found = held_out_scores(run.predict, held_out)
-            percent = [f"{100 * found[key]:.2f}" for key in ("iou", "niou", "pd")]
-            cells = (title, loss, *percent, f"{found['fa_per_mpx']:.1f}")
-            print(f"| {' | '.join(cells)} |", flush=True)
+                for where, samples in measured_on.items():
+                    found = held_out_scores(run.predict, samples)
+                    percent = [f"{100 * found[key]:.2f}" for key in ("iou", "niou", "pd")]
+                    cells = (title, loss, where, *percent, f"{found['fa_per_mpx']:.1f}")
+                    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
