@@ -1,19 +1,15 @@
-"""The gate's checks that only a gate.toml asks for.
-
-Pd at equal false alarms, position error, losses by range.
-"""
+"""The gate's checks that only a gate.toml asks for: Pd at equal false alarms, losses by range."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from irstd_edge.benchmarks.bench_file import Accuracy, EqualFa
-from irstd_edge.benchmarks.figures import Figure, is_within
+from irstd_edge.benchmarks.bench_file import EqualFa
+from irstd_edge.benchmarks.figures import is_within
+from irstd_edge.benchmarks.limits import ASKED, SPEED
 from irstd_edge.benchmarks.lost_by_range import LostByRange
 from irstd_edge.benchmarks.subject import Subject
 from irstd_edge.benchmarks.verdict import Check
-
-POSITION = "position_px"
 
 
 def pd_check(subject: Subject, at: EqualFa | None, limit: float, missing: str) -> Check:
@@ -27,18 +23,6 @@ def pd_check(subject: Subject, at: EqualFa | None, limit: float, missing: str) -
     )
     values = {"reference": at.pd_reference, "candidate": at.pd_candidate, "limit": limit}
     return subject.check("pd_at_fa", is_within(change, limit, "pd_at_fa"), why, **values)
-
-
-def position_checks(
-    subject: Subject, sides: tuple[Accuracy | None, Accuracy | None], limits: Mapping[str, float]
-) -> Iterator[Check]:
-    """Of the mean position error of the targets that a variant finds within 3 px."""
-    if POSITION not in limits:
-        return
-    before, after = (side.metrics[POSITION] if side else None for side in sides)
-    changes = () if before is None or after is None else (after - before,)
-    figure = Figure(before, after, changes)
-    yield from subject.changes({POSITION: figure}, limits)
 
 
 def range_checks(
@@ -67,7 +51,7 @@ def unanswered(
     lost: Mapping[tuple[str, str], float],
 ) -> Iterator[Check]:
     """A failed check for each limit that gate.toml sets and this bench cannot answer."""
-    asked = {name: limit for name, limit in limits.items() if name in ("pd_at_fa", POSITION)}
+    asked = {name: limit for name, limit in limits.items() if name in ASKED and name != SPEED}
     asked |= {f"{section}.{name}": limit for (section, name), limit in lost.items()}
     for name, limit in asked.items():
         yield subject.check(name, False, why, limit=limit)

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from irstd_edge.benchmarks.asked_checks import (
-    pd_check,
-    position_checks,
-    range_checks,
-    unanswered,
-)
+from irstd_edge.benchmarks.asked_checks import pd_check, range_checks, unanswered
 from irstd_edge.benchmarks.bench_file import Result, Variant
 from irstd_edge.benchmarks.counterparts import Counterparts
 from irstd_edge.benchmarks.figures import (
@@ -154,7 +149,6 @@ def _accuracy_checks(
         )
         at = equal_fa_between(before, after)
         yield pd_check(subject, at, limits.baseline["pd_at_fa"], missing)
-    yield from position_checks(subject, (before, after), limits.baseline)
     if lost is None:
         yield from unanswered(subject, why, {}, limits.baseline_lost)
     else:

@@ -12,8 +12,8 @@ from irstd_edge.benchmarks.lost_by_range import LostByRange, lost_by_range
 from irstd_edge.benchmarks.schema import check_bench
 from irstd_edge.benchmarks.verdict import named
 
-DIFFERENCES = ("iou", "f1_3px", "fa_per_mpx")
-"""The differences of a drift entry that the gate judges."""
+DIFFERENCES = ("iou", "f1_3px", "fa_per_mpx", "position_px")
+"""The differences of a drift entry that the gate judges; earlier files lack the last."""
 MEASURED = ("fps", "fps_end_to_end", "memory_mb", "joule_per_frame")
 """Costs that stand in a variant itself."""
 
@@ -263,7 +263,7 @@ def _drift(item: Mapping[str, Any]) -> Drift:
         candidate=item["candidate"],
         runtime=item["runtime"],
         reference_runtime=item.get("reference_runtime") or item["runtime"],
-        changes={name: item[name] for name in DIFFERENCES},
+        changes={name: item.get(name) for name in DIFFERENCES},
         targets_lost=item["targets_lost"],
         targets_gained=item["targets_gained"],
         targets=tuple(_target(each) for each in item["targets"]),

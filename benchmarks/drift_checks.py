@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from irstd_edge.benchmarks.asked_checks import (
-    pd_check,
-    position_checks,
-    range_checks,
-    unanswered,
-)
+from irstd_edge.benchmarks.asked_checks import pd_check, range_checks, unanswered
 from irstd_edge.benchmarks.bench_file import Drift, Result, Variant
 from irstd_edge.benchmarks.figures import flip_figures, is_within, metric_figures
 from irstd_edge.benchmarks.limits import Limits
@@ -107,7 +102,6 @@ def _accuracy_checks(
             "fa_per_mpx where no threshold brings a mask's down to FP32's"
         )
         yield pd_check(subject, entry.at_own_fa, limits.drift["pd_at_fa"], why)
-    yield from position_checks(subject, (before, after), limits.drift)
     yield from range_checks(subject, entry.lost, limits.lost)
 
 

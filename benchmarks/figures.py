@@ -67,7 +67,7 @@ def metric_figures(
     after: Accuracy | None,
     stated: Mapping[str, float | None] | None = None,
 ) -> dict[str, Figure]:
-    """F1, IoU and Fa, without those that do not apply; `stated` are a drift entry's differences."""
+    """`DIFFERENCES`, without those that do not apply; `stated` are those of a drift entry."""
     figures = {}
     for name in DIFFERENCES:
         sides = [side for side in (before, after) if side is not None]

@@ -31,7 +31,8 @@ CHANGES: Mapping[str, float] = {
 }
 """Against a reference: targets lost less gained, share of targets that flipped either way,
 lowest allowed changes of F1 and IoU, highest allowed rise of Fa."""
-ASKED = ("pd_at_fa", "position_px", "fps_ratio")
+SPEED = "fps_ratio"
+ASKED = ("pd_at_fa", "position_px", SPEED)
 """Off unless gate.toml sets them (fps_ratio of [baseline] has a default): lowest allowed change of
 Pd at the reference's false-alarm rate; highest allowed rise of the mean position error; lowest
 allowed speed relative to the reference."""

@@ -51,8 +51,12 @@ class Subject:
         return self.check(name, True, f"skipped: {why}")
 
     def changes(self, figures: Mapping[str, Figure], limits: Mapping[str, float]) -> list[Check]:
-        """A check for each figure: its worst change, held against its limit."""
-        return [self._change(name, figure, limits[name]) for name, figure in figures.items()]
+        """A check for each figure with a limit: its worst change, held against it."""
+        return [
+            self._change(name, figure, limits[name])
+            for name, figure in figures.items()
+            if name in limits
+        ]
 
     def _change(self, name: str, figure: Figure, limit: float) -> Check:
         values = {"reference": figure.before, "candidate": figure.after, "limit": limit}
