@@ -30,6 +30,8 @@ OPTIONS = (
 """No questions; a host that is silent for half a minute is lost."""
 NO_CONNECTION = 255
 """What ssh exits with when it was its own failure."""
+CLOSED = "closed by remote host"
+"""What ssh says last where the command's end still arrived before the connection was lost."""
 REMOVE_LIMIT_S = 40.0
 
 KEEPER = """\
@@ -79,7 +81,8 @@ class Host:
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script of sh there; its exit code and outputs. Raises MachineError if cut off."""
         done = _call([*_program("ssh"), self.name, f"sh -c {shlex.quote(script)}"])
-        if done.returncode == NO_CONNECTION:
+        lost = done.returncode and _last_line(done.stderr).endswith(CLOSED)
+        if done.returncode == NO_CONNECTION or lost:
             raise self.unreachable(done.stderr)
         return done
 
