@@ -1,9 +1,11 @@
+import ctypes
 from typing import Any
 
 import numpy as np
 import pytest
 
 from irstd_edge.edge.cuda import Cuda
+from irstd_edge.edge.gpu import this_gpu
 from irstd_edge.edge.types import MachineError
 
 
@@ -89,3 +91,63 @@ def test_free_memory_is_what_the_driver_says(driver: Any, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(type(driver), "_cuMemGetInfo_v2", info, raising=False)
     assert Cuda(lambda name: driver).free_bytes() == 5_000_000_000
+
+
+needs_gpu = pytest.mark.skipif(this_gpu() is None, reason="needs an NVIDIA GPU")
+
+
+@needs_gpu
+def test_a_gpu_replays_what_was_recorded_on_what_is_new_in_the_buffers() -> None:
+    cuda = Cuda()
+    source, target = cuda.pinned((3, 5)), cuda.pinned((3, 5))
+    there, beside = (cuda.device_memory(source.nbytes) for _ in range(2))
+    free = cuda.free_bytes()
+
+    def work() -> None:
+        cuda.upload(source, there)
+        size = ctypes.c_size_t(source.nbytes)
+        cuda.call(
+            "cuMemcpyDtoDAsync_v2",
+            ctypes.c_uint64(beside),
+            ctypes.c_uint64(there),
+            size,
+            cuda.stream,
+        )
+        cuda.download(beside, target)
+
+    source[...] = 7
+    again = cuda.record(work)
+    assert again is not None
+    cuda.wait()
+    assert not target.any(), "recording runs nothing"
+    for value in (1.0, 2.0):
+        source[...] = value + np.arange(15).reshape(3, 5)
+        again()
+        cuda.wait()
+        assert np.array_equal(target, source)
+    assert free > 0
+    cuda.close()
+    cuda.close()
+
+
+@needs_gpu
+def test_a_gpu_says_in_words_what_failed() -> None:
+    cuda = Cuda()
+    with pytest.raises(MachineError, match=r"cuMemAlloc_v2 failed \(out of memory\)"):
+        cuda.device_memory(1 << 50)
+    cuda.close()
+
+
+@needs_gpu
+def test_work_that_a_gpu_cannot_record_is_told_by_none() -> None:
+    cuda = Cuda()
+    source = cuda.pinned((2,))
+
+    def work() -> None:
+        cuda.upload(source, cuda.device_memory(source.nbytes))
+        cuda.wait()  # nothing may be waited for in a recording
+
+    assert cuda.record(work) is None
+    cuda.upload(source, cuda.device_memory(source.nbytes))
+    cuda.wait()
+    cuda.close()

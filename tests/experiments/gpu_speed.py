@@ -23,6 +23,8 @@ from irstd_edge.edge.types import Frame, ModelSpec
 from irstd_edge.models.weights import find_weights, load_model, spec_of_card
 
 Network = Callable[[Tensor], tuple[Tensor, ...]]
+WARM_UP_S = 2
+"""Of each way."""
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -39,24 +41,25 @@ def lower(net: nn.Module, dtype: torch.dtype) -> Network:
     return lambda batch: tuple(each.float() for each in as_tuple(lowered(batch.to(dtype))))
 
 
-def graphed(network: Network, batch: Tensor) -> Network:
-    """Recorded once for the shape of a batch, and launched by one call from then on."""
-    given, stream = batch.clone(), torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):  # what is chosen or allocated at the first calls is no part of it
-            network(given)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = network(given)
+class Graphed:
+    """A network, recorded once for the shape of a batch and launched by one call from then on."""
 
-    def launch(batch: Tensor) -> tuple[Tensor, ...]:
-        given.copy_(batch)
-        graph.replay()
-        return outputs
+    def __init__(self, network: Network, batch: Tensor) -> None:
+        self.network = network  # the graph reads its weights where they lie
+        self.given, stream = batch.clone(), torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # what is chosen or allocated at the first calls is no part of it
+                network(self.given)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.outputs = network(self.given)
 
-    return launch
+    def __call__(self, batch: Tensor) -> tuple[Tensor, ...]:
+        self.given.copy_(batch)
+        self.graph.replay()
+        return self.outputs
 
 
 def ways_of(make: Callable[[], nn.Module], batch: Tensor) -> dict[str, Network]:
@@ -69,8 +72,8 @@ def ways_of(make: Callable[[], nn.Module], batch: Tensor) -> dict[str, Network]:
     }
     if batch.is_cuda:
         ways["FP16, eager"] = lower(make(), torch.float16)
-        ways["FP32, CUDA graph"] = graphed(eager(make()), batch)
-        ways["FP16, CUDA graph"] = graphed(lower(make(), torch.float16), batch)
+        ways["FP32, CUDA graph"] = Graphed(eager(make()), batch)
+        ways["FP16, CUDA graph"] = Graphed(lower(make(), torch.float16), batch)
     return ways
 
 
@@ -127,7 +130,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Timing]:
         name: Calls(runner_of(network, spec, name, device), options.batch)
         for name, network in ways.items()
     }
-    times = measure(runners, frames, warm_up_s=10, samples=options.samples, batch=options.batch)
+    times = measure(
+        runners, frames, warm_up_s=WARM_UP_S, samples=options.samples, batch=options.batch
+    )
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{model}, {height}x{width}, batch {options.batch}, {name}\n")
     print("| way | p50 ms | p99 ms | frames/s | largest error |\n|---|---|---|---|---|")

@@ -1,5 +1,10 @@
 """What torch makes of a detector on a GPU; the logic of it on the processor."""
 
+import gc
+import weakref
+from contextlib import nullcontext
+from unittest.mock import MagicMock
+
 import gpu_speed
 import pytest
 import torch
@@ -24,6 +29,21 @@ def test_every_way_sees_what_float32_sees(
     assert 0 < p50_ms <= p99_ms and error == 0
     assert frames_per_s == pytest.approx(3000 / p50_ms, rel=0.05)
     assert 0 < table["BF16, eager"][3] < 0.5
+
+
+def test_a_recorded_network_stays_where_the_graph_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Stream", "current_stream", "CUDAGraph"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda given: nullcontext())
+    net = torch.nn.Linear(2, 1)
+    weights = weakref.ref(net.weight)
+    graphed = gpu_speed.Graphed(gpu_speed.eager(net), torch.zeros(1, 2))
+    del net
+    gc.collect()
+    assert weights() is not None
+    (first,) = graphed(torch.ones(1, 2))
+    assert torch.equal(graphed.given, torch.ones(1, 2)) and first.shape == (1, 1)
 
 
 @pytest.mark.cuda

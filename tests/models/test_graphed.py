@@ -6,6 +6,7 @@ from torch import nn
 
 from irstd_edge.edge.types import Sample
 from irstd_edge.models import create_model, spec_of
+from irstd_edge.models import learner as of_learner
 from irstd_edge.models.batches import Augmentation, Labelled, labelled
 from irstd_edge.models.launch import launch
 from irstd_edge.models.learner import Learner
@@ -22,6 +23,12 @@ def learner(net: MSHNet | P2P, *, optimizer: str, joined: float = 0.0) -> Learne
     crops = (Augmentation(64, joined=joined),)
     recipe = Recipe(loss, 4, 4, 1e-3, optimizer, crops, (), average_share=0.3)
     return Learner(copy.deepcopy(net), recipe, 0, launch("cuda"), fine_tunes=True)
+
+
+@pytest.fixture(autouse=True)
+def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a process that imports torch first: fifteen take a minute to start."""
+    monkeypatch.setattr(of_learner, "workers_for", lambda device, processes: 1)
 
 
 @pytest.fixture
