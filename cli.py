@@ -1204,6 +1204,12 @@ def bench(
             metavar="HZ", help="Frame rate of the sensor: late and dropped frames are counted."
         ),
     ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            metavar="COUNTS", help="Also what so much noise in the frames does to fp32, for scale."
+        ),
+    ] = None,
     public_key: PublicKey = None,
     json_to: JsonOut = None,
 ) -> None:
@@ -1223,6 +1229,10 @@ def bench(
         raise IrstdError(f"--rate-hz: {rate_hz:g} is no rate of a sensor; give frames a second")
     if rate_hz is not None and batch > 1:
         raise IrstdError("--rate-hz: a sensor's frames come one by one; leave --batch out")
+    if noise is not None and not 0 < noise <= MOST_NOISE:
+        raise IrstdError(
+            f"--noise: {noise:g} is no noise of a sensor; give its standard deviation in counts"
+        )
     _check_outputs({"--json": json_to}, [*(bundles or ()), public_key], [data] if data else [])
     profiles: tuple[Any, ...] = ()
     if host is None or device not in ("cpu", "cuda", "jetson"):
@@ -1249,6 +1259,7 @@ def bench(
         samples=samples,
         batch=batch,
         rate_hz=rate_hz,
+        noise_counts=noise,
     )
     if host is not None:
         there = replace(plan, runtimes=tuple(runtime or ()))
@@ -1268,6 +1279,9 @@ def bench(
         _results(json_to).print("no accuracy is projected: --data gives the size of its frames")
 
 
+MOST_NOISE = 2**16
+"""Counts: full scale of any sensor."""
+
 MEASURED_ALONE = (
     "remote_python",
     "runtime",
@@ -1279,6 +1293,7 @@ MEASURED_ALONE = (
     "samples",
     "batch",
     "rate_hz",
+    "noise",
 )
 """Options of `bench` that a projection has no use for."""
 
@@ -1293,7 +1308,7 @@ def _refuse_meaningless(
     if host is None:
         _refuse_given(context, ("remote_python",), "means nothing without --host: add it")
     if data is None:
-        scored = ("split", "protocol", "strict")
+        scored = ("split", "protocol", "strict", "noise")
         _refuse_given(context, scored, "means nothing without --data: add it")
 
 

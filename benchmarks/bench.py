@@ -12,10 +12,12 @@ from irstd_edge.benchmarks.cost import cost_of_graph
 from irstd_edge.benchmarks.curves import threshold_to_predict
 from irstd_edge.benchmarks.drift import drift
 from irstd_edge.benchmarks.energy import Board, Energy, measure_energy, this_board, throttling
+from irstd_edge.benchmarks.faults import with_noise
 from irstd_edge.benchmarks.in_batches import Batches, InBatches
 from irstd_edge.benchmarks.latency import Timing, measure
 from irstd_edge.benchmarks.layer_times import layer_times_of
 from irstd_edge.benchmarks.memory import measure_load
+from irstd_edge.benchmarks.noise_floor import noise_floor
 from irstd_edge.benchmarks.pace import Pace, measure_pace
 from irstd_edge.benchmarks.plan import DEFAULT_VARIANTS, REFERENCE, Plan, Size, TimedOn, timed_on_of
 from irstd_edge.benchmarks.schema import SCHEMA
@@ -28,7 +30,7 @@ from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.runners import Runner, open_runner, runtime_version
 from irstd_edge.edge.tensorrt_runtime import TENSORRT_RUNTIMES, engines_of
 from irstd_edge.edge.tiles import TILE_PX
-from irstd_edge.edge.types import Frame, IrstdError, MachineError, Progress
+from irstd_edge.edge.types import Frame, IrstdError, MachineError, Progress, Skip
 
 Pair = tuple[str, str]
 """(variant, runtime)."""
@@ -99,6 +101,7 @@ def _bench_one(
             pair: _evaluate(runner, plan, f"{model} {' '.join(pair)}", progress)
             for pair, runner in runners.items()
         }
+        noise = _noise(runners, evaluations, plan, progress)
         before = board.read_throttle()
         in_batches = {pair: InBatches(runner, batches) for pair, runner in runners.items()}
         timings = measure(
@@ -149,6 +152,7 @@ def _bench_one(
         "cost": _cost(bundle, pairs[0], size),
         "variants": variants,
         "drift": _drifts(evaluations),
+        "noise": noise,
     }
 
 
@@ -178,19 +182,41 @@ def _variants(bundle: Bundle, runtime: str, plan: Plan) -> list[str]:
     return [v for v in asked if v != REFERENCE or v in built] or asked
 
 
-def _evaluate(runner: Runner, plan: Plan, what: str, progress: Progress) -> Evaluation | None:
+def _evaluate(
+    runner: Runner, plan: Plan, what: str, progress: Progress, noise_counts: float | None = None
+) -> Evaluation | None:
     if plan.data is None:
         return None
     total = len(plan.data.names)
     own = runner.spec.decode.threshold
     low = threshold_to_predict(runner.spec.decode.kind, own)
+    samples = plan.data.samples(plan.strict, plan.protocol)
+    if noise_counts is not None:
+        samples = (s if isinstance(s, Skip) else with_noise(s, noise_counts) for s in samples)
     return evaluate(
-        plan.data.samples(plan.strict, plan.protocol),
+        samples,
         lambda frame: runner.predict(frame, low),
         plan.protocol,
         own,
         lambda done: progress(what, done, total),
     )
+
+
+def _noise(
+    runners: dict[Pair, Runner],
+    evaluations: dict[Pair, Evaluation | None],
+    plan: Plan,
+    progress: Progress,
+) -> dict[str, Any] | None:
+    """What noise does to FP32 on the first runtime that has it; None where it is not asked for."""
+    pair = next((pair for pair in runners if pair[0] == REFERENCE), None)
+    if plan.noise_counts is None or pair is None or (clean := evaluations[pair]) is None:
+        return None
+    runner = runners[pair]
+    what = f"{runner.spec.name} {' '.join(pair)}, noise"
+    noisy = _evaluate(runner, plan, what, progress, plan.noise_counts)
+    assert noisy is not None  # `clean` is of the same data
+    return noise_floor(clean, noisy, plan.noise_counts, *pair)
 
 
 def _cost(bundle: Bundle, pair: Pair, size: Size) -> dict[str, Any]:

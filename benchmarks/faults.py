@@ -53,13 +53,30 @@ def with_fault(sample: Sample, name: str) -> Sample:
     if name not in FAULTS:
         raise IrstdError(f"fault: {name!r} is not one of {', '.join(FAULTS)}")
     frame = sample.frame
-    seed = int.from_bytes(sha256(f"{name}/{frame.name}".encode()).digest()[:8], "little")
-    counts = FAULTS[name](frame, np.random.default_rng(seed))
-    full = 2**frame.bit_depth - 1
-    whole = np.rint(counts).clip(0, full)
-    spoilt = whole.astype(np.uint8) if frame.counts.dtype == np.uint8 else whole.astype(np.uint16)
-    seen = replace(sample, frame=replace(frame, counts=spoilt))
+    seen = replace(sample, frame=_with_counts(frame, FAULTS[name](frame, _random(name, frame))))
     return _without_targets(seen) if name in BLIND else seen
+
+
+def with_noise(sample: Sample, counts: float) -> Sample:
+    """The sample with normal noise of a standard deviation of so many counts, from pixel to pixel.
+
+    No fault: every frame has some, and the next frame of the same scene other.
+    """
+    frame = sample.frame
+    noise = _random("noise", frame).normal(0, counts, frame.shape)
+    return replace(sample, frame=_with_counts(frame, frame.counts + noise))
+
+
+def _random(what: str, frame: Frame) -> np.random.Generator:
+    seed = sha256(f"{what}/{frame.name}".encode()).digest()[:8]
+    return np.random.default_rng(int.from_bytes(seed, "little"))
+
+
+def _with_counts(frame: Frame, counts: Counts) -> Frame:
+    """The frame with what a sensor of its bits and its kind of file makes of these."""
+    whole = np.rint(counts).clip(0, 2**frame.bit_depth - 1)
+    small = frame.counts.dtype == np.uint8
+    return replace(frame, counts=whole.astype(np.uint8) if small else whole.astype(np.uint16))
 
 
 def _without_targets(sample: Sample) -> Sample:

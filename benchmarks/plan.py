@@ -48,6 +48,8 @@ class Plan:
     """Frames of a timed call; accuracy is that of frames one by one."""
     rate_hz: float | None = None
     """Of the sensor: frames are also let come at it, to each variant by itself. None: not so."""
+    noise_counts: float | None = None
+    """Standard deviation of noise: FP32 is also given the frames with it. None: not so."""
 
 
 @dataclass(frozen=True)

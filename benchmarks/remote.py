@@ -142,6 +142,7 @@ def _options(plan: Plan, device: str) -> list[str]:
     options += [] if plan.threads is None else ["--threads", str(plan.threads)]
     options += [] if plan.batch == 1 else ["--batch", str(plan.batch)]
     options += [] if plan.rate_hz is None else ["--rate-hz", f"{plan.rate_hz:g}"]
+    options += [] if plan.noise_counts is None else ["--noise", f"{plan.noise_counts:g}"]
     options += [] if plan.size is None else ["--size", "x".join(map(str, plan.size))]
     if plan.data is not None:
         options += ["--split", plan.data.split, "--protocol", plan.protocol]

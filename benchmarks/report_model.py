@@ -18,6 +18,7 @@ from irstd_edge.benchmarks.comparison import (
     size_of,
     weak_words,
 )
+from irstd_edge.benchmarks.noise_floor import noise_words
 from irstd_edge.benchmarks.report_charts import (
     latency_chart,
     stages_chart,
@@ -33,7 +34,7 @@ from irstd_edge.edge.first_step import step_words
 
 def model_section(result: Mapping[str, Any], layers: Sequence[Layer] = ()) -> Html:
     """A card with everything that bench.json, and the sensitivity of its layers, say of a model."""
-    rows = rows_of(result)
+    rows, noise = rows_of(result), noise_words(result)
     return element(
         "section",
         element("h2", str(result["model"])),
@@ -42,6 +43,7 @@ def model_section(result: Mapping[str, Any], layers: Sequence[Layer] = ()) -> Ht
         _variants(rows),
         _notes(rows, result),
         _charts(rows),
+        *[element("p", f"{words[0].upper()}{words[1:]}.") for words in filter(None, [noise])],
         *[part for drift in result["drift"] for part in drift_parts(drift)],
         *layer_parts([row for row in rows if row.variant["measured"]], layers),
         class_="card",

@@ -98,6 +98,14 @@ _DRIFT = {
     "false_alarms": Maybe([_ALARM], optional=True),
 }
 
+_NOISE = {
+    "counts": AMOUNT,
+    **_all(TEXT, "variant", "runtime"),
+    **_all(Maybe(NUMBER), *_CHANGES, "position_px", "p_value", "score_change"),
+    **_all(COUNT, "targets", "targets_lost", "targets_gained", "false_alarms_gained"),
+    "ci95_of": Maybe(_CI95_OF),
+}
+
 _PACE = {
     "rate_hz": NUMBER,
     **_all(COUNT, "arrived", "detected", "missed", "dropped", "queued"),
@@ -155,6 +163,7 @@ _RESULT = {
     "warnings": Maybe([TEXT], optional=True),
     "variants": [_VARIANT],
     "drift": [_DRIFT],
+    "noise": Maybe(_NOISE, optional=True),
 }
 
 _SENSITIVITY = {

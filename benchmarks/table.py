@@ -28,6 +28,7 @@ from irstd_edge.benchmarks.comparison import (
     weak_words,
 )
 from irstd_edge.benchmarks.equal_fa import equal_fa_words
+from irstd_edge.benchmarks.noise_floor import noise_words
 from irstd_edge.benchmarks.projection import METHOD
 from irstd_edge.benchmarks.verdict import Verdict
 from irstd_edge.edge.first_step import step_words
@@ -151,6 +152,8 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
             yield f"{drift['candidate']} {drift['runtime']}: lost and gained against {reference}"
         if words := equal_fa_words(drift):
             yield f"{drift['runtime']}: {words}"
+    if noise := noise_words(result):
+        yield noise
     yield from (f"{row.label}: {note}" for row in rows if (note := row.variant["not_measured"]))
 
 

@@ -363,7 +363,7 @@ def test_every_option_of_bench_arrives(
     command += ["--protocol", "paper256", "--threads", 1, "--size", "128x96", "--samples", 30]
     command += ["--variant", "fp32", "--runtime", "onnxruntime"]
     refused(irstd_edge(*command, "--batch", 2), float_bundle.name)
-    refused(irstd_edge(*command, "--rate-hz", 50), float_bundle.name)
+    refused(irstd_edge(*command, "--rate-hz", 50, "--noise", 0.5), float_bundle.name)
     batched, paced = plans
     asked = Plan(
         runtimes=("onnxruntime",),
@@ -377,7 +377,7 @@ def test_every_option_of_bench_arrives(
         batch=2,
     )
     assert batched == asked
-    assert (paced.batch, paced.rate_hz) == (1, 50)
+    assert (paced.batch, paced.rate_hz, paced.noise_counts) == (1, 50, 0.5)
     assert batched.data.names == open_dataset(scenes, "train").names
 
 
@@ -1153,6 +1153,11 @@ def test_a_rate_that_is_none_is_refused(rate: str) -> None:
     refused(irstd_edge("bench", "--rate-hz", rate), "--rate-hz")
 
 
+@pytest.mark.parametrize("counts", ["0", "-0.5", "nan", "inf", "70000"])
+def test_noise_that_is_none_is_refused(counts: str, scenes: Path) -> None:
+    refused(irstd_edge("bench", "--data", scenes, "--noise", counts), "--noise")
+
+
 def snapshot(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -1306,6 +1311,8 @@ PROJECTED = "bench bundle --device agx-orin-64gb"
     [
         (f"{PROJECTED} --batch 8", "a projection"),
         (f"{PROJECTED} --rate-hz 50", "a projection"),
+        (f"{PROJECTED} --data . --noise 0.5", "a projection"),
+        ("bench bundle --noise 0.5", "without --data"),
         (f"{PROJECTED} --threads 1", "a projection"),
         (f"{PROJECTED} --samples 100", "a projection"),
         (f"{PROJECTED} --data . --split val", "a projection"),

@@ -225,6 +225,24 @@ def test_at_a_sensors_rate_every_variant_has_its_pace(
     assert [each["pace"] for each in plain["results"][0]["variants"]] == [None, None]
 
 
+def test_noise_is_given_to_fp32_alone_where_asked_for(
+    bundle: Bundle, data: DataSet, quick: Callable[..., Plan]
+) -> None:
+    quiet, faint, loud = (
+        bench([bundle], quick(data=data, noise_counts=counts))["results"][0]
+        for counts in (None, 0.4, 60.0)
+    )
+    check_bench({**bench([bundle], quick()), "results": [quiet, faint, loud]})
+    assert quiet["noise"] is None
+    noise = faint["noise"]
+    assert (noise["counts"], noise["variant"], noise["runtime"]) == (0.4, "fp32", "onnxruntime")
+    assert (noise["targets"], noise["targets_lost"], noise["iou"]) == (4, 0, 0)
+    assert loud["noise"]["iou"] < -0.5 and loud["noise"]["false_alarms_gained"] > 0
+    assert quiet["drift"] == faint["drift"] == loud["drift"]
+    without = bench([bundle], quick(data=data, noise_counts=1.0, variants=("int8",)))
+    assert without["results"][0]["noise"] is None
+
+
 def test_on_a_board_power_is_measured_and_what_weakens_it_is_told(
     bundle: Bundle, quick: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:

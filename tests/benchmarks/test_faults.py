@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from irstd_edge.benchmarks.faults import BLIND, FAULTS, with_fault
+from irstd_edge.benchmarks.faults import BLIND, FAULTS, with_fault, with_noise
 from irstd_edge.edge.normalisation import noise_counts
 from irstd_edge.edge.types import Frame, IrstdError, Sample
 
@@ -39,6 +41,25 @@ def test_a_fault_stays_within_the_sensor_and_is_the_same_every_time(name: str, d
     assert (first.frame.counts != before.counts).any()
     assert len(first.points) == (0 if name in BLIND else 1)
     assert first.mask is not None and first.mask.any() == (name not in BLIND)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_noise_is_of_so_many_counts_and_the_same_every_time(depth: int) -> None:
+    before = sample(depth)
+    first, again, other = (with_noise(sample(depth, name), 2.0) for name in ("x", "x", "y"))
+    np.testing.assert_array_equal(first.frame.counts, again.frame.counts)
+    assert (first.frame.counts != other.frame.counts).any()
+    assert first.frame.counts.dtype == before.frame.counts.dtype
+    added = first.frame.counts.astype(float) - before.frame.counts
+    assert abs(added.mean()) < 0.05 and added.std() == pytest.approx(2.0, rel=0.05)
+    assert (first.points == before.points).all() and (first.mask == before.mask).all()
+
+
+def test_noise_ends_where_the_sensor_does() -> None:
+    for value in (0, 2**14 - 1):
+        counts = np.full((20, 20), value, np.uint16)
+        seen = with_noise(replace(sample(), frame=Frame("x", counts, 14)), 50.0).frame.counts
+        assert seen.min() >= 0 and seen.max() <= 2**14 - 1 and (seen != value).any()
 
 
 @pytest.mark.parametrize("name", ["hot-pixels", "column-stripes", "shutter", "dropped-rows"])

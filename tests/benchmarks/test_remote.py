@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +227,12 @@ def test_a_bench_is_measured_there_and_nothing_stays(
     assert variant["latency_ms"]["samples"] == 10
     assert (variant["accuracy"]["images"], variant["accuracy"]["pd"]) == (2, 1.0)
     assert server.left == []
+
+
+def test_noise_is_asked_for_there(server: Server, bundle: Bundle, data: DataSet) -> None:
+    plan = replace(plan_of(data), noise_counts=0.5)
+    found = bench_there(remote_of(server), [bundle], plan, "cpu")
+    assert found["results"][0]["noise"]["counts"] == 0.5
 
 
 def test_the_command_line_writes_the_json_that_came_back(

@@ -266,6 +266,13 @@ def test_the_interval_of_masks_is_of_their_iou_and_pd(bench_json: dict[str, Any]
     assert words in text_of(report_html([bench_json]))
 
 
+def test_what_noise_does_is_told_before_drift(bench_json: dict[str, Any], noise: Any) -> None:
+    bench_json["results"][0]["noise"] = noise
+    text = text_of(report_html([bench_json]))
+    words = "For scale: noise of 0.5 counts in the frames makes fp32 on onnxruntime lose 1 and gain"
+    assert 0 < text.index(words) < text.index("int8 against fp32")
+
+
 def test_what_comes_too_late_at_the_sensors_rate_is_told(bench_json: dict[str, Any]) -> None:
     assert "missed" not in text_of(report_html([bench_json])).split("Variants")[1].split("p50")[0]
     counts = {"arrived": 120, "detected": 100, "missed": 7, "dropped": 20, "queued": 31}

@@ -132,6 +132,13 @@ def test_what_comes_too_late_at_the_sensors_rate_has_a_table(bench_json: dict[st
     assert "frames at 50 Hz: missed, detections after the next frame; dropped" in words
 
 
+def test_what_noise_does_stands_below_drift(bench_json: dict[str, Any], noise: Any) -> None:
+    assert "for scale" not in printed(bench_json, 160)
+    bench_json["results"][0]["noise"] = noise
+    words = " ".join(printed(bench_json, 160).split())
+    assert "for scale: noise of 0.5 counts in the frames makes fp32 on onnxruntime lose 1" in words
+
+
 def test_a_reference_on_another_runtime_is_named(
     bench_json: dict[str, Any], make: SimpleNamespace
 ) -> None:
