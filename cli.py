@@ -303,7 +303,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="default or finetune; mshnet: paper, turned, large-frames; p2p: whole-frames."
+            help="default or finetune; mshnet: paper, turned, large-frames, noisy; "
+            "p2p: whole-frames."
         ),
     ] = "default",
     keep: Annotated[

@@ -68,6 +68,14 @@ def test_turned_frames_are_seen_from_all_sides_and_the_last_epoch_is_kept() -> N
     assert recipe.loss == finetune.loss and recipe.optimizer == finetune.optimizer
 
 
+def test_noisy_frames_have_up_to_two_counts_of_noise_and_are_half_of_what_is_kept() -> None:
+    finetune, recipe = recipe_of("mshnet", "finetune"), recipe_of("mshnet", "noisy")
+    whole = finetune.crops_in(0)
+    assert isinstance(whole, Augmentation) and whole.noise == 0
+    assert recipe.crops == (replace(whole, noise=pytest.approx(2 / 255, rel=0.05)),)
+    assert recipe.lr < finetune.lr and recipe.start_share == 0.5
+
+
 def test_whole_frames_is_how_fine_tuning_of_points_ends() -> None:
     finetune, recipe = recipe_of("p2p", "finetune"), recipe_of("p2p", "whole-frames")
     assert recipe.crops == finetune.crops[-1:]
@@ -78,7 +86,9 @@ def test_whole_frames_is_how_fine_tuning_of_points_ends() -> None:
 @pytest.mark.parametrize(
     "given", [{"epochs": 3}, {"batch_size": 2}, {"lr": 0.5}, {"loss": "dice"}, {"keep": "last"}, {}]
 )
-@pytest.mark.parametrize("name", ["default", "paper", "finetune", "turned", "large-frames"])
+@pytest.mark.parametrize(
+    "name", ["default", "paper", "finetune", "turned", "large-frames", "noisy"]
+)
 def test_given_figures_take_the_place_of_the_recipes(name: str, given) -> None:
     own = RECIPES["mshnet", name]
     if "batch_size" in given:
@@ -107,8 +117,8 @@ def test_wrong_names_list_the_right_ones() -> None:
     assert refusal("yolo") == "yolo: no model has this name; choose one of mshnet, p2p"
     message = refusal("mshnet", "fast")
     assert message == (
-        "--recipe: mshnet has no recipe 'fast'; choose default, paper, finetune, turned or "
-        "large-frames"
+        "--recipe: mshnet has no recipe 'fast'; choose default, paper, finetune, turned, "
+        "large-frames or noisy"
     )
     assert refusal("p2p", keep="first") == "--keep: there is no 'first' epoch; choose best or last"
     assert refusal("p2p", "paper").endswith("choose default, finetune or whole-frames")
