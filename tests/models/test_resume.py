@@ -19,6 +19,7 @@ import torch
 from irstd_edge.benchmarks.scenes import write_dataset
 from irstd_edge.edge.types import IrstdError
 from irstd_edge.models import spec_of
+from irstd_edge.models.launch import multiplies_bfloat16
 from irstd_edge.models.train import Epoch
 from irstd_edge.models.weights import load_model
 
@@ -231,6 +232,10 @@ def kill(command: list[str], out: Path, longest_s: float, environment: dict[str,
         process.kill()
 
 
+ROUNDING = 1e-2 if multiplies_bfloat16("cpu") else 1e-3
+"""Of a loss: bfloat16 has 8 bits, and other batches add up in another order."""
+
+
 @pytest.mark.slow
 def test_two_processes_write_one_run(
     metrics, tmp_path: Path, data: Path, command, quiet_environment: dict[str, str]
@@ -278,4 +283,4 @@ def test_two_processes_write_one_run(
         alone = tmp_path / f"{model} alone"
         main(model=model, data=str(data), out=str(alone), recipe=recipe)
         ours, its = ([line["loss"] for line in metrics(out)] for out in (alone, tmp_path / model))
-        assert its == pytest.approx(ours, rel=1e-3), "the curve of one process, within rounding"
+        assert its == pytest.approx(ours, rel=ROUNDING), "the curve of one process, within rounding"
