@@ -208,9 +208,12 @@ def _noise(
     plan: Plan,
     progress: Progress,
 ) -> dict[str, Any] | None:
-    """What noise does to FP32 on the first runtime that has it; None where it is not asked for."""
-    pair = next((pair for pair in runners if pair[0] == REFERENCE), None)
-    if plan.noise_counts is None or pair is None or (clean := evaluations[pair]) is None:
+    """What noise does to the first FP32, or to the first variant where there is none.
+
+    None where it is not asked for, or there is no data.
+    """
+    pair = next((pair for pair in runners if pair[0] == REFERENCE), next(iter(runners)))
+    if plan.noise_counts is None or (clean := evaluations[pair]) is None:
         return None
     runner = runners[pair]
     what = f"{runner.spec.name} {' '.join(pair)}, noise"

@@ -225,7 +225,7 @@ def test_at_a_sensors_rate_every_variant_has_its_pace(
     assert [each["pace"] for each in plain["results"][0]["variants"]] == [None, None]
 
 
-def test_noise_is_given_to_fp32_alone_where_asked_for(
+def test_noise_is_given_to_fp32_where_asked_for(
     bundle: Bundle, data: DataSet, quick: Callable[..., Plan]
 ) -> None:
     quiet, faint, loud = (
@@ -239,8 +239,9 @@ def test_noise_is_given_to_fp32_alone_where_asked_for(
     assert (noise["targets"], noise["targets_lost"], noise["iou"]) == (4, 0, 0)
     assert loud["noise"]["iou"] < -0.5 and loud["noise"]["false_alarms_gained"] > 0
     assert quiet["drift"] == faint["drift"] == loud["drift"]
-    without = bench([bundle], quick(data=data, noise_counts=1.0, variants=("int8",)))
-    assert without["results"][0]["noise"] is None
+    alone = bench([bundle], quick(data=data, noise_counts=1.0, variants=("int8",)))
+    assert alone["results"][0]["noise"]["variant"] == "int8", "there is no other"
+    assert bench([bundle], quick(noise_counts=1.0))["results"][0]["noise"] is None, "no data"
 
 
 def test_on_a_board_power_is_measured_and_what_weakens_it_is_told(
