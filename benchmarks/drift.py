@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,6 +101,11 @@ def _sureness(named: tuple[str, FalseAlarm]) -> tuple[float, float]:
 def difference(before: float | None, after: float | None) -> float | None:
     """after - before; None where either side is."""
     return None if before is None or after is None else after - before
+
+
+def score_error(before: Sequence[float], after: Sequence[float]) -> float:
+    """Root of the mean squared change of a target's score; 0 without targets."""
+    return math.dist(before, after) / math.sqrt(max(1, len(before)))
 
 
 def mcnemar_p_value(lost: int, gained: int) -> float:

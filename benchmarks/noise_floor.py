@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from irstd_edge.benchmarks.accuracy import Evaluation
 from irstd_edge.benchmarks.comparison import signed
-from irstd_edge.benchmarks.drift import METRICS, drift
+from irstd_edge.benchmarks.drift import METRICS, drift, score_error
 from irstd_edge.benchmarks.equal_fa import false_alarm_unit
 
 KEPT = (*METRICS, "targets_lost", "targets_gained", "false_alarms_gained", "p_value", "ci95_of")
@@ -21,7 +20,7 @@ def noise_floor(
     """`noise` of a result: one variant on frames with noise against the same on the frames.
 
     counts: standard deviation of the noise. Differences are noisy - clean, as in `drift`;
-    `targets` is how many there are, `score_change` see below.
+    `targets` is how many there are, `score_error` how far their scores move.
     """
     entry = drift(clean, noisy, (variant, variant), runtime)
     return {
@@ -29,20 +28,21 @@ def noise_floor(
         "variant": variant,
         "runtime": runtime,
         "targets": len(entry["targets"]),
-        "score_change": score_change(entry),
+        "score_error": entry_score_error(entry),
         **{name: entry[name] for name in KEPT},
     }
 
 
-def score_change(entry: Mapping[str, Any]) -> float | None:
-    """Root of the mean squared change of a target's score; None for masks, whose scores saturate.
+def entry_score_error(entry: Mapping[str, Any]) -> float | None:
+    """`score_error` of a drift entry; None for masks, whose scores saturate.
 
     Also None without targets, and where a file does not tell the scores.
     """
     pairs = [(t["score_reference"], t["score_candidate"]) for t in entry["targets"]]
     if entry["iou"] is not None or not pairs or any(None in pair for pair in pairs):
         return None
-    return math.dist(*zip(*pairs, strict=True)) / math.sqrt(len(pairs))
+    before, after = zip(*pairs, strict=True)
+    return score_error(before, after)
 
 
 def noise_words(result: Mapping[str, Any]) -> str | None:
@@ -63,7 +63,7 @@ def noise_words(result: Mapping[str, Any]) -> str | None:
         f"{noise['runtime']} lose {lost} and gain {gained} of {noise['targets']} targets "
         f"({', '.join(changes)})"
     )
-    moved = _moved(noise["score_change"], result["drift"])
+    moved = _moved(noise["score_error"], result["drift"])
     return f"{words}; {moved}" if moved else words
 
 
@@ -71,8 +71,8 @@ def _moved(by_noise: float | None, drifts: Sequence[Mapping[str, Any]]) -> str |
     if by_noise is None:
         return None
     others = [
-        f"{entry['candidate']} on {entry['runtime']} by {change:.4f}"
+        f"{entry['candidate']} on {entry['runtime']} by {error:.4f}"
         for entry in drifts
-        if (change := score_change(entry)) is not None
+        if (error := entry_score_error(entry)) is not None
     ]
     return ", ".join([f"it moves targets' scores by {by_noise:.4f}", *others])

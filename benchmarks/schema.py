@@ -101,7 +101,7 @@ _DRIFT = {
 _NOISE = {
     "counts": AMOUNT,
     **_all(TEXT, "variant", "runtime"),
-    **_all(Maybe(NUMBER), *_CHANGES, "position_px", "p_value", "score_change"),
+    **_all(Maybe(NUMBER), *_CHANGES, "position_px", "p_value", "score_error"),
     **_all(COUNT, "targets", "targets_lost", "targets_gained", "false_alarms_gained"),
     "ci95_of": Maybe(_CI95_OF),
 }

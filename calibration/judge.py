@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from irstd_edge.benchmarks.accuracy import Evaluation, evaluate
+from irstd_edge.benchmarks.drift import score_error
 from irstd_edge.edge.bundle import graph_name
 from irstd_edge.edge.detect import OUTPUTS
 from irstd_edge.edge.golden import golden_files
@@ -126,11 +126,6 @@ def standing_of(seen: Seen, reference: Seen) -> dict[str, float]:
         for each in (seen, reference)
     ]
     return {**f1, SCORE_ERROR: score_error(*scores)}
-
-
-def score_error(before: Sequence[float], after: Sequence[float]) -> float:
-    """Root of the mean squared change of a target's score; 0 without targets."""
-    return math.dist(before, after) / math.sqrt(max(1, len(before)))
 
 
 def mask_error(before: Sequence[npt.NDArray[Any]], after: Sequence[npt.NDArray[Any]]) -> float:

@@ -17,9 +17,9 @@ from typing import Any
 from torch import nn
 
 from irstd_edge.benchmarks.accuracy import Evaluation
-from irstd_edge.benchmarks.drift import difference
+from irstd_edge.benchmarks.drift import difference, score_error
 from irstd_edge.calibration.export import INT8, INT8_CPU
-from irstd_edge.calibration.judge import Runners, judge, score_error
+from irstd_edge.calibration.judge import Runners, judge
 from irstd_edge.edge.runners import Runner, installed_runtimes, open_graph, torch_runner
 from irstd_edge.edge.types import ModelSpec, Progress, Sample, Skip
 

@@ -20,7 +20,8 @@ import onnx
 from irstd_edge.benchmarks.accuracy import evaluate
 from irstd_edge.benchmarks.comparison import moves
 from irstd_edge.benchmarks.cost import cost_of_graph
-from irstd_edge.calibration.judge import as_written, mask_error, score_error
+from irstd_edge.benchmarks.drift import score_error
+from irstd_edge.calibration.judge import as_written, mask_error
 from irstd_edge.calibration.layouts import layer_of, round_alone, rounded_layers
 from irstd_edge.edge.frames import padded_size
 from irstd_edge.edge.runners import Runner

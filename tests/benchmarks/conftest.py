@@ -178,7 +178,7 @@ def noise() -> Json:
     counts = {"targets": 945, "targets_lost": 1, "targets_gained": 2, "false_alarms_gained": 0}
     changes = dict.fromkeys(("iou", "niou", "ci95_of")) | dict.fromkeys(("pd", "p_value"), 0.0)
     changes |= {"f1_3px": -0.0005, "f1_5px": -0.0005, "fa_per_mpx": 0.02, "position_px": 0.001}
-    who = {"variant": "fp32", "runtime": "onnxruntime", "counts": 0.5, "score_change": 0.0037}
+    who = {"variant": "fp32", "runtime": "onnxruntime", "counts": 0.5, "score_error": 0.0037}
     return {**who, **counts, **changes}
 
 

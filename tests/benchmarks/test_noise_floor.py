@@ -5,7 +5,7 @@ import pytest
 
 from irstd_edge.benchmarks.accuracy import Evaluation, ImageResult
 from irstd_edge.benchmarks.counts import MaskCounts, PointCounts
-from irstd_edge.benchmarks.noise_floor import noise_floor, noise_words, score_change
+from irstd_edge.benchmarks.noise_floor import entry_score_error, noise_floor, noise_words
 from irstd_edge.benchmarks.targets import Target
 
 SCORES = (0.9, 0.8, 0.4)
@@ -32,10 +32,10 @@ def test_noise_is_compared_as_a_variant_is() -> None:
     assert (noise["counts"], noise["variant"], noise["runtime"]) == (0.5, "fp32", "openvino")
     assert (noise["targets_lost"], noise["targets_gained"], noise["targets"]) == (1, 1, 3)
     assert noise["f1_3px"] == 0 and noise["iou"] is None
-    assert noise["score_change"] == pytest.approx(math.sqrt((0.03**2 + 0.4**2 + 0.2**2) / 3))
+    assert noise["score_error"] == pytest.approx(math.sqrt((0.03**2 + 0.4**2 + 0.2**2) / 3))
     masked = (evaluation(0, 0, 0, masked=True), evaluation(0, -0.4, 0, masked=True))
     of_masks = noise_floor(*masked, 0.5, "fp32", "openvino")
-    assert of_masks["score_change"] is None
+    assert of_masks["score_error"] is None
     assert of_masks["iou"] == pytest.approx(-1 / 3)
 
 
@@ -47,9 +47,9 @@ def entry(*changes: float | None) -> dict[str, Any]:
 
 
 def test_scores_that_are_not_told_or_saturate_do_not_move() -> None:
-    assert score_change(entry(0.3, -0.4)) == pytest.approx(math.sqrt(0.125))
-    assert score_change(entry()) is score_change(entry(0.3, None)) is None
-    assert score_change(entry(0.3) | {"iou": 0.0}) is None
+    assert entry_score_error(entry(0.3, -0.4)) == pytest.approx(math.sqrt(0.125))
+    assert entry_score_error(entry()) is entry_score_error(entry(0.3, None)) is None
+    assert entry_score_error(entry(0.3) | {"iou": 0.0}) is None
 
 
 def test_the_sentence_has_noise_beside_every_variant() -> None:
