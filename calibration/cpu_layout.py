@@ -67,7 +67,8 @@ def cpu_outputs(model: onnx.ModelProto, nodes: Collection[str]) -> tuple[str, ..
 def cpu_form(model: onnx.ModelProto, ranges: Ranges, nodes: Collection[str]) -> onnx.ModelProto:
     """int8.onnx -> int8.cpu.onnx: the same weights and input ranges; the one given is rewritten.
 
-    nodes: names of the convolutions to round; all others are float.
+    nodes: names of the convolutions to round; all others compute in float, with the weights that
+    they have.
     """
     graph = Graph(model)
     kept = [conv for conv, _ in _roundable(graph) if conv.name in nodes and _fits(graph, conv)]

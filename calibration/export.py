@@ -14,6 +14,7 @@ from irstd_edge.calibration.half_layout import half_form
 from irstd_edge.calibration.layouts import (
     guard_concats,
     release,
+    rounded_layers,
     share_pairs,
     store_int8_weights,
 )
@@ -71,14 +72,17 @@ def graphs_of(
     """
     rounded = rounded_graph(exports.rounded, released)
     nodes = by_rule(rounded) if cpu_nodes is None else cpu_nodes
+    # What this form leaves in float has weights that were never rounded.
+    in_float = [layer for layer, node in rounded_layers(rounded).items() if node not in nodes]
+    for_cpu = rounded_graph(exports.rounded, [*released, *in_float])
     ranges = ranges_of(
-        rounded, cpu_outputs(rounded, nodes), frames, rule or RULE_OF[spec.decode.kind]
+        for_cpu, cpu_outputs(for_cpu, nodes), frames, rule or RULE_OF[spec.decode.kind]
     )
     half = half_form(int8_graph(exports.rounded_for_half, released))
     return {
         FP32: exports.fp32,
-        INT8: bytes_of(_signed(onnx.load_from_string(bytes_of(rounded)))),
-        INT8_CPU: bytes_of(_linted(cpu_form(rounded, ranges, nodes), INT8_CPU, lint_int8_cpu)),
+        INT8: bytes_of(_signed(rounded)),
+        INT8_CPU: bytes_of(_linted(cpu_form(for_cpu, ranges, nodes), INT8_CPU, lint_int8_cpu)),
         FP16: bytes_of(half_form(onnx.load_from_string(exports.fp32_for_half))),
         INT8_FP16: bytes_of(_linted(half, INT8_FP16, lint_int8)),
     }

@@ -7,6 +7,7 @@ import torch
 
 from irstd_edge.calibration.export import exports_of, graphs_of, int8_graph
 from irstd_edge.calibration.judge import opened
+from irstd_edge.calibration.layouts import Graph, layer_of, rounded_layers
 from irstd_edge.edge.bundle import VARIANTS, graph_name
 from irstd_edge.edge.qdq import MAX_IR_VERSION, MAX_OPSET, lint_int8, lint_int8_cpu
 from irstd_edge.edge.runners import installed_runtimes, open_graph, torch_runner
@@ -52,6 +53,18 @@ def test_int8_is_pure_and_signed(case):
 
 def test_the_form_of_onnx_runtime_runs_in_integers(case):
     assert lint_int8_cpu(onnx.load_from_string(case.graphs["int8.cpu.onnx"])) == []
+
+
+def test_what_onnx_runtime_computes_in_float_has_weights_that_were_never_rounded(case):
+    whole, form = (onnx.load_from_string(case.graphs[n]) for n in ("int8.onnx", "int8.cpu.onnx"))
+    in_float = rounded_layers(whole).keys() - rounded_layers(form).keys()
+    assert in_float
+    known = dict(case.quantized.module.state_dict())
+    graph = Graph(form)
+    weights = {layer_of(node.name): node.input[1] for node in graph.nodes if node.op_type == "Conv"}
+    for layer in in_float:
+        found = graph.constants[weights[layer]]
+        np.testing.assert_array_equal(found, known[f"{layer}.weight"].numpy())
 
 
 def test_int8_fp16_is_pure_and_signed(case):
