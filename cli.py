@@ -1230,9 +1230,11 @@ def bench(
         raise IrstdError(f"--rate-hz: {rate_hz:g} is no rate of a sensor; give frames a second")
     if rate_hz is not None and batch > 1:
         raise IrstdError("--rate-hz: a sensor's frames come one by one; leave --batch out")
-    if noise is not None and not 0 < noise <= MOST_NOISE:
+    if noise is not None and not LEAST_NOISE <= noise <= MOST_NOISE:
+        small = ", and frames of whole counts swallow one so small" if noise > 0 else ""
         raise IrstdError(
-            f"--noise: {noise:g} is no noise of a sensor; give its standard deviation in counts"
+            f"--noise: {noise:g} is no noise of a sensor{small}; give its standard deviation in "
+            f"counts, {LEAST_NOISE} or more"
         )
     _check_outputs({"--json": json_to}, [*(bundles or ()), public_key], [data] if data else [])
     profiles: tuple[Any, ...] = ()
@@ -1280,7 +1282,7 @@ def bench(
         _results(json_to).print("no accuracy is projected: --data gives the size of its frames")
 
 
-MOST_NOISE = 2**16
+LEAST_NOISE, MOST_NOISE = 0.3, 2**16
 """Counts: full scale of any sensor."""
 
 MEASURED_ALONE = (

@@ -17,6 +17,9 @@ RESAMPLES = 2000
 FEWEST_FRAMES = 20
 """Of fewer frames no interval is told: their draws are too much alike to say what chance does."""
 
+UNDEFINED = 0.05
+"""Share of the draws that may be without a figure; the others alone would be the lucky ones."""
+
 Floats = npt.NDArray[np.float64]
 Terms = Floats
 """(frames, 2): numerator and denominator of a ratio, by frame."""
@@ -43,20 +46,23 @@ def intervals_of(
 def interval_of_ratios(
     before: Terms | None, after: Terms | None, weights: Floats
 ) -> list[float] | None:
-    """Of the difference of two ratios; None without terms, and where no draw has both."""
+    """Of the difference of two ratios; None without terms."""
     if before is None or after is None:
         return None
-    old, new = weights @ before, weights @ after
-    defined = (old[:, 1] > 0) & (new[:, 1] > 0)
-    old, new = old[defined], new[defined]
-    return interval(new[:, 0] / new[:, 1] - old[:, 0] / old[:, 1], weights.shape[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        old, new = ((drawn[:, 0] / drawn[:, 1]) for drawn in (weights @ before, weights @ after))
+        return interval(new - old, weights.shape[1])
 
 
 def interval(differences: Floats, frames: int) -> list[float] | None:
-    """[2.5 %, 97.5 %] of the (N,) differences; None of nothing, and of under `FEWEST_FRAMES`."""
-    if not differences.size or frames < FEWEST_FRAMES:
+    """[2.5 %, 97.5 %] of the (N,) differences, NaN where a draw has none.
+
+    None where over `UNDEFINED` of them have none, of nothing, and of under `FEWEST_FRAMES`.
+    """
+    known = differences[np.isfinite(differences)]
+    if frames < FEWEST_FRAMES or not known.size or known.size < (1 - UNDEFINED) * differences.size:
         return None
-    return [float(end) for end in np.percentile(differences, [2.5, 97.5])]
+    return [float(end) for end in np.percentile(known, [2.5, 97.5])]
 
 
 def _terms(evaluation: Evaluation) -> dict[str, Terms | None]:

@@ -57,6 +57,11 @@ class Row:
         """What its first rounding is in counts of the sensor; None where nothing is rounded."""
         return self.variant.get("sensor_step")
 
+    @property
+    def batch(self) -> int:
+        """Frames a call, of which all its times are."""
+        return self.variant.get("batch") or 1
+
     def latency_ms(self, name: str) -> float | None:
         """Of the inference alone: p50, p90, p99, mean."""
         return _inner(self.variant, "latency_ms", name)
@@ -67,8 +72,9 @@ class Row:
 
     @property
     def is_masked(self) -> bool:
-        """Whether masks were scored, in pixels."""
-        return self.accuracy("iou") is not None
+        """Whether masks were scored, in pixels, also where their IoU is undefined."""
+        accuracy = self.variant.get("accuracy") or {}
+        return accuracy.get("iou") is not None or "iou" in accuracy.get("undefined", ())
 
     def pace(self, name: str) -> float | None:
         """Of the frames at the sensor's rate: missed, dropped, queued, arrived, rate_hz."""
@@ -180,7 +186,7 @@ COLUMNS = {
         lambda row: fixed(row.speed_up, 2) + ("×" if row.speed_up else ""),
         "vs FP32\nsame runtime",
     ),
-    "rate": Column("rate Hz", lambda row: fixed(row.pace("rate_hz"), 0)),
+    "rate": Column("rate Hz", lambda row: _rate(row)),
     "frames": Column("frames", lambda row: fixed(row.pace("arrived"), 0)),
     "missed": Column("missed", lambda row: fixed(row.pace("missed"), 0)),
     "dropped": Column("dropped", lambda row: fixed(row.pace("dropped"), 0)),
@@ -205,8 +211,26 @@ def _position(row: Row) -> str:
     return ABSENT if row.is_masked else fixed(row.accuracy("position_px"), 2)
 
 
+def _rate(row: Row) -> str:
+    rate_hz = row.pace("rate_hz")
+    return ABSENT if rate_hz is None else f"{rate_hz:g}"
+
+
 def _latency(row: Row, name: str) -> str:
     return fixed(row.latency_ms(name), 1)
+
+
+def timed_words(result: Mapping[str, Any], rows: Sequence[Row]) -> str | None:
+    """What was timed, and how many frames a call; None where nothing was."""
+    sizes = {row.batch for row in rows if row.variant["measured"]} - {1}
+    calls = "".join(f", {size} a call" for size in sorted(sizes))
+    return f"timed on {result['timed_on']}{calls}" if result.get("timed_on") else None
+
+
+def skipped_words(rows: Sequence[Row]) -> list[str]:
+    """Each frame that was not scored, and why."""
+    skips = [skip for row in rows for skip in (row.variant["accuracy"] or {}).get("skipped") or ()]
+    return sorted({f"skipped {skip['name']}: {skip['reason']}" for skip in skips})
 
 
 def weak_words(rows: Sequence[Row]) -> list[str]:

@@ -35,7 +35,7 @@ def drift(
 
     `names` are the variants (reference, candidate), `runtime` is the candidate's and
     `reference_runtime` the reference's, None where it is the same. A difference is None where
-    either side is.
+    either side is. `masked`: false alarms are pixels of masks, not points.
     `p_value`: exact two-sided McNemar test of targets lost against targets gained.
     `ci95`: percentile bootstrap over frames, of the difference of Pd (masks) or of
     F1 at 3 px (points), both variants on the same resample; None where it is undefined.
@@ -62,6 +62,7 @@ def drift(
         "candidate": names[1],
         "runtime": runtime,
         "reference_runtime": reference_runtime or runtime,
+        "masked": reference.mask is not None,
         **{name: difference(before[name], after[name]) for name in METRICS},
         "targets_lost": lost,
         "targets_gained": gained,

@@ -18,8 +18,6 @@ from irstd_edge.benchmarks.curves import Curve
 
 RATES_PER_MPX = (1.0, 5.0, 20.0)
 """False alarms to compare at, beside those that the reference has at its own threshold."""
-UNDEFINED = 0.05
-"""Share of the draws that may be without a Pd; the others alone would be the lucky ones."""
 SLACK = 1e-9
 """Of a rate that was computed in two ways."""
 
@@ -38,8 +36,7 @@ def pd_at_fa(
     side never gets above it, or only by finding nothing. So is the reference's own where a mask
     gets down to it only so: its false pixels hardly follow the threshold, and one more false blob
     would make Pd 0. `ci95`: of candidate - reference over `weights` (draws, frames), every draw
-    with thresholds of its own; None where over `UNDEFINED` of them have no such threshold. Empty
-    without curves or targets.
+    with thresholds of its own, as `interval` has it. Empty without curves or targets.
     """
     if reference is None or candidate is None or not reference.targets.sum():
         return []
@@ -64,9 +61,6 @@ def _entry(
     if not np.isfinite([before[0], after[0]]).all():
         return None
     drawn = [_pd(side, rate, weights)[0] for side in sides]
-    change = drawn[1] - drawn[0]
-    known = change[np.isfinite(change)]
-    enough = len(known) >= (1 - UNDEFINED) * len(change)
     return {
         "fa_per_mpx": rate,
         "own": is_own,
@@ -74,7 +68,7 @@ def _entry(
         "pd_candidate": float(after[0]),
         "threshold_reference": float(sides[0].thresholds[old[0]]),
         "threshold_candidate": float(sides[1].thresholds[new[0]]),
-        "ci95": interval(known, weights.shape[1]) if enough else None,
+        "ci95": interval(drawn[1] - drawn[0], weights.shape[1]),
     }
 
 
@@ -96,9 +90,14 @@ def own_entry(drift: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((entry for entry in drift.get("pd_at_fa") or () if entry["own"]), None)
 
 
+def is_masked(drift: Mapping[str, Any]) -> bool:
+    """Whether a drift entry is of masks, also where their IoU is undefined."""
+    return bool(drift.get("masked", drift["iou"] is not None))
+
+
 def false_alarm_unit(drift: Mapping[str, Any]) -> str:
     """Of a drift entry: those of a mask are counted in pixels."""
-    return "per Mpx" if drift["iou"] is None else "px per Mpx"
+    return "px per Mpx" if is_masked(drift) else "per Mpx"
 
 
 def equal_fa_words(drift: Mapping[str, Any]) -> str | None:

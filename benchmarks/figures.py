@@ -40,6 +40,21 @@ def is_within(value: float, limit: float, name: str) -> bool:
     return value <= limit + SLACK if name in LOWER_IS_BETTER else value >= limit - SLACK
 
 
+def told(*values: float, sign: str = "") -> tuple[str, ...]:
+    """Figures in a sentence: four digits, or as many as tell those apart that differ."""
+    texts: tuple[str, ...] = ()
+    for digits in (4, 6, 9, 17):
+        texts = tuple(_told(value, digits, sign) for value in values)
+        if len(set(texts)) == len(set(values)):
+            break
+    return texts
+
+
+def _told(value: float, digits: int, sign: str) -> str:
+    whole = value == round(value, 0) and abs(value) < 1e9
+    return f"{value or 0.0:{sign}.{0 if whole else digits}{'f' if whole else 'g'}}"
+
+
 def worst(values: tuple[float, ...], name: str) -> float:
     """The highest or the lowest, whichever is bad."""
     return max(values) if name in LOWER_IS_BETTER else min(values)
@@ -146,7 +161,7 @@ def equal_fa_between(before: Accuracy, after: Accuracy) -> EqualFa | None:
     curve or no target, and of masks that get down to them by finding nothing alone.
     """
     own = [fa for threshold, fa, _ in before.curve if threshold == before.threshold]
-    if not own:
+    if not own or not after.curve:
         return None
     old, new = (
         {

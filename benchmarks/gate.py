@@ -15,7 +15,7 @@ from irstd_edge.benchmarks.baseline_checks import baseline_checks, gone_checks
 from irstd_edge.benchmarks.bench_file import Bench, Result, Variant, bench_from_json
 from irstd_edge.benchmarks.counterparts import Counterparts
 from irstd_edge.benchmarks.drift_checks import drift_checks, is_reference_alone
-from irstd_edge.benchmarks.figures import is_within
+from irstd_edge.benchmarks.figures import is_within, told
 from irstd_edge.benchmarks.limits import COSTS, LOWER_IS_BETTER, Limits
 from irstd_edge.benchmarks.plan import REFERENCE
 from irstd_edge.benchmarks.subject import Subject, subject_of
@@ -105,7 +105,8 @@ def _floor_check(subject: Subject, variant: Variant, name: str, limit: float) ->
         if name in COSTS:
             why = f"was not measured; {COSTS[name]}, or take it out of [floor]"
         return subject.check(name, False, why, limit=limit)
-    why = f"{value:.4g}, {bound} allowed {limit:.4g}"
+    found, allowed = told(value, limit)
+    why = f"{found}, {bound} allowed {allowed}"
     return subject.check(name, is_within(value, limit, name), why, candidate=value, limit=limit)
 
 

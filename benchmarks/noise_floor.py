@@ -8,9 +8,17 @@ from typing import Any
 from irstd_edge.benchmarks.accuracy import Evaluation
 from irstd_edge.benchmarks.comparison import signed
 from irstd_edge.benchmarks.drift import METRICS, drift, score_error
-from irstd_edge.benchmarks.equal_fa import false_alarm_unit
+from irstd_edge.benchmarks.equal_fa import false_alarm_unit, is_masked
 
-KEPT = (*METRICS, "targets_lost", "targets_gained", "false_alarms_gained", "p_value", "ci95_of")
+KEPT = (
+    "masked",
+    *METRICS,
+    "targets_lost",
+    "targets_gained",
+    "false_alarms_gained",
+    "p_value",
+    "ci95_of",
+)
 """Of a drift entry: its targets and alarms are those of one draw of the noise."""
 
 
@@ -39,7 +47,7 @@ def entry_score_error(entry: Mapping[str, Any]) -> float | None:
     Also None without targets, and where a file does not tell the scores.
     """
     pairs = [(t["score_reference"], t["score_candidate"]) for t in entry["targets"]]
-    if entry["iou"] is not None or not pairs or any(None in pair for pair in pairs):
+    if is_masked(entry) or not pairs or any(None in pair for pair in pairs):
         return None
     before, after = zip(*pairs, strict=True)
     return score_error(before, after)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from irstd_edge.benchmarks.bench_file import told_apart
 from irstd_edge.benchmarks.cost import cost_of_graph
 from irstd_edge.benchmarks.kernels import Kernel, kernels_of_graph
 from irstd_edge.benchmarks.schema import SCHEMA
@@ -134,7 +135,7 @@ def project(
 def conclusions(bench: Mapping[str, Any]) -> list[str]:
     """A sentence a model of `project`'s value: whether its INT8 should gain anything over FP16."""
     sentences = []
-    for result in bench["results"]:
+    for result in told_apart(bench["results"]):
         fps: dict[str, dict[bool, float]] = defaultdict(dict)
         for variant in result["variants"]:
             rounds, device = variant["name"].startswith("int8"), variant["device"]

@@ -115,10 +115,8 @@ def stage(root: Path, bundles: Sequence[Bundle], data: DataSet | None) -> list[P
     if data is None:
         return [root / BUNDLES]
     listing = list_of_split(data.root, data.split)
-    kinds = (data.images, data.masks)
-    used = [files[name] for files in kinds for name in data.names if name in files]
     labels = (path for name in LABELS if (path := data.root / name).is_file())
-    for path in (listing, *used, *labels):
+    for path in (listing, *data.files(), *labels):
         _link(root / DATA / path.relative_to(data.root), path)
     return [root / BUNDLES, root / DATA]
 

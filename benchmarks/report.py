@@ -35,8 +35,8 @@ MACHINE = {
 CONVENTIONS = (
     "One multiply-accumulate (MAC) is two operations: GFLOPs = 2 × GMACs. Papers of this field "
     "often print MACs as GFLOPs.",
-    "FPS is 1000 / p50 of the inference alone; end to end adds reading, preprocessing and "
-    "decoding, one after the other, at their mean. Variants took turns frame by frame.",
+    "FPS is frames a call over p50 of the inference alone; end to end adds reading, preprocessing "
+    "and decoding, one after the other, at their mean. Variants took turns call by call.",
     "Changes are candidate minus reference, in percentage points where the metric is a "
     "percentage. A target is lost when FP32 finds it and the candidate does not.",
     "A dash stands for what does not apply, is undefined or was not measured.",

@@ -30,7 +30,7 @@ STAGES = ("read", "pre", "infer", "post")
 
 
 def latency_chart(rows: Sequence[Row]) -> Html | None:
-    """Every timed inference as a dot; the line is the median, the tick p99."""
+    """Timed inferences as dots, up to a little over p99; the line is the median, the tick p99."""
     timed = [row for row in rows if row.latency_ms("p50") is not None]
     if not timed:
         return None
@@ -92,8 +92,9 @@ def stages_chart(rows: Sequence[Row]) -> Html | None:
 
 
 def _stages(row: Row) -> dict[str, float]:
+    """Of one frame: a call may hold several."""
     stages = row.variant["stages_ms"]
-    return {name: stages[name] for name in STAGES if stages[name] is not None}
+    return {name: stages[name] / row.batch for name in STAGES if stages[name] is not None}
 
 
 def trade_chart(rows: Sequence[Row], metric: str, name: str) -> Html | None:

@@ -8,7 +8,7 @@ from typing import Any
 from irstd_edge.benchmarks.buckets import AREA_EDGES_PX, SCR_EDGES, range_name, ranges_of
 from irstd_edge.benchmarks.comparison import fixed, reference_of, signed
 from irstd_edge.benchmarks.drift import difference
-from irstd_edge.benchmarks.equal_fa import equal_fa_words, false_alarm_unit
+from irstd_edge.benchmarks.equal_fa import equal_fa_words, false_alarm_unit, is_masked
 from irstd_edge.benchmarks.report_charts import score_chart
 from irstd_edge.benchmarks.report_page import Html, element, figure, joined, table
 from irstd_edge.benchmarks.report_svg import swatch
@@ -48,7 +48,7 @@ def _drift_words(drift: Mapping[str, Any]) -> str:
     if drift["p_value"] is not None:
         parts[-1] += f" (McNemar p = {drift['p_value']:.2g})"
     parts.append(f"{drift['false_alarms_gained']} new false alarms")
-    metric = "F1" if drift["iou"] is None else "Pd"
+    metric = "Pd" if is_masked(drift) else "F1"
     intervals = {"IoU": (drift.get("ci95_of") or {}).get("iou"), metric: drift["ci95"]}
     told = [
         f"of {name} {' to '.join(signed(100 * end, 2) for end in ends)}"

@@ -16,6 +16,8 @@ from irstd_edge.benchmarks.comparison import (
     rows_of,
     signed,
     size_of,
+    skipped_words,
+    timed_words,
     weak_words,
 )
 from irstd_edge.benchmarks.noise_floor import noise_words
@@ -64,7 +66,7 @@ def _tiles(result: Mapping[str, Any], rows: Sequence[Row]) -> Html:
     runtime = best.variant["runtime"]
     times = "" if best.speed_up is None else f", {best.speed_up:.2f}× FP32 on {runtime}"
     tiles = [
-        (f"{name}, {best.name}", f"{percent(best.accuracy(metric))} %", _points(change)),
+        (f"{name}, {best.name}", f"{percent(best.accuracy(metric))} %", _points(best, change)),
         ("targets lost, gained", best.flips(), f"of {targets}" if targets else "not compared"),
         ("inference, p50", f"{fixed(best.latency_ms('p50'), 1)} ms", best.where),
         ("speed", f"{fixed(best.variant['fps'], 1)} FPS", f"inference alone{times}"),
@@ -80,8 +82,12 @@ def _headline(rows: Sequence[Row]) -> tuple[str, str]:
     return ("iou", "IoU") if has_iou else ("f1_3px", "F1 at 3 px")
 
 
-def _points(change: float | None) -> str:
-    return "no FP32 beside it" if change is None else f"{signed(100 * change, 2)} points to FP32"
+def _points(row: Row, change: float | None) -> str:
+    if change is not None:
+        return f"{signed(100 * change, 2)} points to FP32"
+    if row.variant["accuracy"] is None:
+        return "not measured"
+    return "no FP32 beside it" if row.drift is None else "undefined"
 
 
 def _gmacs(cost: Mapping[str, Any]) -> str:
@@ -111,9 +117,10 @@ def _where(row: Row) -> Html:
 
 
 def _notes(rows: Sequence[Row], result: Mapping[str, Any]) -> Html:
-    timed_on = result.get("timed_on")
+    timed = timed_words(result, rows)
     lines = [f"Warning: {words}." for words in result.get("warnings") or ()]
-    lines += [f"Timed on {timed_on}."] if timed_on else []
+    lines += [f"{words[0].upper()}{words[1:]}." for words in skipped_words(rows)]
+    lines += [f"{timed[0].upper()}{timed[1:]}."] if timed else []
     weak = weak_words(rows)
     lines += [f"{row.label}: {step_words(step)}" for row in rows if (step := row.sensor_step)]
     lines += [f"Weak numbers: {'; '.join(weak)}."] if weak else []
@@ -135,7 +142,7 @@ def _charts(rows: Sequence[Row]) -> Html:
     latency, frame = latency_chart(measured), stages_chart(measured)
     trade = trade_chart(measured, metric, name)
     figures = (
-        figure("Latency", "Every timed inference; bar p50, tick p99.", latency),
+        figure("Latency", "Timed inferences, without the few slowest; bar p50, tick p99.", latency),
         figure("A frame, end to end", "Mean time of each stage.", frame, key),
         figure(f"{name} against speed", "Up and to the right is better.", trade, numbered, "rows"),
         *curve_figures(measured),

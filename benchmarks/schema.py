@@ -87,6 +87,7 @@ _CI95_OF = {
 _DRIFT = {
     **_all(TEXT, "reference", "candidate", "runtime"),
     "reference_runtime": Maybe(TEXT, optional=True),
+    "masked": Maybe(FLAG, optional=True),
     **_all(Maybe(NUMBER), *_CHANGES, "p_value"),
     "position_px": Maybe(NUMBER, optional=True),
     **_all(COUNT, "targets_lost", "targets_gained", "false_alarms_gained"),
@@ -100,6 +101,7 @@ _DRIFT = {
 
 _NOISE = {
     "counts": AMOUNT,
+    "masked": Maybe(FLAG, optional=True),
     **_all(TEXT, "variant", "runtime"),
     **_all(Maybe(NUMBER), *_CHANGES, "position_px", "p_value", "score_error"),
     **_all(COUNT, "targets", "targets_lost", "targets_gained", "false_alarms_gained"),
@@ -219,8 +221,19 @@ def check_bench(value: Any, source: str = "bench.json") -> dict[str, Any]:
         known = [result["cost"][name] is not None for name in _COUNTED]
         if any(known) and not all(known):
             _fail(source, f"results[{index}].cost", f"of {', '.join(_COUNTED)} some are null")
+        for at, drift in enumerate(result["drift"]):
+            _check_flips(drift, source, f"results[{index}].drift[{at}]")
     _refuse_unprintable(value, source)
     return value
+
+
+def _check_flips(drift: Mapping[str, Any], source: str, where: str) -> None:
+    """The counts, by which a gate judges, are those of the targets, which a page lists."""
+    for kind in ("lost", "gained"):
+        listed = sum(target["flip"] == kind for target in drift["targets"])
+        if listed != drift[f"targets_{kind}"]:
+            told = drift[f"targets_{kind}"]
+            _fail(source, where, f"targets_{kind} is {told}, and {listed} are listed")
 
 
 def _refuse_unprintable(value: Any, source: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from irstd_edge.benchmarks.accuracy import Predict
+from irstd_edge.benchmarks.comparison import fixed
 from irstd_edge.benchmarks.report_pictures import Picture
 from irstd_edge.edge.bundle import Bundle
 from irstd_edge.edge.dataset import DataSet
@@ -74,8 +75,8 @@ def _words(each: Mapping[str, Any]) -> str:
         parts.append(f"SCR {each['scr']:.1f}")
     if "score" in each:
         return ", ".join([*parts, f"score {each['score']:.2f}"])
-    scores = (each["score_reference"], each["score_candidate"])
-    return ", ".join([*parts, f"score {scores[0]:.2f} before, {scores[1]:.2f} after"])
+    before, after = (fixed(each[f"score_{side}"], 2) for side in ("reference", "candidate"))
+    return ", ".join([*parts, f"score {before} before, {after} after"])
 
 
 def pictures_of(
@@ -90,12 +91,13 @@ def pictures_of(
         IrstdError: it holds no drift of this bundle, or the data are not those it scored.
         MachineError: no candidate's runtime is here.
     """
-    result = next((r for r in bench["results"] if r.get("bundle") == bundle.sha256), None)
-    if result is None:
+    of_bundle = [each for each in bench["results"] if each.get("bundle") == bundle.sha256]
+    if not of_bundle:
         raise IrstdError(f"--bundle: {bundle.path} is not in the bench; give the one it measured")
-    fps = {(v["name"], v["runtime"]): v["fps"] or 0.0 for v in result["variants"]}
-    if not result["drift"]:
+    result = next((each for each in of_bundle if each["drift"]), None)
+    if result is None:
         raise IrstdError("--data: the bench has no drift to show; bench with --data")
+    fps = {(v["name"], v["runtime"]): v["fps"] or 0.0 for v in result["variants"]}
     drifts = [
         drift
         for drift in result["drift"]
@@ -159,9 +161,12 @@ def _refuse_other_data(
             )
         scored = [(t["row"], t["col"]) for t in drift["targets"] if t["image"] == name]
         sample = data.sample(name, protocol)
+        shown = np.array([(place.row, place.col) for place in places if place.image == name])
+        outside = (shown < -0.5) | (shown > np.array(sample.frame.shape) - 0.5)
         # Masks are scored by their blobs' centroids, whatever points.json lists.
         here = [sample.points, *([] if sample.mask is None else [points_of_mask(sample.mask)])]
-        if not any(_are_the_same(np.array(scored).reshape(-1, 2), points) for points in here):
+        found = any(_are_the_same(np.array(scored).reshape(-1, 2), points) for points in here)
+        if not found or outside.any():
             raise IrstdError(
                 f"--data: the targets of {name} in {data.root} are not those that the bench "
                 "scored; give its data set"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from irstd_edge.benchmarks.bench_file import Result
-from irstd_edge.benchmarks.figures import Figure, is_within, worst
+from irstd_edge.benchmarks.figures import Figure, is_within, told, worst
 from irstd_edge.benchmarks.limits import LOWER_IS_BETTER
 from irstd_edge.benchmarks.verdict import Check
 
@@ -65,9 +65,10 @@ class Subject:
             return self.check(name, False, why, **values)
         change = worst(figure.changes, name)
         bound = "highest" if name in LOWER_IS_BETTER else "lowest"
-        sides = (figure.before, figure.after)
-        shown = "" if None in sides else "{:.4g} -> {:.4g}: ".format(*sides)
-        why = f"{shown}{change:+.4g}, {bound} allowed {limit:+.4g}"
+        sides = [side for side in (figure.before, figure.after) if side is not None]
+        shown = f"{' -> '.join(told(*sides))}: " if len(sides) == 2 else ""
+        by, allowed = told(change, limit, sign="+")
+        why = f"{shown}{by}, {bound} allowed {allowed}"
         return self.check(name, is_within(change, limit, name), why, **values)
 
 

@@ -25,6 +25,8 @@ from irstd_edge.benchmarks.comparison import (
     percent,
     reference_of,
     rows_of,
+    skipped_words,
+    timed_words,
     weak_words,
 )
 from irstd_edge.benchmarks.equal_fa import equal_fa_words
@@ -117,17 +119,10 @@ def _rates(ends_ms: Sequence[float] | None) -> list[float] | None:
 def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     rows = rows_of(result)
     yield from result.get("warnings") or ()
-    skipped = {
-        f"skipped {skip['name']}: {skip['reason']}"
-        for row in rows
-        for skip in (row.variant["accuracy"] or {}).get("skipped") or ()
-    }
-    yield from sorted(skipped)
+    yield from skipped_words(rows)
     yield cost_of(result["cost"])
-    if result.get("timed_on"):
-        sizes = {row.variant.get("batch") or 1 for row in rows if row.variant["measured"]} - {1}
-        calls = "".join(f", {size} a call" for size in sorted(sizes))
-        yield f"timed on {result['timed_on']}{calls}; p50 and FPS: inference alone, ~: weak"
+    if timed := timed_words(result, rows):
+        yield f"{timed}; p50 and FPS: inference alone, ~: weak"
     rates = {rate for row in rows if (rate := row.pace("rate_hz")) is not None}
     for rate in sorted(rates):
         yield (

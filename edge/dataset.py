@@ -87,6 +87,12 @@ class DataSet:
         shapes = Counter(self.frame(name).shape for name in self.names)
         return [shape for shape, _ in shapes.most_common()]
 
+    def files(self) -> list[Path]:
+        """The frames and masks of the split, as they are read: no link out of a folder."""
+        frames = [_file(self.images, name, self.root / "images") for name in self.names]
+        labelled = [name for name in self.names if name in self.masks]
+        return frames + [_file(self.masks, name, self.root / "masks") for name in labelled]
+
     def frame(self, name: str, protocol: str = "native") -> Frame:
         """Read one frame without its label, brought to the size of the protocol."""
         frame = read_frame(_file(self.images, name, self.root / "images"), self.bit_depth)

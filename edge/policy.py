@@ -42,7 +42,7 @@ MAX_GRAPH_NODES = 100_000
 MAX_NAME_LENGTH = 200
 
 UNPRINTABLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 )
 """Control characters, what turns the direction of text or is not seen, halves of characters."""
 

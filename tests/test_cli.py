@@ -1153,7 +1153,7 @@ def test_a_rate_that_is_none_is_refused(rate: str) -> None:
     refused(irstd_edge("bench", "--rate-hz", rate), "--rate-hz")
 
 
-@pytest.mark.parametrize("counts", ["0", "-0.5", "nan", "inf", "70000"])
+@pytest.mark.parametrize("counts", ["0", "0.1", "-0.5", "nan", "inf", "70000"])
 def test_noise_that_is_none_is_refused(counts: str, scenes: Path) -> None:
     refused(irstd_edge("bench", "--data", scenes, "--noise", counts), "--noise")
 

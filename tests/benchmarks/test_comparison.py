@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from irstd_edge.benchmarks.comparison import (
+    COLUMNS,
     cost_of,
     fixed,
     percent,
@@ -34,6 +35,23 @@ def test_without_fp32_or_times_there_is_no_speed_up(bench_json: dict[str, Any]) 
         result["variants"][3],
     ]
     assert [row.speed_up for row in rows_of(result)] == [None, None, None]
+
+
+def test_masks_are_masks_where_their_iou_is_undefined(bench_json: dict[str, Any]) -> None:
+    result = bench_json["results"][0]
+    result["variants"][0]["accuracy"] |= {"iou": None, "undefined": ["iou"], "fa_per_mpx": 0.0}
+    result["variants"][1]["accuracy"] |= {"iou": None, "undefined": [], "fa_per_mpx": 1.5}
+    cells = [[COLUMNS[name].text(row) for name in ("fa", "fa_px")] for row in rows_of(result)[:2]]
+    assert cells == [["–", "0.00"], ["1.50", "–"]]
+
+
+@pytest.mark.parametrize(("rate_hz", "text"), [(50.0, "50"), (0.5, "0.5"), (None, "–")])
+def test_a_slow_rate_is_no_rate_of_zero(
+    bench_json: dict[str, Any], rate_hz: float | None, text: str
+) -> None:
+    result = bench_json["results"][0]
+    result["variants"][0]["pace"] = None if rate_hz is None else {"rate_hz": rate_hz}
+    assert COLUMNS["rate"].text(rows_of(result)[0]) == text
 
 
 def test_a_projection_never_passes_for_a_measurement(bench_json: dict[str, Any]) -> None:

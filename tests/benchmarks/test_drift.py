@@ -10,6 +10,7 @@ import pytest
 from irstd_edge.benchmarks.accuracy import Evaluation, ImageResult
 from irstd_edge.benchmarks.counts import MaskCounts, PointCounts
 from irstd_edge.benchmarks.drift import drift, mcnemar_p_value
+from irstd_edge.benchmarks.equal_fa import false_alarm_unit
 from irstd_edge.benchmarks.targets import FalseAlarm, Target
 from irstd_edge.edge.types import IrstdError
 
@@ -226,6 +227,23 @@ def test_a_few_frames_say_nothing_of_chance() -> None:
     assert all(entry["ci95"] is None for entry in few["pd_at_fa"])
     enough = drift(evaluation(*["xx"] * 20, masked=True), evaluation(*["x-"] * 20, masked=True))
     assert enough["ci95"] == [-0.5, -0.5]
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_targets_of_one_frame_say_nothing_of_chance(masked: bool) -> None:
+    """A third of the draws are without that frame; the others all say the same."""
+    rest = [""] * 39
+    one = drift(evaluation("x", *rest, masked=masked), evaluation("-", *rest, masked=masked))
+    assert one["targets_lost"] == 1 and one["ci95"] is None
+    assert one["ci95_of"]["pd"] is None and one["ci95_of"]["fa_per_mpx"] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_it_says_whether_it_is_of_masks_also_where_nothing_is_defined(masked: bool) -> None:
+    empty = evaluation(*[""] * 3, masked=masked)
+    entry = drift(empty, empty)
+    assert entry["iou"] is None and entry["masked"] is masked
+    assert false_alarm_unit(entry) == ("px per Mpx" if masked else "per Mpx")
 
 
 def test_flips_are_told_by_size_and_by_contrast() -> None:

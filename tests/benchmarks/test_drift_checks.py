@@ -292,6 +292,8 @@ def across(make: SimpleNamespace, make_bench: Make) -> Make:
         engine["accuracy"] = make.accuracy(**figures(True))
         drift = deepcopy(entry(bench))
         drift |= {"candidate": "int8-fp16", "runtime": "tensorrt", "targets_lost": lost}
+        for target in drift["targets"][:lost]:
+            target["flip"] = "lost"
         drift["reference_runtime"] = "onnxruntime"
         bench["results"][0]["variants"].append(make.variant("int8-fp16", **engine))
         bench["results"][0]["drift"].append(drift)

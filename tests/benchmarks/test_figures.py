@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ from gate_benches import Make, entry, failed, int8, lose_everywhere, skipped
 from irstd_edge.benchmarks.bench_file import bench_from_json
 from irstd_edge.benchmarks.curves import HITS, PREDICTED, Curve, curve_of, thresholds_with
 from irstd_edge.benchmarks.equal_fa import pd_at_fa
-from irstd_edge.benchmarks.figures import equal_fa_between
+from irstd_edge.benchmarks.figures import equal_fa_between, told
 from irstd_edge.benchmarks.gate import judge
 from irstd_edge.benchmarks.limits import Limits
 
@@ -72,6 +73,26 @@ def test_pd_at_equal_false_alarms_is_told_by_two_curves_as_by_a_drift(
         of_masks = replace(loud, metrics={**loud.metrics, "iou": 0.5})
         assert equal_fa_between(before, of_masks) is None
         assert equal_fa_between(replace(before, curve=()), after) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((0.97611, 0.97612), ("0.97611", "0.97612")),
+        ((0.9761, 0.9), ("0.9761", "0.9")),
+        ((12345.0, 12346.0), ("12345", "12346")),
+        ((0.5, 0.5), ("0.5", "0.5")),
+        ((27.1 + 1e-12, 27.1), ("27.100000000001", "27.100000000000001")),
+        ((1e12, math.inf), ("1e+12", "inf")),
+    ],
+)
+def test_what_differs_is_told_apart(values: tuple[float, ...], texts: tuple[str, ...]) -> None:
+    assert told(*values) == texts
+
+
+def test_changes_have_a_sign_and_no_minus_zero() -> None:
+    assert told(-0.0, 1.0, sign="+") == ("+0", "+1")
+    assert told(-0.0051, -0.005, sign="+") == ("-0.0051", "-0.005")
 
 
 def curve_of_points(random: np.random.Generator, own: float) -> Curve:

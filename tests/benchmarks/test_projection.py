@@ -211,6 +211,12 @@ def test_it_concludes_whether_int8_gains(
     assert sentence.startswith(f"{result['model']}: INT8 is projected {words}")
 
 
+def test_bundles_of_one_model_are_told_apart(projected: dict[str, Any]) -> None:
+    projected["results"] *= 2
+    starts = [sentence.partition(":")[0] for sentence in conclusions(projected)]
+    assert starts == [f"{projected['results'][0]['model']} #{n}" for n in (1, 2)]
+
+
 def test_the_report_marks_it(projected: dict[str, Any], tmp_path: Path) -> None:
     write_report([projected], tmp_path / "report.html")
     assert '<span class="pill">projected</span>' in (tmp_path / "report.html").read_text()

@@ -214,6 +214,16 @@ def test_only_what_is_needed_goes_there(bundle: Bundle, data: DataSet, tmp_path:
     ]
 
 
+def test_a_frame_that_is_a_link_out_of_its_folder_does_not_go_there(
+    bundle: Bundle, data: DataSet, tmp_path: Path
+) -> None:
+    frame = data.root / "images" / "a.png"
+    frame.rename(tmp_path / "elsewhere.png")
+    frame.symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(IrstdError, match=r"a\.png: is a link out of its folder"):
+        stage(tmp_path / "stage", [bundle], data)
+
+
 def test_a_bench_is_measured_there_and_nothing_stays(
     server: Server, bundle: Bundle, data: DataSet
 ) -> None:

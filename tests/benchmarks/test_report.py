@@ -152,6 +152,8 @@ def spoiled(value: Any) -> Any:
 def test_hostile_names_stay_text(bench_json: dict[str, Any]) -> None:
     plain = read(report_html([bench_json], VERDICT, ["a"], [("b", PNG)]))
     bench, verdict = spoiled(bench_json), spoiled(VERDICT)
+    for drift in bench["results"][0]["drift"]:
+        drift |= {"targets_lost": 0, "targets_gained": 0}  # its flips are hostile words now
 
     page = report_html([bench], verdict, [HOSTILE], [(HOSTILE, PNG)])
 
@@ -314,11 +316,43 @@ def test_a_projection_is_marked_and_never_in_a_chart(bench_json: dict[str, Any])
 def test_many_targets_and_times_keep_the_page_small(bench_json: dict[str, Any]) -> None:
     for drift in bench_json["results"][0]["drift"]:
         drift["targets"] = drift["targets"] * 5000
+        drift["targets_lost"] *= 5000
+        drift["targets_gained"] *= 5000
     for variant in bench_json["results"][0]["variants"]:
         variant["infer_ms"] = variant["infer_ms"] * 5000
     page = report_html([bench_json])
     assert len(page) < 3_000_000
     assert f"{MAX_TARGET_ROWS} of 20000 targets" in page
+
+
+def test_times_of_calls_of_several_frames_are_told_as_such(bench_json: dict[str, Any]) -> None:
+    result = bench_json["results"][0]
+    result["timed_on"] = "random frames"
+    for variant in result["variants"]:
+        variant["batch"] = 4
+        variant["stages_ms"] = {"read": 8.0, "pre": 4.0, "infer": 80.0, "post": 8.0}
+    page = report_html([bench_json])
+    assert "Timed on random frames, 4 a call." in page
+    assert "Mean time of a frame: fp32 onnxruntime 25.0 ms" in page
+
+
+def test_frames_that_were_not_scored_are_named(bench_json: dict[str, Any]) -> None:
+    for variant in bench_json["results"][0]["variants"]:
+        skip = {"name": "a", "reason": "the mask has other pixels"}
+        variant["accuracy"] |= {"skipped": [skip]}
+    assert report_html([bench_json]).count("Skipped a: the mask has other pixels.") == 1
+
+
+def test_a_figure_that_is_missing_is_told_by_its_reason(bench_json: dict[str, Any]) -> None:
+    result = bench_json["results"][0]
+    for drift in result["drift"]:
+        drift["f1_3px"] = drift["iou"] = None
+    assert "undefined" in read(report_html([bench_json])).words
+    result["drift"] = []
+    assert "no FP32 beside it" in read(report_html([bench_json])).words
+    for variant in result["variants"]:
+        variant["accuracy"] = None
+    assert "not measured" in read(report_html([bench_json])).words
 
 
 def test_pictures_are_embedded_as_they_are_and_as_many_as_fit(bench_json: dict[str, Any]) -> None:

@@ -103,6 +103,14 @@ WRONG: list[tuple[Callable[[Bench], Any], str]] = [
         r"drift\[0\].targets_lost: -1 is not a count",
     ),
     (
+        lambda b: b["results"][0]["drift"][1].update(targets_lost=0),
+        r"drift\[1\]: targets_lost is 0, and 2 are listed",
+    ),
+    (
+        lambda b: b["results"][0]["drift"][0]["targets"].clear(),
+        r"drift\[0\]: targets_lost is 2, and 0 are listed",
+    ),
+    (
         lambda b: b["results"][0]["drift"][1]["targets"][2].update(row=None),
         r"drift\[1\].targets\[2\].row: None is not a number",
     ),

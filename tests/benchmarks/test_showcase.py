@@ -147,6 +147,32 @@ def test_a_bundle_that_was_not_measured_and_a_bench_without_data_are_refused(
         pictures_of(bench, bundle, data)
 
 
+def test_of_two_benches_of_a_bundle_the_one_with_a_drift_is_shown(
+    make: SimpleNamespace, bundle: Bundle, data: DataSet
+) -> None:
+    bench = lost(make, bundle)
+    bench["results"].insert(0, {**bench["results"][0], "drift": []})
+    assert len(pictures_of(bench, bundle, data)) == 1
+
+
+def test_a_score_that_no_file_tells_is_a_dash(make: SimpleNamespace) -> None:
+    target = make.target(1, "lost", score_reference=None)
+    (place,) = places_of(make.drift([target]))
+    assert place.words.endswith("score – before, 0.30 after")
+
+
+def test_a_false_alarm_outside_of_its_frame_is_refused(
+    make: SimpleNamespace, bundle: Bundle, data: DataSet
+) -> None:
+    bench = lost(make, bundle)
+    alarm = {**ALARM, "image": "frame1"}
+    bench["results"][0]["drift"][0]["false_alarms"] = [alarm]
+    assert len(pictures_of(bench, bundle, data)) == 2
+    alarm["col"] = 80.0
+    with pytest.raises(IrstdError, match="--data: the targets of frame1 in .* give its data set"):
+        pictures_of(bench, bundle, data)
+
+
 def test_data_that_the_bench_did_not_score_are_refused(
     make: SimpleNamespace, bundle: Bundle, data: DataSet
 ) -> None:

@@ -45,7 +45,13 @@ def test_what_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("a b é", "a b é"), ("a\n", r"a\n"), ("\x1b[2J", r"\x1b[2J"), ("x\u202ey", r"x\u202ey")],
+    [
+        ("a b é", "a b é"),
+        ("a\n", r"a\n"),
+        ("\x1b[2J", r"\x1b[2J"),
+        ("x\u202ey", r"x\u202ey"),
+        ("x\uffff", r"x\uffff"),  # XML has no place for it
+    ],
 )
 def test_what_a_terminal_would_act_on_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
