@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 
 from irstd_edge import __version__
-from irstd_edge.edge.errors import UNWRITABLE, IrstdError, MachineError
+from irstd_edge.edge.errors import UNREACHABLE, UNWRITABLE, IrstdError, MachineError
 from irstd_edge.edge.policy import MAX_SIDE_PX, limit_memory, printable
 
 if TYPE_CHECKING:
@@ -177,6 +177,9 @@ def _exit_code(error: Exception) -> tuple[int, str]:
         return 2, f"{gap}out of memory: give smaller frames, or --tile HxW"
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return 2, ": make space, or choose another place"
+    loops = isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")  # of pathlib
+    if loops or (isinstance(error, OSError) and error.errno in UNREACHABLE):
+        return 2, ": check the path and its rights"
     return 70, f" ({type(error).__name__}: a fault of ours; --debug shows where)"
 
 
@@ -320,7 +323,7 @@ def train(
     """Train a detector; the epoch that is best on the held-out tenth is kept, or the last."""
     with _needs_train_extra("train"):
         from irstd_edge.models.recipes import recipe_of
-        from irstd_edge.models.train import CHECKPOINT, WEIGHTS, Epoch
+        from irstd_edge.models.train import CHECKPOINT, METRICS, WEIGHTS, Epoch
         from irstd_edge.models.train import train as train_model
         from irstd_edge.models.weights import find_weights, spec_to_train
 
@@ -329,7 +332,7 @@ def train(
     )
     start = None if weights is None else find_weights(weights)
     spec = spec_to_train(model, start, normalise)
-    metrics = out / "metrics.jsonl"
+    metrics = out / METRICS
     made = [out / WEIGHTS, out / CHECKPOINT, metrics]
     _check_outputs({"--json": json_to}, [start], data, made)
     fit, held_out = _samples(data, "train"), _samples(data, "val")
@@ -700,6 +703,7 @@ def predict(
     from dataclasses import asdict
 
     from irstd_edge.edge.ahead import read_ahead
+    from irstd_edge.edge.dataset import places_around
     from irstd_edge.edge.files import refuse_clash
     from irstd_edge.edge.tiles import detect_tiled
     from irstd_edge.edge.types import Skip
@@ -713,10 +717,11 @@ def predict(
         raise IrstdError(f"{'--overlay' if draw else '--out'}: {missing}")
     come = _frames_to_come(paths, raw, bits)
     pictures = [] if out is None else [out / f"{file.stem}.png" for file in come.files]
-    refuse_clash((("--out", picture) for picture in pictures), come.files)
+    around = places_around(come.files)
+    refuse_clash((("--out", picture) for picture in pictures), [*come.files, *around])
     _check_outputs(
         {"--out": out and out / "frame.png", "--video": video, "--json": json_to},
-        [Path(source), public_key, *come.files],
+        [Path(source), public_key, *come.files, *around],
     )
     end: Exception | None = None
     done = 0
@@ -977,7 +982,10 @@ def sensitivity(
         from irstd_edge.calibration.sensitivity_file import sensitivity_to_file
     _check_outputs({"--out": out, "--json": json_to}, [bundle], [data])
     with _progress() as move:
-        layers = [e.record() for e in sensitivity_to_file(open_bundle(bundle), data, out, move)]
+        errors, skips = sensitivity_to_file(open_bundle(bundle), data, out, move)
+    for skip in skips:
+        _say(f"skipped {skip.name}: {skip.reason}")
+    layers = [error.record() for error in errors]
     _emit(layers, json_to)
     print_layers(layers, _results(json_to))
 
@@ -1571,6 +1579,19 @@ f1_3px = -0.02
 """
 
 
+def _refuse_all_but_demo(folder: Path, limits: Path) -> None:
+    """Raise IrstdError for a folder that holds anything but an earlier demo: it replaces files."""
+    from irstd_edge.edge.files import read_bytes
+    from irstd_edge.edge.policy import MAX_TOML_BYTES
+
+    if folder.is_dir() and any(folder.iterdir()):
+        mark = DEMO_LIMITS.partition("\n")[0].encode()
+        if not limits.is_file() or not read_bytes(limits, MAX_TOML_BYTES).startswith(mark):
+            raise IrstdError(
+                f"--out: {folder} holds something else than a demo: choose another place"
+            )
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path(
@@ -1592,8 +1613,10 @@ def demo(
     scenes, bundle_at = out / "scenes", out / "bundle"
     bench_at, limits_at, page_at = (out / f for f in ("bench.json", "gate.toml", "report.html"))
     _check_outputs({"--json": json_to}, [], made=[scenes, bundle_at, bench_at, limits_at, page_at])
+    _refuse_all_but_demo(out, limits_at)
     with _needs_train_extra("demo"):
         import_module("irstd_edge.calibration.to_bundle")
+    write_atomic(limits_at, DEMO_LIMITS)  # first: by it the folder is known as the demo's
     if not scenes.exists():
         talk.print("1/5 synthetic infrared scenes")
         write_dataset(scenes, frames=340)  # of half, 200 targets: one flip is half a percent
@@ -1604,10 +1627,10 @@ def demo(
     found = _bench([bundle], plan)
     write_bench(bench_at, found)
     talk.print("4/5 gate")
-    write_atomic(limits_at, DEMO_LIMITS)
+    limits = load_limits(limits_at)
     talk.print("5/5 report")
     pictures = _pictures([found], [bundle.path], scenes)
-    verdict = _report([found], page_at, load_limits(limits_at), pictures=pictures)
+    verdict = _report([found], page_at, limits, pictures=pictures)
     made = {"report": str(page_at), "bench": str(bench_at)}
     _emit({**made, **verdict_as_json(verdict)}, json_to)
     results = _results(json_to)

@@ -17,7 +17,8 @@ def outcome_words(manifest: Manifest) -> Iterator[str]:
     """Lines on frames left out, what training bought, what is float and why, and what it cost."""
     quantization = manifest.quantization
     recipe = quantization.recipe
-    for skip in recipe.get("skipped", ()):
+    held_out = manifest.accuracy.get(REFERENCE, {}).get("skipped") or ()
+    for skip in (*recipe.get("skipped", ()), *held_out):
         yield f"skipped {skip['name']}: {skip['reason']}"
     if "ranges_instead_of" in recipe:
         yield (

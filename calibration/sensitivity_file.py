@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,27 @@ from irstd_edge.edge.dataset import open_dataset
 from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.json_files import read_json, write_json
-from irstd_edge.edge.types import IrstdError, Progress, Sample
+from irstd_edge.edge.types import IrstdError, Progress, Sample, Skip
 
 
 def sensitivity_to_file(
     bundle: Bundle, data: Path, out: Path, progress: Progress = lambda *_: None
-) -> tuple[LayerError, ...]:
+) -> tuple[tuple[LayerError, ...], tuple[Skip, ...]]:
     """Measure every layer on the held-out frames of `data`, and write `out` after each.
 
     Where `out` holds a part of the same bundle's layers on the same frames, they are not measured
-    again. Raises IrstdError where it holds anything else, or no frame is held out.
+    again. Returns the frames that cannot be used too. Raises IrstdError where `out` holds anything
+    else, or no frame is held out.
     """
-    samples = [s for s in open_dataset(data, "val").samples() if isinstance(s, Sample)]
-    subject = {"schema": SENSITIVITY, "bundle": bundle.sha256, "frames": digest_of(samples)}
+    held_out = list(open_dataset(data, "val").samples())
+    samples = [sample for sample in held_out if isinstance(sample, Sample)]
+    skips = tuple(sample for sample in held_out if isinstance(sample, Skip))
+    subject = {
+        "schema": SENSITIVITY,
+        "bundle": bundle.sha256,
+        "frames": digest_of(samples),
+        "skipped": [asdict(skip) for skip in skips],
+    }
     known = {error.layer: error for error in _known(out, subject)}
     done = list(known.values())
 
@@ -44,7 +53,7 @@ def sensitivity_to_file(
         progress=progress,
     )
     write_json(out, _record(subject, errors))
-    return errors
+    return errors, skips
 
 
 def _graph(bundle: Bundle, variant: str) -> bytes:
@@ -53,11 +62,11 @@ def _graph(bundle: Bundle, variant: str) -> bytes:
     return read_bytes(path)
 
 
-def _record(subject: Mapping[str, str], errors: Any) -> dict[str, Any]:
+def _record(subject: Mapping[str, Any], errors: Any) -> dict[str, Any]:
     return {**subject, "layers": [error.record() for error in errors]}
 
 
-def _known(path: Path, subject: Mapping[str, str]) -> list[LayerError]:
+def _known(path: Path, subject: Mapping[str, Any]) -> list[LayerError]:
     if not path.exists():
         return []
     value = read_json(path, "what each layer costs")

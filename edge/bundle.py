@@ -13,7 +13,7 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 
-from irstd_edge.edge.files import new_folder, sha256_of
+from irstd_edge.edge.files import new_folder, refuse_own_folder, sha256_of
 from irstd_edge.edge.json_files import read_json, write_json
 from irstd_edge.edge.manifest import (
     GOLDEN,
@@ -79,6 +79,7 @@ def refuse_foreign(path: Path) -> None:
         path = path.resolve()
         if path.exists() and not path.is_dir():
             raise IrstdError(f"{path}: is a file: remove it or choose another name")
+        refuse_own_folder(path)
         if not path.is_dir() or not any(path.iterdir()):
             return
         other = _first_foreign(path)

@@ -43,7 +43,8 @@ def frame_of_pixels(
         )
     if int(counts.max()) >= 2**depth:
         raise IrstdError(
-            f"{path}: a pixel of {counts.max()} counts does not fit {depth} bits: give --bits 16"
+            f"{path}: a pixel of {counts.max()} counts does not fit {depth} bits: correct --bits, "
+            "or bit_depth in dataset.json"
         )
     return Frame(name, counts, depth)
 

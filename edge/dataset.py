@@ -11,7 +11,7 @@ DIR/dataset.json                         optional: {"bit_depth": 14}
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,13 @@ class DataSet:
         return Sample(small, mask, points.astype(np.float32))
 
 
+def places_around(files: Iterable[Path]) -> list[Path]:
+    """The `PLACES` of the data sets in whose images/ these files lie, as far as there are any."""
+    folders = {file.parent.absolute() for file in files}
+    roots = [folder.parent for folder in folders if folder.name == "images"]
+    return [place for root in roots for name in PLACES if (place := root / name).exists()]
+
+
 def check_protocol(name: str) -> None:
     """Raise IrstdError unless it is one of `PROTOCOLS`."""
     if name not in PROTOCOLS:
@@ -164,13 +171,14 @@ def open_dataset(root: Path, split: str | None = "test") -> DataSet:
         raise IrstdError(_no_frames(root))
     names = tuple(sorted(images)) if split is None else _listed(root, split, images)
     points = _read_points(root / "points.json")
-    masks = {name.removesuffix("_pixels0"): path for name, path in _index(root / "masks").items()}
+    masks = _index(root / "masks", "_pixels0")
     if not masks and points is None:
         raise IrstdError(f"{root}: neither masks/ nor points.json: add the labels")
-    return DataSet(root, split or "all", names, images, masks, points, read_bit_depth(root))
+    frames, labels = (_one_of_each(files, names) for files in (images, masks))
+    return DataSet(root, split or "all", names, frames, labels, points, read_bit_depth(root))
 
 
-def _listed(root: Path, split: str, images: Mapping[str, Path]) -> tuple[str, ...]:
+def _listed(root: Path, split: str, images: Collection[str]) -> tuple[str, ...]:
     listing = list_of_split(root, split)
     listed = names_of_list(listing)
     if not any(name in images for name in listed):
@@ -181,13 +189,21 @@ def _listed(root: Path, split: str, images: Mapping[str, Path]) -> tuple[str, ..
     return names
 
 
-def _index(folder: Path) -> dict[str, Path]:
-    """Stem -> file of every image in a folder; the first of EXTENSIONS where a stem has two."""
-    if not folder.is_dir():
-        return {}
-    files = [path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS]
-    files.sort(key=lambda path: EXTENSIONS.index(path.suffix.lower()), reverse=True)
-    return {path.stem: path for path in files}
+def _index(folder: Path, ending: str = "") -> dict[str, list[Path]]:
+    """Name -> files of every image in a folder: their stems, without an ending of such names."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
+            found.setdefault(path.stem.removesuffix(ending), []).append(path)
+    return found
+
+
+def _one_of_each(files: Mapping[str, Sequence[Path]], names: Iterable[str]) -> dict[str, Path]:
+    """Name -> file. Raises IrstdError for a name of these with two: a frame, and its preview."""
+    for name in names:
+        if len(found := files.get(name, ())) > 1:
+            raise IrstdError(f"{found[0]}: {found[1].name} beside it has the same name: leave one")
+    return {name: found[0] for name, found in files.items()}
 
 
 def _no_frames(root: Path) -> str:

@@ -7,6 +7,9 @@ import errno
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a disk says that is full, limited, read-only or broken."""
 
+UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+"""What a path says that may not be followed, or leads nowhere."""
+
 
 class IrstdError(Exception):
     """Something the user can fix. The message reads `FILE-OR-FLAG: what is wrong, and the fix`."""

@@ -240,9 +240,19 @@ def read_bytes(path: Path, max_bytes: int = MAX_GRAPH_BYTES) -> bytes:
         return file.read(min(max_bytes, os.fstat(file.fileno()).st_size))
 
 
+def refuse_own_folder(path: Path) -> None:
+    """Raise IrstdError for the folder this process works in, or one around it.
+
+    A folder that is put in its place would leave process and shell in one that is gone.
+    """
+    if Path.cwd().is_relative_to(path):
+        raise IrstdError(f"{path}: is the folder you are in: choose another, or call from outside")
+
+
 def _refuse_foreign(path: Path, replaces: str | None) -> None:
     if path.exists() and not path.is_dir():
         raise IrstdError(f"{path}: is a file where a folder is to be made: choose another name")
+    refuse_own_folder(path)
     if not path.is_dir() or not any(path.iterdir()):
         return
     if replaces is None or not (path / replaces).is_file():

@@ -31,11 +31,11 @@ WEIGHT_ONE = 1 << 22  # Pillow's fixed point for resampling weights
 def read_frame(path: Path, bit_depth: int | None = None) -> Frame:
     """Read a PNG, TIFF, BMP, JPEG, NPY or NPZ of 8 or 16 bits as one channel (H, W) of counts.
 
-    Colour becomes luminance (ITU-R 601), a palette is resolved, alpha is dropped, and of a file
-    with several frames the first is taken (see `read_pages`). `bit_depth` is that of the sensor
-    where the file holds fewer bits than its pixels have. Raises IrstdError naming the file.
+    Colour becomes luminance (ITU-R 601), a palette is resolved, alpha is dropped. `bit_depth` is
+    that of the sensor where the file holds fewer bits than its pixels have. Raises IrstdError
+    naming the file, also where it holds several frames (see `read_pages`).
     """
-    return frame_of_pixels(path, path.stem, _first(path), bit_depth)
+    return frame_of_pixels(path, path.stem, _alone(path), bit_depth)
 
 
 def read_pages(path: Path, bit_depth: int | None = None) -> Iterator[Frame]:
@@ -56,7 +56,7 @@ def read_mask(path: Path) -> BoolArray:
     One that holds something, and nothing above that half, would lose its targets without a word:
     it is unusable, and where it holds another range, as all of its set will, an error.
     """
-    counts = one_channel(path, _first(path))
+    counts = one_channel(path, _alone(path))
     full, most = np.iinfo(counts.dtype).max, int(counts.max())
     if 0 < most <= full // 2:
         another_range = most == 1 or (full > 255 and most <= 255)
@@ -162,11 +162,19 @@ def _nearest(old: int, new: int) -> npt.NDArray[np.int64]:
     return np.minimum(np.cumsum(steps).astype(np.int64), old - 1)
 
 
-def _first(path: Path) -> npt.NDArray[Any]:
-    if path.suffix.lower() not in ARRAYS:
-        data, sizes_px = _decode(path)
-        return next(_pages(path, data, sizes_px[:1]))
-    return next(arrays_of(path))
+def _alone(path: Path) -> npt.NDArray[Any]:
+    """The pixels of a file that holds one frame."""
+    if path.suffix.lower() in ARRAYS:
+        _refuse_several(path, count_arrays(path))
+        return next(arrays_of(path))
+    data, sizes_px = _decode(path)
+    _refuse_several(path, len(sizes_px))
+    return next(_pages(path, data, sizes_px))
+
+
+def _refuse_several(path: Path, count: int) -> None:
+    if count > 1:
+        raise IrstdError(f"{path}: holds {count} frames where one belongs: split it into files")
 
 
 @contextmanager

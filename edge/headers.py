@@ -13,7 +13,7 @@ from pathlib import Path
 
 from irstd_edge.edge.counts import refuse_size
 from irstd_edge.edge.policy import MAX_JPEG_SCANS
-from irstd_edge.edge.tiff import SIGNATURES, pages_of, refuse_pages
+from irstd_edge.edge.tiff import SIGNATURES, refuse_pages
 from irstd_edge.edge.types import IrstdError
 
 PNG_SIGNATURE, BMP_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"BM"
@@ -43,7 +43,7 @@ def refuse_broken(path: Path, data: bytes) -> list[int]:
 
 
 def declared_sizes(data: bytes) -> list[tuple[int, int]]:
-    """(height, width) of every page of a JPEG, BMP or TIFF, as far as the header can be read."""
+    """(height, width) of a JPEG or BMP, as far as the header can be read; none of other files."""
     found: list[tuple[int, int]] = []
     try:
         if data.startswith(JPEG_SIGNATURE):
@@ -52,7 +52,7 @@ def declared_sizes(data: bytes) -> list[tuple[int, int]]:
             found.append(_bmp_size(data))
     except struct.error:
         pass  # it ends within the header: the decoder refuses it
-    return found + [page.size for page in pages_of(data)]
+    return found
 
 
 def _jpeg_sizes(data: bytes) -> Iterator[tuple[int, int]]:

@@ -33,20 +33,28 @@ class Page:
         return self.tags[HEIGHT], self.tags[WIDTH]
 
 
-def pages_of(data: bytes) -> Iterator[Page]:
-    """The pages in the order of their chain; those before a broken one. None of other files."""
+def pages_of(path: Path, data: bytes) -> Iterator[Page]:
+    """The pages in the order of their chain; none of other files.
+
+    Raises IrstdError where the chain leads out of the file: a decoder would take what comes before
+    for the whole.
+    """
     if data.startswith(SIGNATURES):
         try:
             yield from _pages(data)
-        except struct.error:
-            return  # it ends within the header: the decoder refuses it
+        except struct.error as error:
+            raise IrstdError(f"{path}: the TIFF is truncated: copy it again") from error
 
 
 def refuse_pages(path: Path, data: bytes) -> list[int]:
-    """The pixels of each page. Raises IrstdError for too many pages, or one too large to decode."""
+    """The pixels of each page of a TIFF.
+
+    Raises IrstdError for too many pages, one too large to decode, and counts that OpenCV would
+    return as multiples of what they are.
+    """
     sizes_px: list[int] = []
     entries = 0
-    for page in pages_of(data):
+    for page in pages_of(path, data):
         entries += page.entries + 1
         if entries > MAX_TIFF_ENTRIES:
             raise IrstdError(f"{path}: has more than {len(sizes_px)} pages: split it")
@@ -57,6 +65,11 @@ def refuse_pages(path: Path, data: bytes) -> list[int]:
             raise IrstdError(
                 f"{path}: a pixel has {page.tags[SAMPLES]} numbers of {page.tags[BITS]} bits: save "
                 "the sensor's counts as 8 or 16 bit"
+            )
+        if 8 < page.tags[BITS] < 16:
+            raise IrstdError(
+                f"{path}: packs each count into {page.tags[BITS]} bits: save the sensor's counts "
+                "as 16 bit"
             )
     return sizes_px
 

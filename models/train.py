@@ -32,7 +32,7 @@ from irstd_edge.models.recipes import Recipe
 from irstd_edge.models.run_files import State, identity_of, read_state, write_state
 from irstd_edge.models.weights import load_state, model_from_state, save_weights, spec_to_train
 
-CHECKPOINT, WEIGHTS = "last.ckpt", "model.safetensors"
+CHECKPOINT, WEIGHTS, METRICS = "last.ckpt", "model.safetensors", "metrics.jsonl"
 
 Scores = dict[str, Any]
 Validate = Callable[[nn.Module], Scores]
@@ -130,8 +130,13 @@ def _check_labels(samples: Sequence[Sample], recipe: Recipe) -> None:
 
 
 def _check_out(out: Path, resume: bool) -> None:
-    if not resume and (out / CHECKPOINT).exists():
+    if resume:
+        return
+    if (out / CHECKPOINT).exists():
         raise IrstdError(f"{out}: holds a run; add --resume to go on with it, or choose another")
+    for name in (WEIGHTS, METRICS):
+        if (out / name).exists():
+            raise IrstdError(f"{out}: holds {name} already; choose another place, or remove it")
 
 
 def _check_batch(model: str, recipe: Recipe, processes: int) -> None:
@@ -248,7 +253,7 @@ class _Run:
             save_weights(self.out / WEIGHTS, self.spec.name, self.kept(), self._card(done))
         self.epoch = done.epoch + 1
         self.lines.append(json.dumps(asdict(done), allow_nan=False))
-        write_atomic(self.out / "metrics.jsonl", "\n".join(self.lines) + "\n")
+        write_atomic(self.out / METRICS, "\n".join(self.lines) + "\n")
         write_state(self.out / CHECKPOINT, self.identity, self._state())
 
     def _card(self, done: Epoch) -> dict[str, object]:

@@ -152,6 +152,17 @@ def test_eval_under_sensor_faults_and_their_picture(scenes: Path, tmp_path: Path
     refused(irstd_edge("eval", "p2p", *options), "x.png: cannot be written")
 
 
+@pytest.mark.parametrize(
+    "arguments", ["--data loop", "--data DATA --json loop", "--data DATA --json LONG"]
+)
+def test_places_that_lead_nowhere_are_the_callers_to_mend(
+    scenes: Path, tmp_path: Path, arguments: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    words = arguments.replace("DATA", str(scenes)).replace("LONG", "x" * 300).split()
+    refused(irstd_edge("eval", "p2p", *words, cwd=tmp_path), "check")
+
+
 def test_a_threshold_is_a_probability(scenes: Path) -> None:
     for threshold, arguments in (
         ("nan", ("eval", "p2p", "--data", scenes)),
@@ -1183,6 +1194,10 @@ def bench_json(tmp_path: Path) -> Path:
         "quantize key --data . --out made --json key",
         "quantize p2p --data . --out made --json trainval.txt",
         "bench bundle --json bundle/manifest.json",
+        "predict p2p images --overlay --out masks",
+        "predict p2p images --overlay --out images/found",
+        "predict p2p images --json test.txt",
+        "demo --out .",
         "sensitivity bundle --data . --out bundle/layers.json",
         "export bundle --out bundle/fp32.onnx",
         "sign bundle --key key --json key",

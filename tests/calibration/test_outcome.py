@@ -22,6 +22,13 @@ def test_nothing_is_said_of_a_plain_calibration():
     assert said({"seed": 0}) == []
 
 
+def test_frames_left_out_are_named_whatever_they_were_for():
+    fit, held_out = ({"name": name, "reason": "has no mask"} for name in ("a", "b"))
+    skipped = [{**SCORES["ptq"], "images": 1, "targets": 2, "skipped": [held_out]}]
+    lines = said({"skipped": [fit]}, accuracy={"fp32": skipped[0]})
+    assert lines[:2] == ["skipped a: has no mask", "skipped b: has no mask"]
+
+
 def test_training_that_bought_nothing_is_said_so():
     changes = "(held-out frames: f1_3px 0.9600 -> 0.9700, score_error 0.0200 -> 0.0100)"
     assert said({"qat": {"kept": True, "held_out": SCORES}}) == [f"QAT is kept {changes}"]

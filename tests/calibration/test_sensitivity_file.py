@@ -1,13 +1,17 @@
 """The file of what layers cost, and how a stopped run goes on from it."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from irstd_edge.calibration import sensitivity_file
 from irstd_edge.calibration.sensitivity import LayerError
 from irstd_edge.calibration.sensitivity_file import sensitivity_to_file
 from irstd_edge.edge.bundle import write_bundle
+from irstd_edge.edge.dataset import open_dataset
+from irstd_edge.edge.frames import png_of
 from irstd_edge.edge.types import IrstdError, Manifest, Quantization
 
 
@@ -41,11 +45,23 @@ def measured(monkeypatch):
 
 def test_it_holds_every_layer_of_the_bundle(bundle, scenes, tmp_path, measured):
     out = tmp_path / "s.json"
-    errors = sensitivity_to_file(bundle, scenes, out)
+    errors, skips = sensitivity_to_file(bundle, scenes, out)
     written = json.loads(out.read_text())
     assert written["bundle"] == bundle.sha256
     assert [layer["layer"] for layer in written["layers"]] == ["a", "b", "c"]
     assert [e.layer for e in errors] == measured == ["a", "b", "c"]
+    assert skips == () and written["skipped"] == []
+
+
+def test_a_held_out_frame_that_cannot_be_used_is_named(bundle, scenes, tmp_path, measured):
+    damaged = tmp_path / "d"
+    shutil.copytree(scenes, damaged)
+    name = open_dataset(damaged, "val").names[0]
+    (damaged / "masks" / f"{name}.png").write_bytes(png_of(np.ones((8, 8), bool)))
+    _, skips = sensitivity_to_file(bundle, damaged, tmp_path / "s.json")
+    assert [skip.name for skip in skips] == [name]
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert [skip["name"] for skip in written["skipped"]] == [name]
 
 
 def test_it_goes_on_from_what_is_there(bundle, scenes, tmp_path, measured):

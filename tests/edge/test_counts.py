@@ -37,7 +37,7 @@ def test_bits_are_those_of_the_type_unless_they_are_given():
     assert frame_of_pixels(PATH, "f", counts, None).bit_depth == 16
     assert frame_of_pixels(PATH, "f", counts, 10).bit_depth == 10
     with pytest.raises(
-        IrstdError, match="a pixel of 1024 counts does not fit 10 bits: give --bits 16"
+        IrstdError, match="a pixel of 1024 counts does not fit 10 bits: correct --bits, or bit_dep"
     ):
         frame_of_pixels(PATH, "f", counts + 1, 10)
     with pytest.raises(

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irstd_edge.edge.dataset import DataSet, open_dataset
+from irstd_edge.edge.dataset import DataSet, open_dataset, places_around
 from irstd_edge.edge.frames import png_of, read_mask, resize_bilinear, resize_nearest
 from irstd_edge.edge.types import IrstdError, Sample, Skip
 
@@ -103,6 +103,40 @@ def test_img_idx_lists_are_read_where_there_are_no_others(root: Path) -> None:
 def test_masks_named_pixels0_are_found(root: Path) -> None:
     (root / "masks" / "n06.png").rename(root / "masks" / "n06_pixels0.png")
     np.testing.assert_array_equal(open_dataset(root).sample("n06").mask, MASK)
+
+
+@pytest.mark.parametrize(
+    ("folder", "other"),
+    [("images", "n06.tif"), ("masks", "n06.bmp"), ("masks", "n06_pixels0.png")],
+)
+def test_of_two_files_of_one_name_none_is_chosen(root: Path, folder: str, other: str) -> None:
+    """A raw frame and its preview, say."""
+    (root / folder / other).write_bytes((root / folder / "n06.png").read_bytes())
+    assert open_dataset(root, "trainval").names == NAMES[:6]
+    with pytest.raises(IrstdError, match=r"n06\S* beside it has the same name: leave one"):
+        open_dataset(root)
+
+
+def test_a_file_of_several_frames_is_no_frame(root: Path) -> None:
+    (root / "images" / "n06.png").unlink()
+    np.save(root / "images" / "n06.npy", np.stack([counts_of("n06")] * 3))
+    with pytest.raises(IrstdError, match=r"n06\.npy: holds 3 frames where one belongs: split it"):
+        open_dataset(root).sample("n06")
+
+
+def test_hidden_files_are_no_frames(root: Path) -> None:
+    (root / "images" / "._n06.png").write_bytes(b"what a Mac leaves")
+    assert open_dataset(root, None).names == NAMES
+
+
+def test_the_places_around_frames_are_those_of_their_data_set(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = places_around([root / "images" / "n06.png", root / "images" / "n07.png"])
+    assert found == [root / name for name in ("images", "masks", "trainval.txt", "test.txt")]
+    assert places_around([tmp_path / "n06.png", root / "masks" / "n06.png"]) == []
+    monkeypatch.chdir(root / "images")
+    assert places_around([Path("n06.png")]) == found
 
 
 def test_points_json_stands_in_for_masks(root: Path) -> None:

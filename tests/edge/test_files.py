@@ -126,6 +126,19 @@ def test_new_folder_fills_an_empty_folder(tmp_path: Path) -> None:
     assert names_in(tmp_path / "bundle") == ["golden", "manifest.json"]
 
 
+@pytest.mark.parametrize("inner", [".", "inner"])
+def test_new_folder_never_takes_the_place_of_the_one_it_is_called_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    make_bundle(bundle, "x")
+    (bundle / inner).mkdir(exist_ok=True)
+    monkeypatch.chdir(bundle / inner)
+    with pytest.raises(IrstdError, match="is the folder you are in: choose another"):
+        make_bundle(bundle, "y")
+    assert (bundle / "golden" / "a.txt").read_text() == "x"
+
+
 def test_new_folder_keeps_the_old_one_on_an_error(tmp_path: Path) -> None:
     make_bundle(tmp_path / "bundle", "old")
     with pytest.raises(KeyboardInterrupt), files.new_folder(tmp_path / "bundle") as folder:

@@ -123,7 +123,10 @@ def test_an_interrupt_before_any_write_changes_nothing(
         patch.setattr(os, "replace", Interruption(writes))
         run("p2p", samples, tmp_path, recipe, **options)
     assert not list(tmp_path.glob(".*")), "no half-written file is left"
-    run("p2p", samples, tmp_path, recipe, resume=(tmp_path / "last.ckpt").exists(), **options)
+    go_on = (tmp_path / "last.ckpt").exists()
+    for path in () if go_on else tmp_path.iterdir():
+        path.unlink()  # of an epoch that no checkpoint holds
+    run("p2p", samples, tmp_path, recipe, resume=go_on, **options)
     assert_same_run(tmp_path, undisturbed)
 
 
@@ -154,6 +157,17 @@ def test_a_run_is_not_written_over(run, samples, tmp_path: Path) -> None:
     assert message.startswith(f"{tmp_path}: holds a run")
     assert "--resume" in message
     assert (tmp_path / "last.ckpt").read_bytes() == before
+
+
+def test_weights_without_their_checkpoint_are_not_written_over(
+    run, samples, tmp_path: Path
+) -> None:
+    """They may be the very ones that the run would start from."""
+    run("p2p", samples, tmp_path)
+    (tmp_path / "last.ckpt").unlink()
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert refusal(run, "p2p", samples, tmp_path).startswith(f"{tmp_path}: holds {name} alread")
+        (tmp_path / name).unlink()
 
 
 @pytest.mark.parametrize("change", ["seed", "recipe", "frames", "model"])
