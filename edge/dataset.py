@@ -143,10 +143,11 @@ class DataSet:
 
 
 def places_around(files: Iterable[Path]) -> list[Path]:
-    """The `PLACES` of the data sets in whose images/ these files lie, as far as there are any."""
+    """The `PLACES`, there or not, of the data sets in whose images/ these files lie."""
     folders = {file.parent.absolute() for file in files}
     roots = [folder.parent for folder in folders if folder.name == "images"]
-    return [place for root in roots for name in PLACES if (place := root / name).exists()]
+    sets = [root for root in roots if any((root / name).exists() for name in PLACES[1:])]
+    return [root / name for root in sets for name in PLACES]
 
 
 def check_protocol(name: str) -> None:

@@ -1197,6 +1197,7 @@ def bench_json(tmp_path: Path) -> Path:
         "predict p2p images --overlay --out masks",
         "predict p2p images --overlay --out images/found",
         "predict p2p images --json test.txt",
+        "predict p2p images --json points.json",
         "demo --out .",
         "sensitivity bundle --data . --out bundle/layers.json",
         "export bundle --out bundle/fp32.onnx",

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irstd_edge.edge.dataset import DataSet, open_dataset, places_around
+from irstd_edge.edge.dataset import PLACES, DataSet, open_dataset, places_around
 from irstd_edge.edge.frames import png_of, read_mask, resize_bilinear, resize_nearest
 from irstd_edge.edge.types import IrstdError, Sample, Skip
 
@@ -133,8 +133,9 @@ def test_the_places_around_frames_are_those_of_their_data_set(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = places_around([root / "images" / "n06.png", root / "images" / "n07.png"])
-    assert found == [root / name for name in ("images", "masks", "trainval.txt", "test.txt")]
+    assert found == [root / name for name in PLACES]
     assert places_around([tmp_path / "n06.png", root / "masks" / "n06.png"]) == []
+    assert places_around([tmp_path / "images" / "n06.png"]) == []  # no data set
     monkeypatch.chdir(root / "images")
     assert places_around([Path("n06.png")]) == found
 
