@@ -69,12 +69,12 @@ def _check_outputs(
     places: flag -> file. inputs: what is read. data: data sets, in which new files may be made.
     made: other files that the command writes, and folders that it puts in place as a whole.
     """
-    from irstd_edge.edge.dataset import PLACES
+    from irstd_edge.edge.dataset import places_of
     from irstd_edge.edge.files import refuse_clash, refuse_unwritable
 
     outputs = [(flag, Path(place)) for flag, place in places.items() if place not in (None, "-")]
     read = [path for path in inputs if path is not None and path.exists()]
-    refuse_clash(outputs, [*read, *(root / name for root in data for name in PLACES)], made)
+    refuse_clash(outputs, [*read, *places_of(data)], made)
     for _, place in outputs:
         refuse_unwritable(place)
 
@@ -703,7 +703,7 @@ def predict(
     from dataclasses import asdict
 
     from irstd_edge.edge.ahead import read_ahead
-    from irstd_edge.edge.dataset import places_around
+    from irstd_edge.edge.dataset import places_of, sets_around
     from irstd_edge.edge.files import refuse_clash
     from irstd_edge.edge.tiles import detect_tiled
     from irstd_edge.edge.types import Skip
@@ -717,11 +717,12 @@ def predict(
         raise IrstdError(f"{'--overlay' if draw else '--out'}: {missing}")
     come = _frames_to_come(paths, raw, bits)
     pictures = [] if out is None else [out / f"{file.stem}.png" for file in come.files]
-    around = places_around(come.files)
-    refuse_clash((("--out", picture) for picture in pictures), [*come.files, *around])
+    sets = sets_around(come.files)
+    refuse_clash((("--out", picture) for picture in pictures), [*come.files, *places_of(sets)])
     _check_outputs(
         {"--out": out and out / "frame.png", "--video": video, "--json": json_to},
-        [Path(source), public_key, *come.files, *around],
+        [Path(source), public_key, *come.files],
+        sets,
     )
     end: Exception | None = None
     done = 0

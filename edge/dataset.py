@@ -142,12 +142,16 @@ class DataSet:
         return Sample(small, mask, points.astype(np.float32))
 
 
-def places_around(files: Iterable[Path]) -> list[Path]:
-    """The `PLACES`, there or not, of the data sets in whose images/ these files lie."""
+def places_of(roots: Iterable[Path]) -> list[Path]:
+    """The `PLACES` of data sets, there or not."""
+    return [root / name for root in roots for name in PLACES]
+
+
+def sets_around(files: Iterable[Path]) -> list[Path]:
+    """The data sets in whose images/ these files lie."""
     folders = {file.parent.absolute() for file in files}
     roots = [folder.parent for folder in folders if folder.name == "images"]
-    sets = [root for root in roots if any((root / name).exists() for name in PLACES[1:])]
-    return [root / name for root in sets for name in PLACES]
+    return [root for root in roots if any((root / name).exists() for name in PLACES[1:])]
 
 
 def check_protocol(name: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irstd_edge.edge.dataset import PLACES, DataSet, open_dataset, places_around
+from irstd_edge.edge.dataset import DataSet, open_dataset, sets_around
 from irstd_edge.edge.frames import png_of, read_mask, resize_bilinear, resize_nearest
 from irstd_edge.edge.types import IrstdError, Sample, Skip
 
@@ -129,15 +129,14 @@ def test_hidden_files_are_no_frames(root: Path) -> None:
     assert open_dataset(root, None).names == NAMES
 
 
-def test_the_places_around_frames_are_those_of_their_data_set(
+def test_the_data_set_around_frames_is_found_from_inside_too(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = places_around([root / "images" / "n06.png", root / "images" / "n07.png"])
-    assert found == [root / name for name in PLACES]
-    assert places_around([tmp_path / "n06.png", root / "masks" / "n06.png"]) == []
-    assert places_around([tmp_path / "images" / "n06.png"]) == []  # no data set
+    assert sets_around([root / "images" / "n06.png", root / "images" / "n07.png"]) == [root]
+    assert sets_around([tmp_path / "n06.png", root / "masks" / "n06.png"]) == []
+    assert sets_around([tmp_path / "images" / "n06.png"]) == []  # of no labels, no lists
     monkeypatch.chdir(root / "images")
-    assert places_around([Path("n06.png")]) == found
+    assert sets_around([Path("n06.png")]) == [root]
 
 
 def test_points_json_stands_in_for_masks(root: Path) -> None:
