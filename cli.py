@@ -724,6 +724,9 @@ def predict(
         [Path(source), public_key, *come.files],
         sets,
     )
+    if out is not None and json_to is not None and Path(json_to).suffix.lower() == ".png":
+        if Path(json_to).resolve().parent == out.resolve():
+            raise IrstdError(f"--json: {json_to} is the place of a picture: choose another place")
     end: Exception | None = None
     done = 0
     unread: list[Skip] = []

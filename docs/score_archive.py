@@ -29,7 +29,7 @@ from irstd_edge.edge.types import BIT_DEPTHS, IrstdError
 
 def chunks(listing: Path, size: int, rank: int, world_size: int) -> Iterator[tuple[int, list[str]]]:
     """Number and paths of each chunk of this worker; the list itself is never held whole."""
-    with open(listing, encoding="utf-8") as file:
+    with open(listing, encoding="utf-8", errors="surrogateescape") as file:  # names are bytes
         number = 0
         while lines := [line.rstrip("\n") for line in islice(file, size)]:
             if number % world_size == rank:
@@ -71,6 +71,8 @@ def main() -> None:
     parser.add_argument("--runtime", default="onnxruntime")
     parser.add_argument("--bits", type=int, choices=BIT_DEPTHS, help="of the sensor")
     options = parser.parse_args()
+    if options.chunk < 1:
+        parser.error(f"--chunk: {options.chunk} is no number of frames; give 1 or more")
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     bundle = open_bundle(options.bundle)
     refuse_other_job(

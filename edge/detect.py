@@ -27,6 +27,8 @@ from irstd_edge.edge.types import (
 
 HEATMAP_STRIDE = 2
 """Pixels of the frame per heatmap cell."""
+SLACK_PX = 1e-6
+"""Of distances, which carry rounding errors."""
 MAX_OFFSET_CELLS = 1.0
 """A peak's true position lies within its 3x3 neighbourhood: a larger dx or dy is noise."""
 LOG_SIGMA_RANGE = (-1.5, 2.5)
@@ -267,10 +269,16 @@ def _suppress(
     A peak silences the weaker ones closer than its own sigma, and at least one cell (2 px): two
     peaks of one target, whose offsets point to the same place, become one; close targets stay two.
     """
+    radius = np.maximum(sigma_px, float(HEATMAP_STRIDE))
+    # Only peaks of near rows are compared: all with all takes minutes where a frame is but noise.
+    order = np.argsort(row)
+    first = np.searchsorted(row[order], row - radius - SLACK_PX)
+    last = np.searchsorted(row[order], row + radius + SLACK_PX)
     alive = np.ones(len(row), bool)
     kept = []
-    for k, radius in enumerate(np.maximum(sigma_px, float(HEATMAP_STRIDE))):
+    for k in range(len(row)):
         if alive[k]:
             kept.append(k)
-            alive &= np.hypot(row - row[k], col - col[k]) >= radius
+            near = order[first[k] : last[k]]
+            alive[near] &= np.hypot(row[near] - row[k], col[near] - col[k]) >= radius[k]
     return kept

@@ -122,6 +122,12 @@ class EngineStore:
 
         Raises IrstdError where there is none, or it is from elsewhere or altered.
         """
+        try:
+            return self._load(key)
+        except IrstdError:  # another process may have put a new one there between two reads
+            return self._load(key)
+
+    def _load(self, key: EngineKey) -> bytes:
         folder = self.root / key.digest
         if not (folder / ENTRY).is_file():
             raise IrstdError(f"{folder}: no engine is there: {AGAIN}")

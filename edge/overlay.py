@@ -72,6 +72,10 @@ def open_video(path: Path, fps: float) -> Iterator[Callable[[str, Picture], None
         writer.close()
 
 
+LEAST_VIDEO_PX = 16
+"""To a side: OpenCV's encoder of AVI writes past the end of narrower pictures."""
+
+
 class _VideoWriter:
     def __init__(self, path: Path, partial: Path, fps: float) -> None:
         self.path, self.partial, self.fps = path, partial, fps
@@ -95,11 +99,16 @@ class _VideoWriter:
 
     def _open(self) -> None:
         assert self.size is not None
+        width, height = self.size
+        if min(self.size) < LEAST_VIDEO_PX:
+            raise IrstdError(
+                f"--video: {self.path}: {width}x{height} pixels are too few for a video, which has "
+                f"{LEAST_VIDEO_PX} a side: use --overlay"
+            )
         code = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
         with silent_opencv():
             opened = self.writer.open(str(self.partial), cv2.CAP_FFMPEG, code, self.fps, self.size)
         if not opened:
-            width, height = self.size
             raise IrstdError(
                 f"--video: {self.path}: cannot hold {width}x{height} pixels at {self.fps:g} "
                 "frames/s: use .avi, a plain rate like 25, or --overlay"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ from irstd_edge.edge.types import CountArray, Frame, IrstdError
 VIDEOS = (".avi", ".mp4", ".mkv")
 FFMPEG_LIMITS = "protocol_whitelist;file|format_whitelist;avi,mov,matroska"
 """FFmpeg goes by what is in a file, not by its ending, and follows what some formats refer to."""
+FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 COUNTED_VIDEOS = (".avi", ".mp4")
 """Their headers say how many frames follow; of others FFmpeg guesses it from their length."""
+GUESSED_SHARE = 0.9
+"""Of such a guess: with fewer frames a video counts as cut off."""
 PAGE = re.compile(r"(.+)#\d+")
 """What a frame of a file of several is called: STEM#INDEX."""
 PAGELESS = (".png", ".jpg", ".jpeg", ".bmp")
@@ -158,12 +162,10 @@ def _video_frames(path: Path) -> Iterator[npt.NDArray[Any]]:
     """Frames (H, W, 3) of 8 bits; one that was cut off gives what it has and then an IrstdError."""
     import cv2
 
-    # Its complaints are in our error.
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG_LIMITS)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints are in our error
     with open_to_read(path):
         pass  # a pipe would wait for ever
-    with silent_opencv():
+    with silent_opencv(), _ffmpeg_limits():
         video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         declared = _declared_frames(path, video)
@@ -173,18 +175,31 @@ def _video_frames(path: Path) -> Iterator[npt.NDArray[Any]]:
             read += 1
     finally:
         video.release()
-    if read < declared:
-        raise IrstdError(f"{path}: ends after {read} of {declared} frames: copy it again")
+    counted = path.suffix.lower() in COUNTED_VIDEOS
+    if read < (declared if counted else max(1, int(GUESSED_SHARE * declared))):
+        about = "" if counted else "about "
+        raise IrstdError(f"{path}: ends after {read} of {about}{declared} frames: copy it again")
+
+
+@contextmanager
+def _ffmpeg_limits() -> Iterator[None]:
+    """Set `FFMPEG_LIMITS` in place of options that the user has for other programs."""
+    own = os.environ.get(FFMPEG_OPTIONS)
+    os.environ[FFMPEG_OPTIONS] = FFMPEG_LIMITS
+    try:
+        yield
+    finally:
+        del os.environ[FFMPEG_OPTIONS]
+        if own is not None:
+            os.environ[FFMPEG_OPTIONS] = own
 
 
 def _declared_frames(path: Path, video: Any) -> int:
-    """How many frames there are at least. Raises IrstdError for no video, or too large a one."""
+    """How many frames it says it has. Raises IrstdError for no video, or too large a one."""
     import cv2
 
     if not video.isOpened():
         raise IrstdError(f"{path}: cannot be opened as a video: is it whole, and one of FFmpeg's?")
     sides = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
     refuse_size(path, *(int(video.get(side)) for side in sides))
-    if path.suffix.lower() in COUNTED_VIDEOS:
-        return max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
-    return 1
+    return max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))

@@ -34,8 +34,11 @@ def sign(bundle: Path, key: Path) -> str:
     """Sign the manifest of a bundle that was verified; the id of the key.
 
     key: a private Ed25519 key without a passphrase, PEM or OpenSSH. Raises IrstdError where it is
-    none or others can read it, MachineError without the package cryptography.
+    none or others can read it, and where a link stands in the place of the signature, MachineError
+    without the package cryptography.
     """
+    if (bundle / SIGNATURE).is_symlink():  # what it leads to would be written over
+        raise IrstdError(f"{bundle / SIGNATURE}: is a link: remove it")
     private = _private(key)
     signature = private.sign(PURPOSE + read_bytes(bundle / SIGNED))
     entry = {

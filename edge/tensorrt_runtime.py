@@ -148,14 +148,24 @@ class TensorrtInfer:
             self._sessions.popitem()[1].close()
 
     def _session(self, shape: Shape) -> _Session:
-        engine = self._engine(self._key(shape))
-        context = engine.create_execution_context()
-        if context is None and self._sessions:  # each holds memory for the engine's largest shape
-            self._close_sessions()
-            context = engine.create_execution_context()
+        try:
+            return self._new_session(shape)
+        except MachineError:
+            if not self._sessions:
+                raise
+            self._close_sessions()  # each holds memory for the engine's largest shape
+            return self._new_session(shape)
+
+    def _new_session(self, shape: Shape) -> _Session:
+        context = self._engine(self._key(shape)).create_execution_context()
         if context is None or not context.set_input_shape(INPUT, shape):
             raise MachineError(f"{self._graph}: {self._why('no context')}: look at free memory")
-        return _Session(context, self._outputs, shape, self._open_cuda())
+        cuda = self._open_cuda()
+        try:
+            return _Session(context, self._outputs, shape, cuda)
+        except BaseException:
+            cuda.close()
+            raise
 
     def _key(self, shape: Shape) -> EngineKey:
         """The engine that was tuned for the shape, else one that takes it; of two the newer."""

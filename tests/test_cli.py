@@ -1196,6 +1196,7 @@ def bench_json(tmp_path: Path) -> Path:
         "bench bundle --json bundle/manifest.json",
         "predict p2p images --overlay --out masks",
         "predict p2p images --overlay --out images/found",
+        "predict p2p images/FRAME.png --overlay --out found --json found/FRAME.png",
         "predict p2p images --json test.txt",
         "predict p2p images --json points.json",
         "demo --out .",

@@ -75,8 +75,8 @@ def code() -> dict[str, Any]:
 @pytest.mark.parametrize("policy", NORMALISATIONS)
 def test_numpy_normalises_as_we_do(code: dict[str, Any], policy: str, bits: int) -> None:
     random = np.random.default_rng(bits)
-    for low, noise in ((0.1, 0.001), (0.3, 0.02)):
-        counts = (2**bits - 1) * (low + random.normal(0, noise, (90, 70)).cumsum(axis=1))
+    for low, noise, shape in ((0.1, 0.001, (90, 70)), (0.3, 0.02, (90, 70)), (0.3, 0.02, (1, 64))):
+        counts = (2**bits - 1) * (low + random.normal(0, noise, shape).cumsum(axis=1))
         counts = np.clip(np.rint(counts), 0, 2**bits - 1).astype(np.uint8 if bits == 8 else "u2")
         expected = normalise(Frame("x", counts, bits), InputSpec(8, normalisation=policy))
         found = code["normalised"](counts, bits, policy)

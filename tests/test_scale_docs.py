@@ -105,6 +105,28 @@ def script() -> ModuleType:
     return module
 
 
+def test_a_name_that_is_no_text_ends_no_job(
+    job: list[str], tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing, out = tmp_path / "frames.txt", tmp_path / "out"
+    good = Path(job[1]).read_text().splitlines()[0]
+    listing.write_bytes(b"b\xe9d.png\n" + good.encode() + b"\n")
+    monkeypatch.setattr(sys, "argv", command([job[0], str(listing)], out, [])[1:])
+    script.main()
+    lines = [json.loads(line) for line in (out / "part-0000000.jsonl").read_text().splitlines()]
+    assert "skipped" in lines[0] and lines[1]["path"] == good and "detections" in lines[1]
+
+
+def test_a_chunk_of_nothing_is_refused(
+    job: list[str], tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["score_archive.py", *job[:2], str(tmp_path / "out"), "--chunk", "0"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit):
+        script.main()
+    assert not (tmp_path / "out").exists()
+
+
 OTHERS = (("--chunk", "3"), ("--variant", "int8"), ("--runtime", "openvino"), ("--bits", "14"))
 
 

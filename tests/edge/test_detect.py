@@ -156,6 +156,22 @@ class TestHeatmap:
         assert len(predict_from_outputs(outputs, (128, 128), HEATMAP).detections) == 32 * 32
 
 
+def test_a_frame_of_peaks_alone_takes_no_minutes_and_gives_what_all_with_all_gives():
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(1, 300, 300)).astype(np.float32)
+    geometry = rng.normal(size=(3, 300, 300)).astype(np.float32)
+    decode = DecodeSpec("heatmap", 0.05)
+    start = time.perf_counter()
+    found = predict_from_outputs([logits, geometry], (600, 600), decode).detections
+    assert time.perf_counter() - start < 5
+    place = np.array([(d.row, d.col) for d in found])
+    sigma_px = np.sqrt(np.array([d.area_px for d in found]) / math.pi)
+    assert len(found) > 500
+    for k in range(1, len(found)):  # the strongest first: none lies within one before it
+        apart = np.hypot(*(place[:k] - place[k]).T)
+        assert (apart >= np.maximum(sigma_px[:k], 2) - 1e-5).all()
+
+
 def test_sigmoid_neither_overflows_nor_loses_small_values():
     logits = np.array([-1e30, -500.0, -40.0, 0.0, 40.0, 1e30], np.float32)
     value = sigmoid(logits)  # warnings are errors here

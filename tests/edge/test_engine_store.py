@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from irstd_edge.edge import engine_store
 from irstd_edge.edge.engine_store import EngineKey, EngineStore, default_root, open_store
 from irstd_edge.edge.types import IrstdError
 
@@ -38,6 +39,22 @@ def test_what_was_built_here_is_loaded(store: EngineStore) -> None:
     assert open_store(store.root).load(KEY) == DATA  # by a later process
     store.save(KEY, b"better")
     assert store.load(KEY) == b"better"
+
+
+def test_an_engine_that_is_replaced_while_it_is_read_is_not_called_altered(
+    store: EngineStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(KEY, DATA)
+    read = engine_store.read_json
+
+    def read_and_replaced(*arguments: Any) -> Any:
+        entry = read(*arguments)
+        monkeypatch.setattr(engine_store, "read_json", read)
+        store.save(KEY, b"of another process")
+        return entry
+
+    monkeypatch.setattr(engine_store, "read_json", read_and_replaced)
+    assert store.load(KEY) == b"of another process"
 
 
 def test_the_keys_of_all_that_is_kept(store: EngineStore) -> None:

@@ -132,6 +132,19 @@ def test_a_rate_that_the_format_lacks_is_said_at_the_first_picture(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("shape", [(600, 2), (3, 600), (15, 15)])
+def test_a_picture_too_narrow_for_a_video_is_refused(
+    tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    """OpenCV's encoder would write past its end."""
+    with (
+        pytest.raises(IrstdError, match=r"pixels are too few for a video, .* use --overlay"),
+        open_video(tmp_path / "found.avi", 25) as add,
+    ):
+        add("first", np.zeros((*shape, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_place_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "found.avi").mkdir()
     with pytest.raises(IrstdError, match=r"found\.avi: cannot be written"):

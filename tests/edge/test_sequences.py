@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,9 +105,14 @@ def test_a_video_comes_frame_by_frame(tmp_path: Path, suffix: str, code: str) ->
         np.testing.assert_allclose(frame.counts, level, atol=4)
 
 
-def test_a_video_that_was_cut_off_gives_what_it_has_and_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "flight.avi"
+@pytest.mark.parametrize(("suffix", "about"), [(".avi", ""), (".mkv", "about ")])
+def test_a_video_that_was_cut_off_gives_what_it_has_and_says_so(
+    tmp_path: Path, suffix: str, about: str
+) -> None:
+    path = tmp_path / f"flight{suffix}"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
+    if not writer.isOpened():
+        pytest.skip(f"this OpenCV writes no {suffix}")
     for level in range(20):
         writer.write(np.full((48, 64, 3), 10 * level, np.uint8))
     writer.release()
@@ -114,10 +120,26 @@ def test_a_video_that_was_cut_off_gives_what_it_has_and_says_so(tmp_path: Path) 
     path.write_bytes(raw[: len(raw) * 2 // 3])
     found = []
     with pytest.raises(
-        IrstdError, match=r"flight\.avi: ends after \d+ of 20 frames: copy it again"
+        IrstdError, match=rf"flight{suffix}: ends after \d+ of {about}20 frames: copy it again"
     ):
         found.extend(iter(frames_of(path)))
     assert 5 < len(found) < 20
+
+
+def test_a_playlist_opens_no_other_file_whatever_the_user_has_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = cv2.VideoWriter(
+        str(tmp_path / "in.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48)
+    )
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    (tmp_path / "list.avi").write_text("ffconcat version 1.0\nfile in.avi\n")
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    assert len(list(frames_of(tmp_path / "in.avi"))) == 1
+    with pytest.raises(IrstdError, match=r"list\.avi: cannot be opened as a video"):
+        next(frames_of(tmp_path / "list.avi"))
+    assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == "rtsp_transport;tcp"
 
 
 def test_what_is_no_video_is_refused_silently(tmp_path: Path) -> None:

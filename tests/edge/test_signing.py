@@ -65,6 +65,16 @@ def test_what_was_signed_opens_with_the_public_key(
     assert len(base64.b64decode(entry["signature"])) == 64
 
 
+def test_a_link_in_place_of_the_signature_is_not_written_through(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "notes").write_text("precious")
+    (bundle.path / "signature.json").symlink_to(tmp_path / "notes")
+    with pytest.raises(IrstdError, match=r"signature\.json: is a link: remove it"):
+        sign(bundle.path, private_file(tmp_path / "key"))
+    assert (tmp_path / "notes").read_text() == "precious"
+
+
 def test_a_bundle_without_a_key_opens_signed_or_not(bundle: Bundle, tmp_path: Path) -> None:
     open_bundle(bundle.path)
     sign(bundle.path, private_file(tmp_path / "key"))

@@ -253,6 +253,31 @@ def test_where_memory_is_short_the_other_sessions_make_room(
     assert len(driver.memory) == 2 * 4
 
 
+@pytest.mark.parametrize("others", [0, 2])
+def test_buffers_that_find_no_room_are_freed_and_the_other_sessions_with_them(
+    others: int, infer: TensorrtInfer, driver: Any, monkeypatch: Any
+) -> None:
+    for width in range(32, 32 + 8 * others, 8):
+        infer(random(1, 1, 32, width))
+    room = len(driver.memory) + 1  # for one buffer of the four
+    pinned = Cuda.pinned
+
+    def full(cuda: Cuda, shape: Any) -> Any:
+        if len(driver.memory) >= room:
+            raise MachineError("out of memory")
+        return pinned(cuda, shape)
+
+    monkeypatch.setattr(Cuda, "pinned", full)
+    if others:
+        batch = random(1, 1, 32, 64)
+        np.testing.assert_array_equal(infer(batch)[0], 20 * batch - 10)
+        assert len(driver.memory) == 4
+        return
+    with pytest.raises(MachineError, match="out of memory"):
+        infer(random(1, 1, 32, 64))
+    assert driver.memory == {}
+
+
 def test_a_shape_that_no_engine_takes_names_the_command(infer: TensorrtInfer) -> None:
     words = "takes 1 frames of 512x640: .*compile BUNDLE --variant int8 --size 512x640 "
     with pytest.raises(IrstdError, match=words):
