@@ -9,9 +9,8 @@ from typing import Any
 
 from irstd_edge.benchmarks.schema import SENSITIVITY
 from irstd_edge.calibration.sensitivity import LayerError, layer_error_of, sensitivity
-from irstd_edge.calibration.subset import digest_of
 from irstd_edge.edge.bundle import VARIANTS, Bundle
-from irstd_edge.edge.dataset import open_dataset
+from irstd_edge.edge.dataset import digest_of, open_dataset
 from irstd_edge.edge.files import read_bytes
 from irstd_edge.edge.graph_file import refuse_graph
 from irstd_edge.edge.json_files import read_json, write_json

@@ -5,16 +5,15 @@ A range that is taken from average frames clips the brightest targets and rounds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from irstd_edge.edge.dataset import DataSet
 from irstd_edge.edge.frames import normalise
-from irstd_edge.edge.types import FloatArray, Frame, InputSpec, IrstdError, Progress, Sample, Skip
+from irstd_edge.edge.types import FloatArray, InputSpec, IrstdError, Progress, Sample, Skip
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,23 +77,6 @@ def calibration_samples(
         raise IrstdError(f"{data.root}: none of its frames can be used: check the masks")
     chosen = _chosen(figures, min(count, len(figures)), seed)
     return tuple(data.sample(name) for name in figures if name in chosen)
-
-
-def fingerprint(frame: Frame) -> tuple[str, str]:
-    """The frame's name, and the sha256 of its counts, row by row, as little-endian integers."""
-    little = frame.counts.astype(frame.counts.dtype.newbyteorder("<"))
-    return frame.name, sha256(little.tobytes()).hexdigest()
-
-
-def digest_of(samples: Iterable[Sample]) -> str:
-    """Return the sha256 of the frames and of what is true of them."""
-    digest = sha256()
-    for sample in samples:
-        name, counts = fingerprint(sample.frame)
-        mask = b"" if sample.mask is None else sample.mask.tobytes()
-        for part in (name.encode(), counts.encode(), sample.points.tobytes(), mask):
-            digest.update(sha256(part).digest())
-    return digest.hexdigest()
 
 
 def _chosen(figures: dict[str, tuple[float, float]], count: int, seed: int) -> set[str]:

@@ -49,14 +49,9 @@ from irstd_edge.calibration.qat_checkpoint import Checkpoint, kept_beside
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
 from irstd_edge.calibration.range_rules import RULE_OF, check_rule, rule_for
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
-from irstd_edge.calibration.subset import (
-    CalibrationFrame,
-    calibration_samples,
-    digest_of,
-    fingerprint,
-)
+from irstd_edge.calibration.subset import CalibrationFrame, calibration_samples
 from irstd_edge.edge.bundle import Bundle, refuse_foreign, write_bundle
-from irstd_edge.edge.dataset import DataSet, open_dataset
+from irstd_edge.edge.dataset import DataSet, digest_of, fingerprint, open_dataset
 from irstd_edge.edge.files import refuse_unwritable, sha256_of
 from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.frames import batch_of

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,24 @@ class DataSet:
         scale = np.array(PAPER_SIZE) / np.array(sample.frame.shape)
         points = (sample.points + 0.5) * scale - 0.5
         return Sample(small, mask, points.astype(np.float32))
+
+
+def fingerprint(frame: Frame) -> tuple[str, str]:
+    """The frame's name, and the sha256 of its counts, row by row, as little-endian integers."""
+    little = frame.counts.astype(frame.counts.dtype.newbyteorder("<"))
+    return frame.name, sha256(little.tobytes()).hexdigest()
+
+
+def digest_of(samples: Iterable[Sample]) -> str:
+    """The sha256 of the frames and of what is true of them."""
+    digest = sha256()
+    for sample in samples:
+        name, counts = fingerprint(sample.frame)
+        mask = b"" if sample.mask is None else sample.mask.tobytes()
+        texts = (name.encode(), counts.encode(), str(sample.frame.bit_depth).encode())
+        for part in (*texts, sample.points.tobytes(), mask):
+            digest.update(sha256(part).digest())
+    return digest.hexdigest()
 
 
 def places_of(roots: Iterable[Path]) -> list[Path]:

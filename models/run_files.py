@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from irstd_edge.edge.dataset import digest_of
 from irstd_edge.edge.files import write_atomic
 from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
 from irstd_edge.models.pickles import unpickled
@@ -41,12 +42,8 @@ class State:
 
 def identity_of(spec: ModelSpec, samples: Sequence[Sample], recipe: Recipe, seed: int) -> str:
     """Name what decides a run, so that another one is not resumed by mistake."""
-    settings = [spec.name, spec.input.normalisation, asdict(recipe), seed]
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    for sample in samples:
-        digest.update(sample.frame.name.encode())
-        digest.update(sample.points.tobytes())
-    return digest.hexdigest()
+    settings = [spec.name, spec.input.normalisation, asdict(recipe), seed, digest_of(samples)]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
 def _check(state: State) -> None:

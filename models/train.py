@@ -151,10 +151,15 @@ def _check_batch(model: str, recipe: Recipe, processes: int) -> None:
             "--batch-size: p2p normalises over the crops of a batch, and one is too few; give at "
             "least 2"
         )
-    if recipe.joins and batch_size == processes:
+    if recipe.joins and processes > 1:
         raise IrstdError(
-            "--batch-size: this recipe lays the crops of each process side by side, and one is too "
-            f"few; give at least {2 * processes}"
+            "--recipe: this one lays the crops of a batch side by side as one frame, and several "
+            "processes would make smaller frames; train without torchrun"
+        )
+    if recipe.joins and batch_size == 1:
+        raise IrstdError(
+            "--batch-size: this recipe lays the crops of a batch side by side, and one is too few; "
+            "give at least 2"
         )
 
 

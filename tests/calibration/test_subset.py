@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from irstd_edge.calibration.subset import calibration_samples, fingerprint
-from irstd_edge.edge.dataset import open_dataset
+from irstd_edge.calibration.subset import calibration_samples
+from irstd_edge.edge.dataset import fingerprint, open_dataset
 from irstd_edge.edge.frames import png_of
 from irstd_edge.edge.types import Frame, IrstdError
 

@@ -170,14 +170,22 @@ def test_weights_without_their_checkpoint_are_not_written_over(
         (tmp_path / name).unlink()
 
 
-@pytest.mark.parametrize("change", ["seed", "recipe", "frames", "model"])
+@pytest.mark.parametrize("change", ["seed", "recipe", "frames", "counts", "bits", "mask", "model"])
 def test_another_run_is_not_resumed(tiny, run, samples, tmp_path: Path, change: str) -> None:
     run("p2p", samples, tmp_path)
     model = "mshnet" if change == "model" else "p2p"
+    first, *others = samples
+    frame = first.frame
+    changed = {
+        "frames": others,
+        "counts": [replace(first, frame=replace(frame, counts=255 - frame.counts)), *others],
+        "bits": [replace(first, frame=replace(frame, bit_depth=frame.bit_depth + 2)), *others],
+        "mask": [replace(first, mask=~first.mask), *others],
+    }
     message = refusal(
         run,
         model,
-        samples[1:] if change == "frames" else samples,
+        changed.get(change, samples),
         tmp_path,
         tiny(model, epochs=3 if change == "recipe" else 2),
         seed=int(change == "seed"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from irstd_edge.edge.normalisation import BY_DEPTH
 from irstd_edge.edge.types import InputSpec, IrstdError
@@ -183,6 +184,9 @@ def test_large_frames_are_learnt_as_one(
     alone = replace(recipe, batch_size=1)
     with pytest.raises(IrstdError, match="^--batch-size: .* side by side, .* at least 2$"):
         run("mshnet", samples, tmp_path / "alone", alone, weights=find_weights("mshnet"))
+    monkeypatch.setattr(Fabric, "world_size", 2)
+    with pytest.raises(IrstdError, match="^--recipe: .* as one frame, .* train without torchrun$"):
+        run("mshnet", samples, tmp_path / "two", recipe, weights=find_weights("mshnet"))
 
 
 # ------------------------------------------------------------------- which epoch is kept
