@@ -79,10 +79,10 @@ def refuse_foreign(path: Path) -> None:
         path = path.resolve()
         if path.exists() and not path.is_dir():
             raise IrstdError(f"{path}: is a file: remove it or choose another name")
-        refuse_own_folder(path)
-        if not path.is_dir() or not any(path.iterdir()):
-            return
-        other = _first_foreign(path)
+        empty = not path.is_dir() or not any(path.iterdir())
+        other = None if empty else _first_foreign(path)
+        if other is None:
+            refuse_own_folder(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise IrstdError(
             f"{path}: cannot be written ({error}): check path, rights and space"
