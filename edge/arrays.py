@@ -36,8 +36,11 @@ class _Stack:
 
 def count_arrays(path: Path) -> int:
     """How many frames the file declares. Raises IrstdError naming it."""
+    count = 0
     with _explained(path):
-        return sum(_stack(path, stream).count for stream in _streams(path))
+        for stream in _streams(path):  # a sum over them would keep one open with its error
+            count += _stack(path, stream).count
+    return count
 
 
 def arrays_of(path: Path) -> Iterator[CountArray]:

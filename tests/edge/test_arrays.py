@@ -42,6 +42,19 @@ def test_npz_holds_arrays_in_their_order(tmp_path: Path, save) -> None:
         read_frame(path)
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
+def test_a_refused_file_is_closed_while_its_error_is_kept(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.npy", np.float32([[1]]))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(IrstdError):
+        read_frame(path)
+    try:
+        read_frame(path)
+    except IrstdError as error:
+        assert error.__traceback__ is not None
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_a_mask_may_be_an_array(tmp_path: Path) -> None:
     mask = read_mask(saved(tmp_path / "m.npy", np.uint8([[0, 255]])))
     assert mask.tolist() == [[False, True]]
