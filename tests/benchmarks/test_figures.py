@@ -72,6 +72,7 @@ def test_pd_at_equal_false_alarms_is_told_by_two_curves_as_by_a_drift(
         assert equal_fa_between(before, loud) is not None
         of_masks = replace(loud, metrics={**loud.metrics, "iou": 0.5})
         assert equal_fa_between(before, of_masks) is None
+        assert equal_fa_between(before, replace(of_masks, curve=())) is None
         assert equal_fa_between(replace(before, curve=()), after) is None
 
 
