@@ -56,6 +56,7 @@ STOPPED = 130
 RUNTIME_HELP = "onnxruntime, openvino, tensorrt, torch-tensorrt; torch for W."
 
 Data = Annotated[Path, typer.Option(help="Data set: images/, masks/, trainval.txt, test.txt.")]
+DataSets = Annotated[list[Path], typer.Option(help="Data set; may be given several times.")]
 
 
 def _check_outputs(
@@ -294,7 +295,7 @@ def _size(text: str, flag: str = "--size") -> tuple[int, int]:
 @app.command()
 def train(
     model: Annotated[str, typer.Argument(metavar="{mshnet,p2p}")],
-    data: Annotated[list[Path], typer.Option(help="Data set; may be given several times.")],
+    data: DataSets,
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.")],
     weights: Annotated[str | None, typer.Option(metavar="W", help="Start from these.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the frames.")] = None,
@@ -369,12 +370,12 @@ def train(
 
 def _samples(folders: list[Path], split: str) -> list[Any]:
     """Decode the usable frames of several data sets; say which are left out."""
-    from irstd_edge.edge.dataset import open_dataset
+    from irstd_edge.edge.dataset import open_datasets
     from irstd_edge.edge.types import Skip
 
     samples = []
-    for folder in folders:
-        for sample in open_dataset(folder, split).samples():
+    for data in open_datasets(folders, split):
+        for sample in data.samples():
             if isinstance(sample, Skip):
                 _say(f"skipped {sample.name}: {sample.reason}")
             else:
@@ -903,7 +904,7 @@ def _checking(tile: str | None) -> Iterator[Callable[[Frame], None]]:
 @app.command()
 def quantize(
     weights: Annotated[str, typer.Argument(metavar="W", help="mshnet, p2p or a file.")],
-    data: Data,
+    data: DataSets,
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder to make.")],
     method: Annotated[str, typer.Option(help="ptq or qat.")] = "qat",
     epochs: Annotated[int | None, typer.Option(help="Training epochs (QAT only).")] = None,
@@ -941,7 +942,7 @@ def quantize(
     from irstd_edge.edge.manifest import manifest_to_json
 
     training = Path(f"{out.resolve()}{ENDING}")
-    _check_outputs({"--json": json_to}, [Path(weights)], [data], made=[out, training])
+    _check_outputs({"--json": json_to}, [Path(weights)], data, made=[out, training])
     bundle = _quantize(
         weights,
         data,
@@ -964,7 +965,7 @@ def quantize(
     _tell(str(bundle.path), made, json_to)
 
 
-def _quantize(weights: str, data: Path, out: Path, **options: Any) -> Bundle:
+def _quantize(weights: str, data: Sequence[Path], out: Path, **options: Any) -> Bundle:
     with _needs_train_extra("quantize"):
         from irstd_edge.calibration.to_bundle import quantize_to_bundle
     with _progress() as move:
@@ -1438,7 +1439,7 @@ def _shipped_bundles() -> list[Bundle]:
             _say(f"{model}: quantizing the shipped weights once, into {path}")
             with tempfile.TemporaryDirectory() as folder:
                 write_dataset(Path(folder) / "scenes", frames=80)
-                _quantize(model, Path(folder) / "scenes", path, method="ptq")
+                _quantize(model, [Path(folder) / "scenes"], path, method="ptq")
         bundles.append(open_bundle(path))
     return bundles
 
@@ -1625,7 +1626,7 @@ def demo(
         talk.print("1/5 synthetic infrared scenes")
         write_dataset(scenes, frames=340)  # of half, 200 targets: one flip is half a percent
     talk.print("2/5 quantize: p2p, post-training, to INT8")
-    bundle = _quantize("p2p", scenes, bundle_at, method="ptq")
+    bundle = _quantize("p2p", [scenes], bundle_at, method="ptq")
     talk.print("3/5 bench: FP32 and INT8 on every installed runtime")
     plan = Plan(**_runtimes(None), data=open_dataset(scenes, "test"), samples=60)
     found = _bench([bundle], plan)

@@ -5,7 +5,7 @@ A range that is taken from average frames clips the brightest targets and rounds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,42 +50,52 @@ class CalibrationFrame:
 
 
 def calibration_samples(
-    data: DataSet,
+    sets: Sequence[DataSet],
     count: int,
     seed: int,
     progress: Progress = lambda *_: None,
     spec: InputSpec = FULL_SCALE,
     skip: Callable[[Skip], None] = lambda _: None,
 ) -> tuple[Sample, ...]:
-    """Choose frames of a data set; the same arguments give the same frames, in the list's order.
+    """Choose frames of data sets; the same arguments give the same frames, in the lists' order.
 
-    A quarter of them hold the highest peaks, a quarter the faintest targets, the rest is drawn.
-    A set smaller than `count` is taken whole. spec: how frames are normalised. skip: is given what
-    cannot be used. Raises IrstdError
-    for the test list, and where no frame can be used.
+    Of all together a quarter hold the highest peaks, a quarter the faintest targets, the rest is
+    drawn; fewer than `count` are taken whole. spec: how frames are normalised. skip: is given what
+    cannot be used. Raises IrstdError for a test list, and for a set of which no frame can be used.
     """
-    if data.split not in ("train", "trainval"):
-        raise IrstdError(f"{data.root}: calibrate on its train part, {data.split} is to judge by")
-    figures = {}
-    for done, sample in enumerate(data.samples(), start=1):
-        if isinstance(sample, Sample):
-            figures[sample.frame.name] = _figures(sample, spec)
-        else:
-            skip(sample)
-        progress("choosing frames", done, len(data.names))
-    if not figures:
-        raise IrstdError(f"{data.root}: none of its frames can be used: check the masks")
+    figures: dict[_Place, tuple[float, float]] = {}
+    total = sum(len(data.names) for data in sets)
+    done = 0
+    for index, data in enumerate(sets):
+        if data.split not in ("train", "trainval"):
+            raise IrstdError(
+                f"{data.root}: calibrate on its train part, {data.split} is to judge by"
+            )
+        before = len(figures)
+        for sample in data.samples():
+            if isinstance(sample, Sample):
+                figures[index, sample.frame.name] = _figures(sample, spec)
+            else:
+                skip(sample)
+            done += 1
+            progress("choosing frames", done, total)
+        if len(figures) == before:
+            raise IrstdError(f"{data.root}: none of its frames can be used: check the masks")
     chosen = _chosen(figures, min(count, len(figures)), seed)
-    return tuple(data.sample(name) for name in figures if name in chosen)
+    return tuple(sets[place[0]].sample(place[1]) for place in figures if place in chosen)
 
 
-def _chosen(figures: dict[str, tuple[float, float]], count: int, seed: int) -> set[str]:
-    names = list(figures)
+_Place = tuple[int, str]
+"""Which data set, and the frame's name there."""
+
+
+def _chosen(figures: dict[_Place, tuple[float, float]], count: int, seed: int) -> set[_Place]:
+    places = list(figures)
     quarter = count // 4
-    by_peak = sorted(names, key=lambda name: -figures[name][0])
-    by_contrast = sorted(names, key=lambda name: figures[name][1])
+    by_peak = sorted(places, key=lambda place: -figures[place][0])
+    by_contrast = sorted(places, key=lambda place: figures[place][1])
     chosen = {*by_peak[:quarter], *by_contrast[:quarter]}
-    rest = [name for name in names if name not in chosen]
+    rest = [place for place in places if place not in chosen]
     random = np.random.default_rng(seed)
     drawn = random.choice(len(rest), count - len(chosen), replace=False)
     return chosen | {rest[index] for index in drawn}

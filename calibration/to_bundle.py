@@ -51,7 +51,7 @@ from irstd_edge.calibration.range_rules import RULE_OF, check_rule, rule_for
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
 from irstd_edge.calibration.subset import CalibrationFrame, calibration_samples
 from irstd_edge.edge.bundle import Bundle, refuse_foreign, write_bundle
-from irstd_edge.edge.dataset import DataSet, digest_of, fingerprint, open_dataset
+from irstd_edge.edge.dataset import DataSet, digest_of, fingerprint, open_datasets
 from irstd_edge.edge.files import refuse_unwritable, sha256_of
 from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.frames import batch_of
@@ -88,7 +88,8 @@ class _Case:
     equalised: bool
     """Whether it had any to equalise."""
     spec: ModelSpec
-    train: DataSet
+    fit: tuple[DataSet, ...]
+    """Their train parts."""
     held_out: tuple[Sample | Skip, ...]
     samples: tuple[Sample, ...]
     """To calibrate on."""
@@ -97,12 +98,12 @@ class _Case:
     ranges: str
     """The rule of activations' ranges."""
     skipped: tuple[Skip, ...]
-    """Frames of the train part that cannot be used."""
+    """Frames of the train parts that cannot be used."""
 
 
 def quantize_to_bundle(
     weights: str | Path,
-    data: Path,
+    data: Sequence[Path],
     out: Path,
     *,
     method: str = "qat",
@@ -120,17 +121,16 @@ def quantize_to_bundle(
 ) -> Bundle:
     """Quantize weights (a file, or the name of shipped ones) and write the bundle `out`.
 
-    Calibrates, and for `qat` trains, on the train part of `data`; judges FP32 and INT8 on its val
-    part; never opens its test list. Where training gains nothing the calibrated network is kept,
-    and the manifest's method is `ptq`. max_drop: points of F1 (0.1 is 0.001), and of masks' IoU,
-    that INT8 may lose; where it loses more, few layers that hold it stay in float, and the manifest
-    lists them.
+    Calibrates, and for `qat` trains, on the train parts of the data sets `data` together; judges
+    FP32 and INT8 on their val parts; never opens a test list. Where training gains nothing the
+    calibrated network is kept, and the manifest's method is `ptq`.
+    max_drop: points of F1 (0.1 is 0.001), and of masks' IoU, that INT8 may lose; where it loses
+    more, few layers that hold it stay in float, and the manifest lists them.
     reduced_range: weights of 7 bits, for processors without VNNI. ranges: of activations, by a rule
     of `range_rules`, None for that of the network's kind; min-max where the calibration frames show
-    too few targets. normalise: the
-    policy that the bundle freezes; None for that of the weights. Training is kept in OUT.qat until
-    the bundle is there; `resume` goes on with it. time_layers: let this machine's clock choose what
-    ONNX Runtime's form rounds.
+    too few targets. normalise: the policy that the bundle freezes; None for that of the weights.
+    Training is kept in OUT.qat until the bundle is there; `resume` goes on with it. time_layers:
+    let this machine's clock choose what ONNX Runtime's form rounds.
     Raises IrstdError where no layers hold the drop, and writes no bundle then.
     """
     _check(method, epochs, max_drop, out, resume)
@@ -244,7 +244,7 @@ def _golden(case: _Case, graphs: dict[str, bytes]) -> dict[str, Any]:
 
 def _case(
     weights: str | Path,
-    data: Path,
+    data: Sequence[Path],
     frames: int,
     seed: int,
     normalisation: str | None,
@@ -254,10 +254,11 @@ def _case(
     path = find_weights(weights)
     digest = sha256_of(path)
     net, model, card = load_model(path)
-    train, held_out = open_dataset(data, "train"), open_dataset(data, "val")
+    fit, held_out = open_datasets(data, "train"), open_datasets(data, "val")
+    _refuse_depths(fit)
     spec = with_normalisation(spec_of_card(model, card), normalisation)
     skipped: list[Skip] = []
-    samples = calibration_samples(train, frames, seed, progress, spec.input, skipped.append)
+    samples = calibration_samples(fit, frames, seed, progress, spec.input, skipped.append)
     entry = replace(spec.input, bit_depth=samples[0].frame.bit_depth)
     spec = replace(spec, input=entry)
     shown = tuple(CalibrationFrame.of(batch_of(s.frame, spec.input), s) for s in samples)
@@ -269,8 +270,8 @@ def _case(
         float_net=equal,
         equalised=equal is not deployed,
         spec=spec,
-        train=train,
-        held_out=tuple(held_out.samples()),
+        fit=tuple(fit),
+        held_out=tuple(sample for each in held_out for sample in each.samples()),
         samples=samples,
         shown=shown,
         ranges=rule_for(
@@ -278,6 +279,17 @@ def _case(
         ),
         skipped=tuple(skipped),
     )
+
+
+def _refuse_depths(sets: Sequence[DataSet]) -> None:
+    """A bundle's input has one bit depth, which says what a count is."""
+    depths = [(each.root, each.frame(each.names[0]).bit_depth) for each in sets]
+    for root, depth in depths[1:]:
+        if depth != depths[0][1]:
+            raise IrstdError(
+                f"--data: {root} has {depth} bits, {depths[0][0]} has {depths[0][1]}: a bundle is "
+                "for one depth: quantize for each of them"
+            )
 
 
 def _calibrated(case: _Case, keep_float: Sequence[str], reduced_range: bool) -> Quantized:
@@ -301,7 +313,7 @@ def _trained(
 
     kept: where the training can be stopped; `decides`, beside the frames, what makes it what it is.
     """
-    fit = [sample for sample in case.train.samples() if isinstance(sample, Sample)]
+    fit = [s for each in case.fit for s in each.samples() if isinstance(s, Sample)]
     settings = json.dumps([*decides, how.record(), digest_of(fit)])
     module = train_quantized(
         quantized.module,

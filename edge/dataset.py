@@ -202,6 +202,17 @@ def open_dataset(root: Path, split: str | None = "test") -> DataSet:
     return DataSet(root, split or "all", names, frames, labels, points, read_bit_depth(root))
 
 
+def open_datasets(roots: Sequence[Path], split: str) -> list[DataSet]:
+    """Open a split of each. Raises IrstdError as `open_dataset`, and for a set that is given twice.
+
+    Its frames would count twice.
+    """
+    for index, root in enumerate(roots):
+        if root.resolve() in [other.resolve() for other in roots[:index]]:
+            raise IrstdError(f"--data: {root} is given twice: give each data set once")
+    return [open_dataset(root, split) for root in roots]
+
+
 def _listed(root: Path, split: str, images: Collection[str]) -> tuple[str, ...]:
     listing = list_of_split(root, split)
     listed = names_of_list(listing)

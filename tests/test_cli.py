@@ -303,19 +303,21 @@ def test_every_option_of_quantize_arrives(
 ) -> None:
     given: dict[str, Any] = {}
 
-    def quantize(weights: str, data: Path, out: Path, **options: Any) -> None:
+    def quantize(weights: str, data: list[Path], out: Path, **options: Any) -> None:
         given.update(options, weights=weights, data=data, out=out)
         raise IrstdError("enough")
 
     monkeypatch.setattr("irstd_edge.calibration.to_bundle.quantize_to_bundle", quantize)
-    command = ["p2p", "--data", scenes, "--out", tmp_path / "b", "--method", "qat", "--epochs", 3]
+    command = ["p2p", "--data", scenes, "--data", tmp_path, "--out", tmp_path / "b"]
+    command += ["--method", "qat", "--epochs", 3]
     command += ["--max-drop", 0.2, "--keep-float", "head*", "--keep-float", "stem", "--frames", 5]
     command += ["--ranges", "mse", "--normalise", "percentile", "--seed", 7]
     flags = ("--reduced-range", "--time-layers", "--resume")
     refused(irstd_edge("quantize", *command, *flags), "enough")
     del given["progress"]
     assert given == {
-        **{"weights": "p2p", "data": scenes, "out": tmp_path / "b", "method": "qat", "epochs": 3},
+        **{"weights": "p2p", "data": [scenes, tmp_path], "out": tmp_path / "b"},
+        **{"method": "qat", "epochs": 3},
         **{"max_drop": 0.2, "keep_float": ("head*", "stem"), "frames": 5, "ranges": "mse"},
         **{"normalise": "percentile", "seed": 7},
         **dict.fromkeys(("reduced_range", "time_layers", "resume"), True),
@@ -674,8 +676,9 @@ def test_shipped_bundles_are_made_once(
 ) -> None:
     made = []
 
-    def quantize(model: str, data: Path, out: Path, **options: Any) -> Bundle:
-        made.append((model, len(open_dataset(data, "train").names) > 20, options))
+    def quantize(model: str, data: list[Path], out: Path, **options: Any) -> Bundle:
+        (scenes,) = data
+        made.append((model, len(open_dataset(scenes, "train").names) > 20, options))
         return open_bundle(copytree(float_bundle, out))
 
     monkeypatch.setattr(cli, "_quantize", quantize)

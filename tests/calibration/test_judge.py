@@ -18,6 +18,7 @@ from irstd_edge.calibration.judge import (
     standing_of,
     worst_drop,
 )
+from irstd_edge.edge.frames import png_of
 from irstd_edge.edge.types import Detection, Frame, IrstdError, Prediction, Sample
 
 TRUTH = np.float32([[4, 4], [12, 12]])
@@ -180,6 +181,27 @@ def test_golden_frames_are_those_with_the_clearest_targets(case):
     expected = json.loads(files["golden/golden.json"])["expected"]
     assert set(expected) == set(runners)
     assert len(expected["int8.onnx"]["faint"]) == 2
+
+
+def test_of_golden_frames_of_one_name_the_clearer_is_kept(case):
+    """Two data sets may have one."""
+
+    class SeesBrightness(Seer):
+        def predict(self, frame):
+            score = float(frame.counts[0, 0]) / 100
+            found = {frame.name: [(4, 4, score), (12, 12, score)]}
+            return Seer(self.spec, found).predict(frame)
+
+    samples = [
+        Sample(Frame(name, np.full((16, 16), counts, np.uint8), 8), None, TRUTH)
+        for name, counts in (("a", 80), ("b", 85), ("a", 99), ("c", 70), ("d", 60))
+    ]
+    files = golden_of({"fp32.onnx": SeesBrightness(case.spec, {})}, "fp32.onnx", samples)
+    pictures = {name for name in files if name.endswith(".png")}
+    assert pictures == {"golden/a.png", "golden/b.png", "golden/c.png"}
+    assert files["golden/a.png"] == png_of(samples[2].frame.counts)
+    (seen,) = json.loads(files["golden/golden.json"])["expected"].values()
+    assert seen["a"][0]["score"] == 0.99
 
 
 def test_of_equally_clear_frames_those_with_the_larger_targets_are_golden(case):

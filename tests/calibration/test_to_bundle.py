@@ -26,8 +26,9 @@ from irstd_edge.calibration.layouts import rounded_layers
 from irstd_edge.calibration.qat import QatRecipe
 from irstd_edge.calibration.quantize import quantize
 from irstd_edge.calibration.to_bundle import quantize_to_bundle
+from irstd_edge.edge import dataset
 from irstd_edge.edge.bundle import VARIANTS, graph_name, open_bundle
-from irstd_edge.edge.dataset import open_dataset
+from irstd_edge.edge.dataset import fingerprint, open_dataset
 from irstd_edge.edge.devices import this_machine
 from irstd_edge.edge.files import sha256_of
 from irstd_edge.edge.first_step import first_step
@@ -78,7 +79,7 @@ def quantized_once():
 
 @pytest.fixture(scope="module")
 def ptq(p2p_weights, scenes, folder):
-    quantize_to_bundle(p2p_weights, scenes, folder / "ptq", method="ptq", **OPTIONS)
+    quantize_to_bundle(p2p_weights, [scenes], folder / "ptq", method="ptq", **OPTIONS)
     return open_bundle(folder / "ptq")
 
 
@@ -144,7 +145,7 @@ def test_a_bundle_freezes_the_policy_that_was_asked_for(local, p2p_weights, scen
         self_test(run, local)
         assert run.spec.input.normalisation == "local-contrast"
     with pytest.raises(IrstdError, match="--normalise: 'z-score' is not known"):
-        quantize_to_bundle(p2p_weights, scenes, folder / "no", normalise="z-score")
+        quantize_to_bundle(p2p_weights, [scenes], folder / "no", normalise="z-score")
 
 
 def test_its_manifest_says_where_where_it_comes_from(ptq, p2p_weights, scenes):
@@ -160,6 +161,35 @@ def test_its_manifest_says_where_where_it_comes_from(ptq, p2p_weights, scenes):
     names = [name for name, _ in manifest.quantization.calibration]
     assert len(names) == 6
     assert set(names) <= set(open_dataset(scenes, "train").names)
+
+
+def test_several_data_sets_are_calibrated_and_judged_on_together(
+    p2p_weights, scenes, folder, tmp_path
+):
+    """Though their frames have the same names."""
+    other = tmp_path / "other"
+    write_dataset(other, frames=40, size=(96, 64), seed=8)
+    both = quantize_to_bundle(
+        p2p_weights, [scenes, other], folder / "of-two", method="ptq", **OPTIONS
+    )
+    known = [
+        {fingerprint(frame) for frame in map(data.frame, data.names)}
+        for data in (open_dataset(root, "train") for root in (scenes, other))
+    ]
+    calibration = set(both.manifest.quantization.calibration)
+    assert calibration == calibration & (known[0] | known[1])
+    assert calibration & known[0] and calibration & known[1]
+    held_out = [len(open_dataset(root, "val").names) for root in (scenes, other)]
+    assert all(each["images"] == sum(held_out) for each in both.manifest.accuracy.values())
+
+
+def test_data_sets_of_two_bit_depths_are_refused(p2p_weights, scenes, folder, tmp_path):
+    deep = tmp_path / "deep"
+    write_dataset(deep, frames=40, size=(64, 64), seed=8, bits=14)
+    words = f"--data: {deep} has 14 bits, {scenes} has 8: a bundle is for one depth"
+    with pytest.raises(IrstdError, match=words):
+        quantize_to_bundle(p2p_weights, [scenes, deep], folder / "never", method="ptq")
+    assert not (folder / "never").exists()
 
 
 def test_it_was_judged_on_the_held_out_part_alone(ptq, scenes):
@@ -213,7 +243,7 @@ def quick_training(gains):
 @pytest.fixture(scope="module")
 def trained(p2p_weights, scenes, folder):
     with quick_training(gains=True):
-        return quantize_to_bundle(p2p_weights, scenes, folder / "qat", **OPTIONS)
+        return quantize_to_bundle(p2p_weights, [scenes], folder / "qat", **OPTIONS)
 
 
 def test_training_is_kept_where_it_gains(ptq, trained):
@@ -230,10 +260,10 @@ def test_training_in_vain_gives_the_graphs_of_none_and_the_test_list_is_never_re
         opened.append(split)
         return open_dataset(root, split)
 
-    monkeypatch.setattr(to_bundle, "open_dataset", spy)
+    monkeypatch.setattr(dataset, "open_dataset", spy)
     monkeypatch.setattr(to_bundle, "quantize", quantize)  # once more: it gives the same again
     with quick_training(gains=False):
-        in_vain = quantize_to_bundle(p2p_weights, scenes, folder / "in-vain", **OPTIONS)
+        in_vain = quantize_to_bundle(p2p_weights, [scenes], folder / "in-vain", **OPTIONS)
     check_training(in_vain, gains=False)
     assert in_vain.manifest.files == ptq.manifest.files
     assert sorted(opened) == ["train", "val"]
@@ -262,13 +292,15 @@ def test_a_training_that_was_killed_goes_on(p2p_weights, scenes, folder, trained
 
         with quick_training(gains=True):
             return quantize_to_bundle(
-                p2p_weights, scenes, out, **OPTIONS, **options, progress=progress
+                p2p_weights, [scenes], out, **OPTIONS, **options, progress=progress
             )
 
     pid = os.fork()
     if not pid:  # a child that dies in its third step, without a word
-        quantized(stop_at=3)
-        os._exit(0)
+        try:
+            quantized(stop_at=3)
+        finally:  # or it would go on as pytest
+            os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     assert kept.exists() and not out.exists()
     with pytest.raises(IrstdError, match="add --resume to go on"):
@@ -282,7 +314,7 @@ def test_a_training_that_was_killed_goes_on(p2p_weights, scenes, folder, trained
 
 def test_ranges_go_by_the_rule_that_was_asked_for(ptq, p2p_weights, scenes, folder):
     options = {**OPTIONS, "method": "ptq", "ranges": "min-max"}
-    whole = quantize_to_bundle(p2p_weights, scenes, folder / "min-max", **options)
+    whole = quantize_to_bundle(p2p_weights, [scenes], folder / "min-max", **options)
     assert whole.manifest.quantization.recipe["ranges"] == "min-max"
     assert ptq.manifest.quantization.recipe["ranges"] == "percentile"
     steps = [activation_steps(bundle.path / "int8.onnx") for bundle in (whole, ptq)]
@@ -298,7 +330,7 @@ def test_weights_of_7_bits_and_layers_by_the_clock(ptq, p2p_weights, scenes, fol
     choice = Choice(frozenset(some.values()), {"rounded": list(some)})
     monkeypatch.setattr(to_bundle, "fastest_layers", lambda *_: choice)
     options = {**OPTIONS, "method": "ptq", "reduced_range": True, "time_layers": True}
-    made = quantize_to_bundle(p2p_weights, scenes, folder / "reduced", **options)
+    made = quantize_to_bundle(p2p_weights, [scenes], folder / "reduced", **options)
     recipe = made.manifest.quantization.recipe
     assert recipe["reduced_range"] and recipe["time_layers"] == {"rounded": list(some)}
     assert rounded_layers(onnx.load(made.path / "int8.cpu.onnx")) == some
@@ -331,7 +363,7 @@ def test_what_loses_too_much_is_not_written(ptq, p2p_weights, scenes, folder, mo
     monkeypatch.setattr(to_bundle, "refuse_drop", refuse)
     with pytest.raises(IrstdError, match=r"fp32\.onnx 100 try --method qat, or --keep-float"):
         quantize_to_bundle(
-            p2p_weights, scenes, folder / "lossy", method="ptq", max_drop=100, **OPTIONS
+            p2p_weights, [scenes], folder / "lossy", method="ptq", max_drop=100, **OPTIONS
         )
     assert not (folder / "lossy").exists()
 
@@ -382,7 +414,7 @@ def local(p2p_weights, scenes, folder, released, judged):
         patch.setattr(to_bundle, "judge", judge)
         patch.setattr(to_bundle, "graphs_of", graphs)
         patch.setattr(to_bundle, "refuse_drop", lambda *_: None)
-        return quantize_to_bundle(p2p_weights, scenes, folder / "local", **options)
+        return quantize_to_bundle(p2p_weights, [scenes], folder / "local", **options)
 
 
 def test_layers_stay_in_float_until_the_drop_holds(local, released):
@@ -419,7 +451,7 @@ def test_an_out_that_cannot_be_is_refused_before_the_work(
     Path("file").touch()
     monkeypatch.setattr(to_bundle, "load_model", None)  # no work
     with pytest.raises(IrstdError, match=words):
-        quantize_to_bundle("p2p", scenes, Path(place), method=method)
+        quantize_to_bundle("p2p", [scenes], Path(place), method=method)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -435,7 +467,7 @@ def test_held_out_frames_without_targets_judge_nothing(p2p_weights, tmp_path):
         ({"method": "ptq", "max_drop": 0.1}, "--max-drop: the held-out frames have no targets"),
     ):
         with pytest.raises(IrstdError, match=words):
-            quantize_to_bundle(p2p_weights, root, tmp_path / "never", frames=2, **options)
+            quantize_to_bundle(p2p_weights, [root], tmp_path / "never", frames=2, **options)
     assert not list(tmp_path.glob("never*"))
 
 
@@ -453,19 +485,19 @@ def test_held_out_frames_without_targets_judge_nothing(p2p_weights, tmp_path):
 )
 def test_options_that_mean_nothing_are_refused_at_once(scenes, folder, options, words):
     with pytest.raises(IrstdError, match=words):
-        quantize_to_bundle("p2p", scenes, folder / "never", **options)
+        quantize_to_bundle("p2p", [scenes], folder / "never", **options)
     assert not (folder / "never").exists()
 
 
 def test_a_wrong_method_is_refused_at_once(p2p_weights, scenes, folder):
     with pytest.raises(IrstdError, match="--method: 'qta' is not one of ptq, qat"):
-        quantize_to_bundle(p2p_weights, scenes, folder / "x", method="qta")
+        quantize_to_bundle(p2p_weights, [scenes], folder / "x", method="qta")
 
 
 def test_a_folder_that_is_not_a_bundle_is_refused_at_once(p2p_weights, scenes, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(IrstdError, match="the folder is not empty"):
-        quantize_to_bundle(p2p_weights, scenes, tmp_path)
+        quantize_to_bundle(p2p_weights, [scenes], tmp_path)
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
@@ -483,5 +515,5 @@ def test_real_frames_of_every_size_and_mode(real_data, p2p_weights, folder, tmp_
             for part in ("images", "masks"):
                 copy_file(data / part / f"{name}.png", tmp_path / part)
     (tmp_path / "trainval.txt").write_text("\n".join(some))
-    bundle = quantize_to_bundle(p2p_weights, tmp_path, folder / "both", method="ptq", frames=4)
+    bundle = quantize_to_bundle(p2p_weights, [tmp_path], folder / "both", method="ptq", frames=4)
     assert bundle.manifest.accuracy["int8"]["images"] > 2

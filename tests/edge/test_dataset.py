@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irstd_edge.edge.dataset import DataSet, open_dataset, sets_around
+from irstd_edge.edge.dataset import DataSet, open_dataset, open_datasets, sets_around
 from irstd_edge.edge.frames import png_of, read_mask, resize_bilinear, resize_nearest
 from irstd_edge.edge.types import IrstdError, Sample, Skip
 
@@ -225,6 +225,15 @@ def test_a_wrong_folder_names_the_right_one(root: Path) -> None:
         open_dataset(root / "images")
     with pytest.raises(IrstdError, match=r"gone: no such folder"):
         open_dataset(root / "gone")
+
+
+def test_a_set_that_is_given_twice_is_refused(root: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    assert [data.root for data in open_datasets([root], "test")] == [root]
+    for again in (root, root / "images" / "..", link):
+        with pytest.raises(IrstdError, match=f"--data: {again} is given twice: give each"):
+            open_datasets([root, again], "test")
 
 
 def test_a_set_without_labels_is_refused(root: Path) -> None:

@@ -128,7 +128,7 @@ def graphs(weights: str, data: Path, part: Part) -> tuple[dict[str, bytes], Mode
     net, model, card = load_model(find_weights(weights))
     spec, float_net = spec_of_card(model, card), net.deploy()
     with part.changed():
-        samples = subset.calibration_samples(open_dataset(data, "train"), FRAMES, 0)
+        samples = subset.calibration_samples([open_dataset(data, "train")], FRAMES, 0)
         runner = torch_runner(float_net, spec)
         shown = [CalibrationFrame.of(runner.batch_of(sample.frame), sample) for sample in samples]
         tensors = [each.batch for each in shown]
