@@ -1356,7 +1356,7 @@ def _runtimes(
     variants: list[str] | None = None,
     require_measured: bool = False,
 ) -> dict[str, Any]:
-    """Those asked for, else those that are here for the device; engines count once they exist.
+    """Of a plan: those asked for, else those here for the device; engines count once they exist.
 
     Where a bundle's INT8, or a variant that was asked for, has no engine for the GPU, that is said,
     or refused where a measurement is required; on a Jetson the processor is measured as well.
@@ -1384,7 +1384,7 @@ def _runtimes(
         if usable or TENSORRT not in runtimes:  # else it is the reason why nothing is measured
             talk.print(f"not measured on the GPU: {lack}", soft_wrap=True)
     if usable and TENSORRT not in runtimes:
-        runtimes = (*runtimes, TENSORRT)
+        return {"runtimes": (*runtimes, TENSORRT), "built_only": True}
     return {"runtimes": runtimes}
 
 

@@ -60,12 +60,15 @@ def bench(
     machine = this_machine(plan.threads)
     board = this_board(machine.is_jetson)
     timed_on = timed_on_of(plan)
+    pairs = [_pairs(bundle, plan) for bundle in bundles]
+    for bundle, own in zip(bundles, pairs, strict=True):
+        _refuse_unfit(bundle, own, plan, timed_on)
     results = [
         {
-            **_bench_one(bundle, plan, timed_on, board, progress),
+            **_bench_one(bundle, own, plan, timed_on, board, progress),
             "warnings": warnings_of(bundle, machine, plan, timed_on),
         }
-        for bundle in bundles
+        for bundle, own in zip(bundles, pairs, strict=True)
     ]
     here = {"clocks_locked": board.clocks_locked, "irstd_edge": __version__}
     return {"schema": SCHEMA, "machine": {**machine.record(), **here}, "results": results}
@@ -86,11 +89,26 @@ def warnings_of(bundle: Bundle, machine: Machine, plan: Plan, timed_on: TimedOn)
     ]
 
 
+def _refuse_unfit(bundle: Bundle, pairs: Sequence[Pair], plan: Plan, timed_on: TimedOn) -> None:
+    """Raise IrstdError now, not after minutes, where TensorRT has no engine for what is to run."""
+    for variant, runtime in pairs:
+        if runtime in TENSORRT_RUNTIMES:
+            with open_runner(bundle, variant, runtime) as runner:
+                stride = runner.spec.input.stride
+                runner.engine((plan.batch, 1, *padded_size(timed_on.frames[0].shape, stride)))
+                for size in timed_on.sizes:
+                    runner.engine((1, 1, *padded_size(size, stride)))
+
+
 def _bench_one(
-    bundle: Bundle, plan: Plan, timed_on: TimedOn, board: Board, progress: Progress
+    bundle: Bundle,
+    pairs: Sequence[Pair],
+    plan: Plan,
+    timed_on: TimedOn,
+    board: Board,
+    progress: Progress,
 ) -> dict[str, Any]:
     model = bundle.manifest.model.name
-    pairs = _pairs(bundle, plan)
     batches, read = Batches(timed_on.frames, plan.batch), timed_on.read
     with ExitStack() as stack:
         runners: dict[Pair, Runner] = {
@@ -170,12 +188,17 @@ def _pairs(bundle: Bundle, plan: Plan) -> list[Pair]:
 
 
 def _variants(bundle: Bundle, runtime: str, plan: Plan) -> list[str]:
-    """Those that the plan names, FP32 on TensorRT only where it was built; else all that was."""
+    """Those that the plan names, FP32 on TensorRT only where it was built; else all that was.
+
+    On TensorRT, what has no engine only where the plan does not leave it out.
+    """
     there = bundle.variants(runtime)
     asked = [variant for variant in plan.variants or DEFAULT_VARIANTS if variant in there]
     if runtime not in TENSORRT_RUNTIMES:
         return asked
     built = [v for v in there if engines_of(bundle.graph(v, runtime), backend=runtime)]
+    if plan.built_only:
+        return [v for v in (there if plan.variants is None else asked) if v in built]
     if plan.variants is None:
         return built or asked
     # Of what has no engine the runner says how it is built.

@@ -31,6 +31,8 @@ class Plan:
     variants: tuple[str, ...] | None = None
     """Those that a bundle lacks for a runtime are left out. None: FP32 and INT8, and on TensorRT
     those that an engine was built of."""
+    built_only: bool = False
+    """Of TensorRT, which nobody asked for: what has no engine is left out, and else refused."""
     data: DataSet | None = None
     """Without it there is no accuracy and no drift, and noise is timed."""
     protocol: str = "native"
@@ -60,6 +62,8 @@ class TimedOn:
     read: Callable[[Frame], object] | None
     """Reads a frame's file again; None for frames that have none."""
     words: str
+    sizes: tuple[Size, ...] = ()
+    """Of the frames of the whole data, each once."""
     clipped: int = 0
     """Frames of the whole data with more than `CLIPPED_SHARE` of their pixels at full scale."""
     large: int = 0
@@ -97,7 +101,7 @@ def timed_on_of(plan: Plan) -> TimedOn:
     def read(frame: Frame) -> Frame:
         return data.frame(frame.name, plan.protocol)
 
-    return TimedOn(frames, read, words, clipped, large)
+    return TimedOn(frames, read, words, tuple(shapes), clipped, large)
 
 
 def _fitted(frame: Frame, size: Size) -> Frame:

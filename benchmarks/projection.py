@@ -33,7 +33,8 @@ from irstd_edge.edge.profiles import PROFILES, Profile, profile_of
 from irstd_edge.edge.tensorrt_runtime import TENSORRT
 from irstd_edge.edge.types import IrstdError, MachineError
 
-FP16_BYTES, FP32_BYTES = 2, 4
+BYTES = {"fp16": 2, "tf32": 4, "fp32": 4}
+"""What computes float values -> bytes of one."""
 ERROR = 1.2
 """Factor by which a network left out of the fit was missed at most (1.18), rounded up."""
 ERROR_ELSEWHERE = 1.5
@@ -58,14 +59,14 @@ class Roofline:
     call_ms: float
     """Of each call: copies, synchronisation, the host's part."""
 
-    def time_ms(self, kernels: Sequence[Kernel], device: Profile, float_bytes: int) -> float:
-        """Of one call; float_bytes: 2 computes float values in FP16, 4 in TF32 or FP32."""
-        peak = device.fp16_tflops if float_bytes == FP16_BYTES else device.fp32_tflops
+    def time_ms(self, kernels: Sequence[Kernel], device: Profile, floats: str) -> float:
+        """Of one call; floats: of `BYTES`, what computes that is not INT8."""
+        peak = getattr(device, f"{floats}_tflops")
         seconds = 0.0
         for kernel in kernels:
             arithmetic = 2 * kernel.macs / (self.float_efficiency * peak * 1e12)
             arithmetic += 2 * kernel.macs_int8 / (self.int8_efficiency * device.int8_tops * 1e12)
-            moved = kernel.values * float_bytes + kernel.bytes_int8
+            moved = kernel.values * BYTES[floats] + kernel.bytes_int8
             traffic = moved / (self.bandwidth_efficiency * device.bandwidth_gb_s * 1e9)
             seconds += max(arithmetic, traffic)
         return 1e3 * seconds + 1e-3 * self.launch_us * len(kernels) + self.call_ms
@@ -89,9 +90,9 @@ class Range:
         return math.sqrt(self.low_ms * self.high_ms)
 
 
-def project_latency(kernels: Sequence[Kernel], device: Profile, float_bytes: int) -> Range:
+def project_latency(kernels: Sequence[Kernel], device: Profile, floats: str) -> Range:
     """Project one call, with the error that the model has shown on published figures."""
-    both = [each.time_ms(kernels, device, float_bytes) for each in (CALLS_COST, LAUNCHES_COST)]
+    both = [each.time_ms(kernels, device, floats) for each in (CALLS_COST, LAUNCHES_COST)]
     error = ERROR if device.sm == FITTED_SM else ERROR_ELSEWHERE
     return Range(min(both) / error, max(both) * error)
 
@@ -103,7 +104,8 @@ def devices_to_project(
 
     Raises MachineError where a projection is not allowed, IrstdError on an unknown name.
     """
-    if device in ("cpu", "cuda") or (device == "jetson" and machine.is_jetson):
+    here = ("cpu", "cuda", machine.module, *(["jetson"] if machine.is_jetson else ()))
+    if device in here:
         return ()
     profiles = tuple(PROFILES.values()) if device == "jetson" else (profile_of(device),)
     if require_measured:
@@ -162,10 +164,10 @@ def _result(bundle: Bundle, devices: Sequence[Profile], size: tuple[int, int]) -
     shape = (1, 1, *padded_size(size, stride))
     graphs = _graphs(bundle)
     variants = []
-    for name, (path, float_bytes) in graphs.items():
+    for name, (path, floats) in graphs.items():
         kernels = kernels_of_graph(path, shape)
         variants += [
-            _variant(name, path, device, project_latency(kernels, device, float_bytes))
+            _variant(name, path, device, project_latency(kernels, device, floats))
             for device in devices
         ]
     variants.sort(key=lambda variant: [device.name for device in devices].index(variant["device"]))
@@ -179,20 +181,21 @@ def _result(bundle: Bundle, devices: Sequence[Profile], size: tuple[int, int]) -
     }
 
 
-def _graphs(bundle: Bundle) -> dict[str, tuple[Path, int]]:
-    """Variant -> the graph that stands for it, and the bytes of a float value on the device.
+def _graphs(bundle: Bundle) -> dict[str, tuple[Path, str]]:
+    """Variant -> the graph that stands for it, and what computes its floats on the device.
 
-    FP16 moves and computes what the float graph does, at two bytes a value.
+    FP16 moves and computes what the float graph does, at two bytes a value; `int8` is built with
+    TF32 off.
     """
     there = bundle.variants(TENSORRT)
     sources = (
-        ("fp16", "fp32" if "fp32" in there else "fp16", FP16_BYTES),
-        ("int8", "int8", FP32_BYTES),
-        ("int8-fp16", "int8-fp16", FP16_BYTES),
+        ("fp16", "fp32" if "fp32" in there else "fp16", "fp16"),
+        ("int8", "int8", "fp32"),
+        ("int8-fp16", "int8-fp16", "fp16"),
     )
     found = {
-        variant: (bundle.graph(source, TENSORRT), float_bytes)
-        for variant, source, float_bytes in sources
+        variant: (bundle.graph(source, TENSORRT), floats)
+        for variant, source, floats in sources
         if source in there
     }
     if not found:

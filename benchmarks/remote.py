@@ -32,6 +32,8 @@ KILLED = {
     139: "bench crashed there (segmentation fault): look at dmesg, and at its runtimes' versions",
 }
 """Exit code there -> what it means: 128 and the number of a signal."""
+VERSION = "irstd-edge version "
+SAY_VERSION = f"import irstd_edge; print('{VERSION}' + irstd_edge.__version__)"
 OURS = "irstd-edge: "
 """How our own errors begin."""
 BOX = "│╭╰╮╯─ "
@@ -48,21 +50,23 @@ class Remote:
 
     @property
     def command(self) -> str:
-        """For sh there; what begins with ~/ is that of the user there."""
-        if self.python.startswith("~/"):
-            return "~/" + shlex.quote(self.python[2:])
+        """For sh there, in whichever folder."""
+        if "/" in self.python and not self.python.startswith("/"):
+            return "~/" + shlex.quote(self.python.removeprefix("~/"))
         return shlex.quote(self.python)
 
     def version(self) -> str:
         """Of irstd-edge there. Raises MachineError where it is not installed."""
-        done = self.host.run(f"{self.command} -c 'import irstd_edge as i; print(i.__version__)'")
-        if done.returncode != 0:
+        # Not in the home folder: Python imports what lies where it is started.
+        done = self.host.run(f"cd / && {self.command} -c {shlex.quote(SAY_VERSION)}")
+        said = [line for line in done.stdout.splitlines() if line.startswith(VERSION)]
+        if done.returncode != 0 or not said:
             lack = "has no irstd-edge" if "irstd_edge" in done.stderr else "does not run"
             raise MachineError(
                 f"--host {self.host.name}: {self.python} {lack} there: pip install irstd-edge "
                 "there, or name the Python that has it by --remote-python"
             )
-        return done.stdout.split()[-1]
+        return said[-1].removeprefix(VERSION)
 
 
 def default_python() -> str:
@@ -139,8 +143,8 @@ def _options(plan: Plan, device: str) -> list[str]:
     options = ["--device", device, "--require-measured", "--samples", str(plan.samples)]
     options += [] if plan.threads is None else ["--threads", str(plan.threads)]
     options += [] if plan.batch == 1 else ["--batch", str(plan.batch)]
-    options += [] if plan.rate_hz is None else ["--rate-hz", f"{plan.rate_hz:g}"]
-    options += [] if plan.noise_counts is None else ["--noise", f"{plan.noise_counts:g}"]
+    options += [] if plan.rate_hz is None else ["--rate-hz", repr(plan.rate_hz)]
+    options += [] if plan.noise_counts is None else ["--noise", repr(plan.noise_counts)]
     options += [] if plan.size is None else ["--size", "x".join(map(str, plan.size))]
     if plan.data is not None:
         options += ["--split", plan.data.split, "--protocol", plan.protocol]
@@ -152,14 +156,15 @@ def _options(plan: Plan, device: str) -> list[str]:
 def _run(
     remote: Remote, there: str, bundles: int, options: Sequence[str]
 ) -> subprocess.CompletedProcess[str]:
-    """The keeper of the folder ends it by its number if we are gone."""
+    """In the folder, with its temporary files there; the folder's keeper ends it if we are gone."""
     arguments = [f"{there}/{BUNDLES}/{index}" for index in range(bundles)]
     arguments += ["--data", f"{there}/{DATA}"] if "--split" in options else []
     arguments += [*options, "--json", f"{there}/{BENCH}"]
     bench = f"{remote.command} -m irstd_edge.cli bench {shlex.join(arguments)}"
-    pid = f"{shlex.quote(there)}/pid"
+    folder = shlex.quote(there)
     return remote.host.run(
-        f"{bench} > /dev/null & echo $! > {pid}; wait $!; code=$?; rm -f {pid}; exit $code"
+        f"cd {folder} || exit; TMPDIR={folder} {bench} > /dev/null & "
+        "echo $! > pid; wait $!; code=$?; rm -f pid; exit $code"
     )
 
 

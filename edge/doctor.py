@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +16,7 @@ from irstd_edge.edge.clocks import LOCK, clocks_locked
 from irstd_edge.edge.devices import Machine, this_machine
 from irstd_edge.edge.engine_from_onnx import INSTALLS, OLDEST_TENSORRT, is_too_old
 from irstd_edge.edge.engine_plan import BACKENDS
-from irstd_edge.edge.engine_store import ENGINE, default_root
+from irstd_edge.edge.engine_store import EngineStore, default_root
 from irstd_edge.edge.gpu import Gpu, cuda_refusal, this_gpu
 from irstd_edge.edge.signing import INSTALL
 
@@ -114,10 +115,14 @@ def _backends(version_of: Callable[[str, str], str | None]) -> list[Finding]:
 
 
 def _engines(store: Path) -> Finding:
-    sizes = [file.stat().st_size for file in store.glob(f"[!.]*/{ENGINE}")]
-    found = f"{len(sizes)}, {sum(sizes) / 1e6:.1f} MB, in {store}" if sizes else None
+    kept = EngineStore(store, secret=b"")  # which takes none to look
+    keys = kept.keys()
+    size_mb = sum(kept.path(key).stat().st_size for key in keys) / 1e6
+    backends = Counter(key.backend for key in keys)
+    counts = ", ".join(f"{count} of {backend}" for backend, count in sorted(backends.items()))
+    found = f"{counts}: {size_mb:.1f} MB, in {store}" if keys else None
     fix = None if found else "irstd-edge compile BUNDLE, on the machine that runs them"
-    return Finding("engines", "--runtime tensorrt", found, fix)
+    return Finding("engines", "what compile has kept", found, fix)
 
 
 def _int8(machine: Machine) -> Finding:

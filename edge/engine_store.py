@@ -186,9 +186,9 @@ class EngineStore:
         return hmac.new(self.secret, b"store", hashlib.sha256).hexdigest()[:16]
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        # Without what a kill left of an engine that was being kept.
+        # Without what a kill left of an engine that was being kept, and those removed since.
         for file in sorted(self.root.glob(f"[!.]*/{ENTRY}")):
-            entry = _read_entry(file)
+            entry = _read_entry(file) if file.with_name(ENGINE).is_file() else None
             if isinstance(entry, dict) and isinstance(entry.get("key"), dict):
                 yield entry["key"]
 

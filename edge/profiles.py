@@ -39,10 +39,13 @@ class Profile:
     """Which of the figures do not stand in it as they are, and how they were found."""
 
     @property
+    def tf32_tflops(self) -> float:
+        """Of convolutions on float32, on tensor cores from Ampere on."""
+        return self.fp16_tflops / 2 if self.sm >= 80 else self.fp32_tflops
+
+    @property
     def fp32_tflops(self) -> float:
-        """Of convolutions on float32: TF32 on tensor cores from Ampere on, else CUDA cores."""
-        if self.sm >= 80:
-            return self.fp16_tflops / 2
+        """Of the same where TF32 is off: CUDA cores."""
         return 2 * self.cores * self.gpu_mhz / 1e6
 
 

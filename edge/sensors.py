@@ -56,7 +56,7 @@ def read_sensors(root: Path = Path("/")) -> Reading:
     zones = {}
     for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
         name, milli = read_text(zone / "type"), read_number(zone / "temp")
-        if name and milli is not None and milli / 1e3 > ABSENT_C:
+        if name and milli is not None and _tells(name, milli / 1e3):
             zones[name.removesuffix("-thermal")] = milli / 1e3
     return Reading(rails, zones)
 
@@ -66,14 +66,19 @@ def parse_tegrastats(line: str) -> Reading:
 
     Each rail comes as now/mean since the start; now is taken.
     """
-    rails = re.findall(r"\b([A-Z][A-Z0-9_]+) (\d+)(?:mW)?(?:/\d+(?:mW)?)+(?= |$)", line.strip())
+    rails = re.findall(r"\b([A-Z][A-Z0-9_]+) (-?\d+)(?:mW)?(?:/-?\d+(?:mW)?)+(?= |$)", line.strip())
     heat = re.findall(r"([A-Za-z][\w-]*)@ ?(-?[\d.]+)C\b", line)
     ram = re.search(r"\bRAM (\d+)/(\d+)MB", line)
     return Reading(
         {name: int(milli) / 1e3 for name, milli in rails if name != "NC"},
-        {name: float(c) for name, c in heat if float(c) > ABSENT_C},
+        {name: float(c) for name, c in heat if _tells(name, float(c))},
         None if ram is None else (int(ram[1]), int(ram[2])),
     )
+
+
+def _tells(zone: str, degrees_c: float) -> bool:
+    """Whether a thermal zone has a sensor: that of Xavier's PMIC always says 50 or 100."""
+    return degrees_c > ABSENT_C and not zone.startswith("PMIC")
 
 
 def _rails(chip: Path) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Another machine, reached by the user's own OpenSSH: run there, copy there and back.
 
-Nothing asks for a password, and nothing stays there: a folder is made by a session that waits for
-the end of its input, so it is removed when the block ends and also when the connection is lost.
+Nothing asks for a password, and nothing stays there: a folder is made by a session that hears from
+us every few seconds, so it is removed when the block ends and also when the connection is lost, of
+which the other side may hear nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import re
 import shlex
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +35,19 @@ NO_CONNECTION = 255
 CLOSED = "closed by remote host"
 """What ssh says last where the command's end still arrived before the connection was lost."""
 REMOVE_LIMIT_S = 40.0
+BEAT_S, SILENCE_S = 10.0, 60
+"""How often the keeper is told that we are there, and after how long without it gives us up."""
 
 KEEPER = """\
 trap '' HUP TERM INT
 umask 077
 d=$(mktemp -d "${TMPDIR:-/tmp}/irstd-edge.XXXXXXXXXX") || exit 73
 echo "FOLDER $d"
-cat > /dev/null
+if command -v timeout > /dev/null; then
+  while [ -n "$(timeout -s KILL $silence dd bs=1 count=1 2> /dev/null)" ]; do :; done
+else
+  cat > /dev/null
+fi
 if [ -f "$d/pid" ]; then
   p=$(cat "$d/pid")
   kill "$p" 2> /dev/null
@@ -49,8 +57,8 @@ if [ -f "$d/pid" ]; then
 fi
 rm -rf "$d"
 """
-"""Makes a folder, says where, and removes it when its input ends, which a lost connection does too;
-what still runs in the folder is ended first."""
+"""Makes a folder, says where, and removes it when its input ends or nothing comes for `silence`
+seconds; what still runs in the folder is ended first."""
 
 TOLD = "FOLDER "
 
@@ -108,8 +116,12 @@ class Host:
     @contextmanager
     def folder(self) -> Iterator[str]:
         """A new folder there, of this user alone; gone when the block has ended, however it did."""
-        keeper = _start([*_program("ssh"), self.name, f"sh -c {shlex.quote(KEEPER)}"])
+        script = f"silence={SILENCE_S}\n{KEEPER}"
+        keeper = _start([*_program("ssh"), self.name, f"sh -c {shlex.quote(script)}"])
         assert keeper.stdout is not None and keeper.stderr is not None
+        done = threading.Event()
+        beats = threading.Thread(target=_beat, args=(keeper, done), daemon=True)
+        beats.start()
         try:
             # What the user's shell prints at every start comes first.
             told = next((line for line in keeper.stdout if line.startswith(TOLD)), None)
@@ -124,6 +136,8 @@ class Host:
                 )
             yield told.removeprefix(TOLD).strip()
         finally:
+            done.set()
+            beats.join()
             _end(keeper)
 
     def unreachable(self, said: str) -> MachineError:
@@ -167,6 +181,15 @@ def _start(command: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace"
     )
+
+
+def _beat(keeper: subprocess.Popen[str], done: threading.Event) -> None:
+    """Tell the keeper every so often that we are there, until we are done or it has ended."""
+    assert keeper.stdin is not None
+    with suppress(OSError):
+        while not done.wait(BEAT_S):
+            keeper.stdin.write(".")
+            keeper.stdin.flush()
 
 
 def _end(keeper: subprocess.Popen[str]) -> None:

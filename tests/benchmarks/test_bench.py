@@ -1,7 +1,7 @@
 import copy
 import json
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -308,8 +308,44 @@ def test_of_tensorrt_the_variants_with_an_engine_are_taken(
     assert bench_module._pairs(bundle, chosen) == [("fp32", "tensorrt"), ("int8", "tensorrt")]
     built.remove("fp32.onnx")
     assert bench_module._pairs(bundle, chosen) == [("int8", "tensorrt")]
+    unasked = replace(plan, built_only=True)
+    assert bench_module._pairs(bundle, unasked)[1:] == [("int8-fp16", "tensorrt")]
+    named = replace(unasked, variants=("fp32", "int8", "int8-fp16"))
+    assert ("int8", "tensorrt") not in bench_module._pairs(bundle, named)
     built.clear()
     assert bench_module._pairs(bundle, plan)[1:] == [("fp32", "tensorrt"), ("int8", "tensorrt")]
+    assert bench_module._pairs(bundle, unasked) == [("fp32", "onnxruntime")]
+
+
+def test_what_no_engine_takes_is_refused_before_anything_is_measured(
+    bundle: Bundle, data: DataSet, quick: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the second bundle too."""
+    asked = []
+
+    class Engine:
+        spec = bundle.manifest.model
+
+        def engine(self, shape: tuple[int, ...]) -> None:
+            asked.append(shape)
+            if shape[2:] == (16, 48):
+                raise IrstdError(f"no engine of it takes {shape}")
+
+    @contextmanager
+    def opened(bundle: Bundle, variant: str, runtime: str, **options: Any) -> Iterator[Engine]:
+        if runtime == "onnxruntime":
+            raise AssertionError("measured")
+        yield Engine()
+
+    pairs = [("fp32", "onnxruntime"), ("fp32", "tensorrt")]
+    monkeypatch.setattr(bench_module, "_pairs", lambda bundle, plan: pairs)
+    monkeypatch.setattr(bench_module, "open_runner", opened)
+    plan = quick(data=data, size=(20, 30), batch=3)
+    with pytest.raises(AssertionError, match="measured"):
+        bench([bundle, bundle], plan)
+    assert asked == 2 * [(3, 1, 32, 32), (1, 1, 32, 32), (1, 1, 32, 48)], "odd is skipped"
+    with pytest.raises(IrstdError, match=r"no engine of it takes \(3, 1, 16, 48\)"):
+        bench([bundle, bundle], quick(size=(16, 48), batch=3))
 
 
 def test_a_runtime_without_fp32_is_compared_with_another_of_the_same_frames(

@@ -20,6 +20,7 @@ import pytest
 from irstd_edge.benchmarks import remote
 from irstd_edge.benchmarks.plan import Plan
 from irstd_edge.benchmarks.remote import Remote, bench_there, stage
+from irstd_edge.edge import ssh
 from irstd_edge.edge.bundle import Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, open_dataset
 from irstd_edge.edge.frames import png_of
@@ -239,6 +240,25 @@ def test_a_bench_is_measured_there_and_nothing_stays(
     assert server.left == []
 
 
+def test_nothing_of_the_home_folder_is_imported_and_nothing_left_in_tmp(
+    server: Server, bundle: Bundle, tmp_path: Path
+) -> None:
+    """Python imports what lies where it is started: a clone of ours, say."""
+    told, python = tmp_path / "told", tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$PWD $TMPDIR" >> {told}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    bench_there(Remote(server.host, str(python)), [bundle], PLAN, "cpu")
+    asked, ran = (line.split() for line in told.read_text().splitlines())
+    assert asked == ["/", str(server.tmp)]
+    assert ran[0] == ran[1] and Path(ran[0]).parent == server.tmp
+
+
+def test_a_rate_goes_there_as_it_is(data: DataSet) -> None:
+    options = remote._options(replace(plan_of(data), rate_hz=59.9400599, noise_counts=1 / 3), "cpu")
+    assert options[options.index("--rate-hz") + 1] == "59.9400599"
+    assert float(options[options.index("--noise") + 1]) == 1 / 3
+
+
 def test_noise_is_asked_for_there(server: Server, bundle: Bundle, data: DataSet) -> None:
     plan = replace(plan_of(data), noise_counts=0.5)
     found = bench_there(remote_of(server), [bundle], plan, "cpu")
@@ -282,7 +302,12 @@ def test_a_board_that_is_none_is_not_projected(server: Server, bundle: Bundle) -
 
 @pytest.mark.parametrize(
     ("python", "words"),
-    [("no-such-python", "does not run there"), ("{bare}", "has no irstd-edge there: pip install")],
+    [
+        ("no-such-python", "does not run there"),
+        ("/bin/true", "does not run there"),
+        ("/bin/echo", "does not run there"),
+        ("{bare}", "has no irstd-edge there: pip install"),
+    ],
 )
 def test_a_missing_install_is_told_before_anything_is_copied(
     server: Server, bundle: Bundle, tmp_path: Path, python: str, words: str
@@ -390,6 +415,21 @@ def test_a_lost_connection_is_told_and_nothing_stays(
     wait_until(lambda: not Path(f"/proc/{started.read_text().strip()}").exists())
 
 
+def test_a_folder_goes_when_we_are_silent_and_stays_while_we_are_not(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is cut may look open there for hours."""
+    monkeypatch.setattr(ssh, "SILENCE_S", 1)
+    monkeypatch.setattr(ssh, "BEAT_S", 0.2)
+    with server.host.folder() as there:
+        time.sleep(2.5)
+        assert Path(there).is_dir()
+    monkeypatch.setattr(ssh, "BEAT_S", 60)
+    with server.host.folder() as there:
+        assert Path(there).is_dir()
+        wait_until(lambda: not Path(there).exists())
+
+
 def test_a_kill_of_ours_leaves_nothing_there(
     server: Server, bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -435,6 +475,10 @@ def test_a_host_that_is_no_name_is_refused(name: str) -> None:
 def test_a_python_of_the_home_folder_there_stays_one() -> None:
     assert Remote(Host("h"), "~/my venv/bin/python").command == "~/'my venv/bin/python'"
     assert Remote(Host("h"), "a;b").command == "'a;b'"
+
+
+def test_a_python_of_a_folder_of_the_home_folder_is_found_from_anywhere() -> None:
+    assert Remote(Host("h"), "my venv/bin/python").command == "~/'my venv/bin/python'"
 
 
 def test_without_ssh_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

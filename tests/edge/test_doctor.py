@@ -2,6 +2,7 @@ from pathlib import Path
 
 from irstd_edge.edge.devices import Machine
 from irstd_edge.edge.doctor import Finding, examine
+from irstd_edge.edge.engine_store import EngineKey, open_store
 from irstd_edge.edge.gpu import Gpu
 
 BARE = Machine("Old CPU", "x86_64+avx2", 2, None, None, None, 0.1)
@@ -46,10 +47,12 @@ def test_a_bare_machine_lacks_everything_and_is_told_how_to_get_it(tmp_path: Pat
 def test_a_machine_with_everything(tmp_path: Path) -> None:
     for name in ("p2p", "mshnet"):
         (tmp_path / f"{name}.safetensors").touch()
-    (tmp_path / "digest").mkdir()
-    (tmp_path / "digest" / "engine").write_bytes(2_500_000 * b"e")
+    tmp_path.chmod(0o700)
+    for backend, size in (("tensorrt", 1_000_000), ("tensorrt", 500_000), ("tensorrt-rtx", 1_000)):
+        key = EngineKey("0" * 64, backend, "10.3", "Orin", "sm_87", (f"size={size}",))
+        open_store(tmp_path).save(key, size * b"e")
     items = found(JETSON, tmp_path, has_all=True)
-    assert items["engines"].found == f"1, 2.5 MB, in {tmp_path}"
+    assert items["engines"].found == f"2 of tensorrt, 1 of tensorrt-rtx: 1.5 MB, in {tmp_path}"
     assert items["clocks"].found == "locked"
     assert all(finding.ok and finding.fix is None for finding in items.values())
     assert items["cpu"].found == "asimddp"

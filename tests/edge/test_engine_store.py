@@ -69,6 +69,15 @@ def test_the_keys_of_all_that_is_kept(store: EngineStore) -> None:
     assert store.keys() == (other,)
 
 
+def test_an_engine_whose_file_was_removed_is_none(store: EngineStore) -> None:
+    """To make space: the engine is large, its entry is not."""
+    other = replace(KEY, flags=("min=1x1x512x640",))
+    for key in (KEY, other):
+        store.save(key, DATA)
+    store.path(KEY).unlink()
+    assert store.keys() == (other,)
+
+
 @pytest.mark.parametrize("flags", [None, "min=1x1x32x32", [1, 2], [None]])
 def test_an_entry_of_another_shape_is_no_engine(store: EngineStore, flags: object) -> None:
     entry = store.save(KEY, b"engine").with_name("entry.json")

@@ -65,6 +65,19 @@ def test_what_is_switched_off_or_not_connected_is_left_out() -> None:
     assert not {"CV0", "CV1", "CV2"} & set(reading.temperatures_c)
 
 
+def test_a_zone_without_a_sensor_is_left_out(tmp_path: Path) -> None:
+    """Xavier's PMIC says 100 degrees, at 35 everywhere else."""
+    heat = parse_tegrastats(XAVIER_NX_JETPACK_4).temperatures_c
+    assert heat == {"AO": 35, "GPU": 33, "AUX": 33.5, "CPU": 35, "thermal": 33.9}
+    chip(tmp_path / "sys/class/thermal/thermal_zone0", type="PMIC-Die", temp=100000)
+    assert read_sensors(tmp_path).temperatures_c == {}
+
+
+def test_an_idle_rail_may_draw_less_than_nothing() -> None:
+    line = "VDD_GPU -392mW/-392mW VDD_CPU_SOC_MSS 3924mW/3835mW VIN_SYS_5V0 5064mW/5055mW"
+    assert parse_tegrastats(line).module_w == pytest.approx(-0.392 + 3.924 + 5.064)
+
+
 def test_rails_that_do_not_add_up_give_no_sum() -> None:
     assert Reading({"VDD_GPU_SOC": 4.0, "VDD_CPU_CV": 1.0}, {}).module_w is None
     assert parse_tegrastats("Killed") == Reading({}, {}, None)
