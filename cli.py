@@ -94,8 +94,10 @@ JsonOut = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE|-", help="Also as JSON; - for stdout."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
+MOST = 10**6
+"""Of what nobody asks so much of but by a slip."""
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same result.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; all by default.")]
 Source = Annotated[str, typer.Argument(metavar="W|BUNDLE", help="mshnet, p2p, a file, a bundle.")]
 PublicKey = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Refuse a bundle that this key did not sign.")
@@ -123,7 +125,7 @@ Tile = Annotated[
     str | None, typer.Option(metavar="HxW", help="Run larger frames by tiles of this size.")
 ]
 Halo = Annotated[int, typer.Option(min=0, help="Pixels of context on each side of a tile.")]
-TileBatch = Annotated[int, typer.Option("--tile-batch", min=1, help="Tiles a call.")]
+TileBatch = Annotated[int, typer.Option("--tile-batch", min=1, max=1024, help="Tiles a call.")]
 
 
 def main() -> None:
@@ -298,10 +300,13 @@ def train(
     data: DataSets,
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.")],
     weights: Annotated[str | None, typer.Option(metavar="W", help="Start from these.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the frames.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Crops a step, of all processes.")] = None,
+    epochs: Annotated[int | None, typer.Option(max=MOST, help="Passes over the frames.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(max=MOST, help="Crops a step, of all processes.")
+    ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="Highest learning rate. [the recipe's, by the batch size]")
+        float | None,
+        typer.Option(max=MOST, help="Highest learning rate. [the recipe's, by the batch size]"),
     ] = None,
     loss: Annotated[str | None, typer.Option(help="sls, soft-iou, dice, bce, ...")] = None,
     recipe: Annotated[
@@ -337,6 +342,8 @@ def train(
     made = [out / WEIGHTS, out / CHECKPOINT, metrics]
     _check_outputs({"--json": json_to}, [start], data, made)
     fit, held_out = _samples(data, "train"), _samples(data, "val")
+    if not held_out:  # now, not when the first epochs are to be judged
+        raise IrstdError("--data: no held-out frame can be used; list more frames in trainval.txt")
     first = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun
     if first:
         talk.print(f"{len(fit)} frames to train on, {len(held_out)} held out")
@@ -361,6 +368,7 @@ def train(
             resume=resume,
             validate=_validation(spec, held_out),
             progress=show,
+            tell=_say if first else lambda words: None,
         )
     if first:
         lines = metrics.read_text().splitlines()
@@ -907,7 +915,9 @@ def quantize(
     data: DataSets,
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder to make.")],
     method: Annotated[str, typer.Option(help="ptq or qat.")] = "qat",
-    epochs: Annotated[int | None, typer.Option(help="Training epochs (QAT only).")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(max=MOST, help="Training epochs (QAT only).")
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(

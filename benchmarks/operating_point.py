@@ -26,7 +26,8 @@ def held_out_scores(predict: Predict, samples: Sequence[Sample]) -> dict[str, An
     """Score a network on held-out frames; `score` is what training maximises.
 
     Masks: IoU at probability 0.5, as the field reports it. Points: F1 at 3 px, at the
-    `best_threshold`, which is returned with it. `operating_points` holds
+    `best_threshold`, which is returned with it. Where the frames have no targets, `score` is the
+    false alarms, less than 0. `operating_points` holds
     [threshold, Pd, Fa per Mpx] of every threshold. Raises IrstdError without samples.
     """
     if not samples:
@@ -38,8 +39,9 @@ def held_out_scores(predict: Predict, samples: Sequence[Sample]) -> dict[str, An
     threshold = best_threshold(found, truth)
     near, wide = (_at(threshold, found, truth, radius) for radius in (NEAR_PX, WIDE_PX))
     pixels = sum(sample.frame.counts.size for sample in samples)
+    fa_per_mpx = 1e6 * (near.predicted - near.matched) / pixels
     return {
-        "score": near.f1,
+        "score": near.f1 if any(map(len, truth)) else -fa_per_mpx,
         "f1_3px": near.f1,
         "f1_5px": wide.f1,
         "precision_3px": near.precision,
@@ -86,7 +88,7 @@ def _mask_scores(predict: Predict, samples: Sequence[Sample]) -> dict[str, Any]:
 
     counts = at(0.5)
     return {
-        "score": counts.iou,
+        "score": counts.iou if any(map(np.any, truth)) else -(counts.fa_per_mpx or 0.0),
         "iou": counts.iou,
         "niou": counts.niou,
         "pd": counts.pd,

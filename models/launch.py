@@ -17,12 +17,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of mallopt(3)."""
 
 
-def launch(device: str, *, partial: bool = False) -> Fabric:
+def launch(device: str, *, partial: bool = False, bfloat16: bool = True) -> Fabric:
     """Return a launched Fabric; under torchrun it joins the other processes.
 
     `partial` says that a step may leave parameters without a gradient, which several processes
-    have to look for. Raises IrstdError where the device is unknown, and
-    MachineError where it is absent.
+    have to look for; `bfloat16` that it may compute in it. Raises IrstdError where the device is
+    unknown, and MachineError where it is absent.
     """
     # It reports its choices as log lines; on the user's screen they would break the progress bar.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -35,7 +35,7 @@ def launch(device: str, *, partial: bool = False) -> Fabric:
         devices=processes_here(),
         num_nodes=_environment("GROUP_WORLD_SIZE"),
         strategy=ddp if _environment("WORLD_SIZE") > 1 else "auto",
-        precision="bf16-mixed" if multiplies_bfloat16(device) else "32-true",
+        precision="bf16-mixed" if precision_on(device, bfloat16) == "bfloat16" else "32-true",
     )
     fabric.launch()
     return fabric
@@ -63,6 +63,11 @@ def _keep_freed_memory() -> None:
         return
     mallopt(M_MMAP_MAX, 0)
     mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def precision_on(device: str, bfloat16: bool = True) -> str:
+    """Return what a training computes in on cpu or cuda: bfloat16 or float32."""
+    return "bfloat16" if bfloat16 and multiplies_bfloat16(device) else "float32"
 
 
 def multiplies_bfloat16(device: str) -> bool:

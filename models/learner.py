@@ -17,7 +17,14 @@ from irstd_edge.models.launch import processes_here
 from irstd_edge.models.loader import Batch, BatchLoader, workers_for
 from irstd_edge.models.losses import multi_scale_loss, point_loss
 from irstd_edge.models.mshnet import MSHNet, normalise
-from irstd_edge.models.optimizers import is_replayable, on_device, optimizer_of, portable, set_rate
+from irstd_edge.models.optimizers import (
+    is_replayable,
+    is_whole,
+    on_device,
+    optimizer_of,
+    portable,
+    set_rate,
+)
 from irstd_edge.models.p2p import P2P
 from irstd_edge.models.recipes import Recipe
 from irstd_edge.models.run_files import State
@@ -71,6 +78,8 @@ class Learner:
             raise ValueError("start")
         self.start = {key: self.fabric.to_device(v) for key, v in state.start.items()}
         self.optimizer.load_state_dict(on_device(state.optimizer, self.optimizer))
+        if not is_whole(self.optimizer.optimizer):
+            raise ValueError("optimizer")
 
     def optimizer_state(self) -> dict[str, Any]:
         """Return what the optimizer knows, for any device to go on with."""
@@ -166,6 +175,12 @@ class Learner:
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise IrstdError(
                 f"--lr: in epoch {epoch + 1} the loss is {loss:.4g}, its gradient {norm:.4g}; "
+                "give a lower --lr and another --out"
+            )
+        # Those of its last step show in no loss.
+        if not all(bool(value.isfinite().all()) for value in self.inner.state_dict().values()):
+            raise IrstdError(
+                f"--lr: in epoch {epoch + 1} the weights became infinite or no numbers; "
                 "give a lower --lr and another --out"
             )
         return float(loss)

@@ -160,6 +160,18 @@ def on_device(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     return state | {"param_groups": [_with_capturable(group, True) for group in groups]}
 
 
+def is_whole(optimizer: Optimizer) -> bool:
+    """Say whether all it keeps of each parameter is a number or of its shape."""
+    kept = [*optimizer.state.items()]
+    kept += [*optimizer.adamw.state.items()] if isinstance(optimizer, KernelMuon) else []
+    return all(
+        value.ndim == 0 or value.shape == parameter.shape
+        for parameter, values in kept
+        for value in values.values()
+        if isinstance(value, Tensor)
+    )
+
+
 def _with_capturable(group: dict[str, Any], value: bool) -> dict[str, Any]:
     return group | {"capturable": value} if "capturable" in group else group
 

@@ -57,6 +57,8 @@ class Recipe:
     """Of the gradient; 0 for any."""
     keep: str = "best"
     """Of the validated epochs `best`, by their score on the held-out frames, or `last`."""
+    bfloat16: bool = True
+    """Whether it computes in it where the device multiplies it."""
     start_share: float = 0.0
     """Of the weights a run started from in those that are kept, so that what is learnt anew does
     not take the place of what was known: Wortsman et al., "Robust fine-tuning of zero-shot
@@ -146,6 +148,7 @@ RECIPES = {
         warm_epochs=SLS_WARM_EPOCHS,
         average_share=0.0,
         max_norm=0.0,
+        bfloat16=False,
     ),
     ("mshnet", "finetune"): FINETUNE,
     # Frames seen from all eight sides and a little off their centre, for as long as a GPU makes

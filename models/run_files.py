@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class State:
     """The sha256 of the weights that the run started from; None for a run from scratch."""
     start: dict[str, Tensor] = field(default_factory=dict)
     """These weights, where the recipe keeps a share of them."""
+    precision: str | None = None
+    """What it computed in; None where that is not told."""
 
 
 def identity_of(spec: ModelSpec, samples: Sequence[Sample], recipe: Recipe, seed: int) -> str:
@@ -47,15 +49,25 @@ def identity_of(spec: ModelSpec, samples: Sequence[Sample], recipe: Recipe, seed
 
 
 def _check(state: State) -> None:
-    """Raise TypeError where a field of the file is not what it should be."""
+    """Raise TypeError or ValueError where a field of the file is not what it should be."""
     kinds: dict[str, Any] = {"epoch": int, "best": float | int, "lines": list}
     kinds |= {"net": dict, "average": dict, "optimizer": dict, "start": dict}
-    kinds |= {"parent": str | None}
+    kinds |= {"parent": str | None, "precision": str | None}
     for name, kind in kinds.items():
         if not isinstance(getattr(state, name), kind):
             raise TypeError(name)
-    if not all(isinstance(line, str) for line in state.lines):
-        raise TypeError("lines")
+    for line in state.lines:
+        json.loads(line)  # a TypeError for what is no text
+    if state.epoch < 0:
+        raise ValueError("epoch")
+    shapes = shapes_of(state.net)
+    if shapes_of(state.average) != shapes or (state.start and shapes_of(state.start) != shapes):
+        raise ValueError("weights")
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Return name -> shape of weights. Raises what torch raises for others than plain tensors."""
+    return {name: value.shape for name, value in state.items()}
 
 
 def write_state(path: Path, identity: str, state: State) -> None:

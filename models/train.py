@@ -23,7 +23,7 @@ from irstd_edge.edge.files import sha256_of, sole_writer, write_atomic
 from irstd_edge.edge.types import IrstdError, ModelSpec, Sample
 from irstd_edge.models import create_model, spec_of
 from irstd_edge.models.batches import Labelled, labelled, steps_per_epoch
-from irstd_edge.models.launch import launch
+from irstd_edge.models.launch import launch, precision_on
 from irstd_edge.models.learner import Learner
 from irstd_edge.models.loader import lost_workers_told
 from irstd_edge.models.mshnet import MSHNet
@@ -67,6 +67,7 @@ def train(
     validate: Validate | None = None,
     validate_every: int | None = None,
     progress: Callable[[Epoch], None] = lambda epoch: None,
+    tell: Callable[[str], None] = lambda words: None,
 ) -> Path:
     """Train a network and return the path of the weights that the recipe keeps.
 
@@ -77,6 +78,7 @@ def train(
     the run, but at most every fifth epoch.
     Of several processes the first alone validates, writes and reports progress. On a GPU it spawns
     workers that make batches, so a script that calls it needs an `if __name__ == "__main__":`.
+    `tell` is given what it computes in, and whether that has changed since the run began.
     Raises IrstdError where OUT holds another run, or nothing to resume, and where the loss is
     not finite.
     """
@@ -84,17 +86,20 @@ def train(
     _check_labels(samples, recipe)
     if recipe.start_share and weights is None and not resume:
         raise IrstdError(f"--weights: this recipe goes on from weights; add --weights {model}")
-    fabric = launch(device, partial=recipe.loss == "sls" and recipe.warm > 0)
+    warms = recipe.loss == "sls" and recipe.warm > 0
+    fabric = launch(device, partial=warms, bfloat16=recipe.bfloat16)
+    precision = precision_on(fabric.device.type, recipe.bfloat16)
     _check_batch(model, recipe, fabric.world_size)
     spec = spec_to_train(model, weights, normalisation)
     identity = identity_of(spec, samples, recipe, seed)
     with sole_writer(out) if fabric.is_global_zero else nullcontext():
         _check_out(out, resume)
         state = read_state(out / CHECKPOINT, identity, fabric.device) if resume else None
+        tell(_precision_words(precision, state))
         parent = _parent(weights, state)
         learner = _learner(model, recipe, seed, fabric, weights, state)
         frames = [labelled(sample, spec.input) for sample in samples]
-        run = _Run(spec, out, identity, learner, state, parent)
+        run = _Run(spec, out, identity, learner, state, parent, precision)
         every = validate_every or max(5, recipe.epochs // 12)
         with lost_workers_told(), closing(learner):
             for epoch in range(run.epoch, recipe.epochs):
@@ -163,6 +168,16 @@ def _check_batch(model: str, recipe: Recipe, processes: int) -> None:
         )
 
 
+def _precision_words(precision: str, state: State | None) -> str:
+    before = state.precision if state else None
+    if before in (None, precision):
+        return f"computing in {precision}"
+    return (
+        f"computing in {precision}, and in {before} before: the result is another than on one "
+        "machine"
+    )
+
+
 def _parent(weights: Path | None, state: State | None) -> str | None:
     """Return the sha256 of the weights that the run started from. Raises IrstdError for others."""
     given = None if weights is None else sha256_of(weights)
@@ -215,9 +230,10 @@ class _Run:
         learner: Learner,
         state: State | None,
         parent: str | None,
+        precision: str,
     ) -> None:
         self.spec, self.out, self.identity, self.learner = spec, out, identity, learner
-        self.parent = parent
+        self.parent, self.precision = parent, precision
         self.epoch = state.epoch if state else 0
         self.best = state.best if state else -math.inf
         self.lines = list(state.lines) if state else []
@@ -266,6 +282,7 @@ class _Run:
         # How busy the machine was is no matter of the weights: a run done twice gives equal bytes.
         del card["frames_per_s"]
         return card | {
+            "precision": self.precision,
             "normalisation": self.spec.input.normalisation,
             "threshold": done.scores.get("threshold"),
             "operating_points": done.scores.get("operating_points", []),
@@ -281,4 +298,5 @@ class _Run:
             optimizer=self.learner.optimizer_state(),
             parent=self.parent,
             start=self.learner.start,
+            precision=self.precision,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
@@ -91,8 +92,7 @@ def load_state(path: Path, model: str) -> dict[str, Tensor]:
     found, _ = read_card(path)
     if found != model:
         raise IrstdError(f"{path}: holds {found}, not {model}; give weights of {model}")
-    with _opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return _tensors(path)
 
 
 def load_model(name: str | Path) -> tuple[MSHNet | P2P, str, dict[str, Any]]:
@@ -138,8 +138,8 @@ def model_from_state(model: str, state: Mapping[str, Tensor], path: Path) -> MSH
     try:
         net.load_state_dict(dict(state))
     except RuntimeError as error:
-        # Where all is foreign, torch lists every key.
-        reason = shorten(str(error).splitlines()[1], 200, placeholder=" ...")
+        # Its first line names the class; where all is foreign, the next ones list every key.
+        reason = shorten(str(error).splitlines()[:2][-1], 200, placeholder=" ...")
         raise IrstdError(f"{path}: is not a {model}: {reason}; check --model") from error
     return net
 
@@ -162,19 +162,27 @@ def import_weights(path: Path, model: str) -> tuple[MSHNet | P2P, dict[str, Any]
     ):
         raise IrstdError(f"{path}: holds no state dict; save `model.state_dict()` with torch.save")
     plain = {key.removeprefix("module."): value for key, value in state.items()}
-    return model_from_state(model, plain, path).eval(), {"imported_from": path.name}
+    net = model_from_state(model, plain, path).eval()
+    for key, value in net.state_dict().items():
+        if value.is_floating_point() and not plain[key].is_floating_point():
+            raise IrstdError(f"{path}: {key} holds integers; ask for the weights in float")
+        if not value.isfinite().all():
+            raise IrstdError(f"{path}: {key} holds infinite values or none; ask for whole weights")
+    return net, {"imported_from": path.name}
 
 
 def _foreign_state(path: Path) -> dict[str, Tensor]:
     with _opened(path) as file:
         if (file.metadata() or {}).get("model") in MODELS:
             raise IrstdError(f"{path}: is a file of ours and needs no import: give it as it is")
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return _tensors(path)
 
 
 def _is_plain(value: object) -> bool:
     """Whether it is a tensor that holds its numbers; one of stride 0 shows more than there are."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_complex():
+        return False
+    if value.is_nested:
         return False
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
@@ -196,11 +204,22 @@ def _unpickled(path: Path) -> Any:
         ) from error
 
 
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with _opened(path) as file, _told(path):
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
 def _opened(path: Path) -> Any:
     with open_to_read(path, MAX_WEIGHTS_BYTES):
         pass  # a pipe would wait for ever
-    try:
+    with _told(path):
         return safe_open(path, "pt")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (SafetensorError, OSError) as error:
         raise IrstdError(
             f"{path}: is no whole safetensors file ({error}); copy it again"

@@ -346,7 +346,7 @@ def test_every_option_of_train_arrives(tmp_path: Path, monkeypatch: pytest.Monke
     command += ["--keep", "last"]
     command += ["--normalise", "percentile", "--seed", 7, "--device", "cpu", "--resume"]
     refused(irstd_edge("train", *command), "enough", talk=1)
-    validate, _ = given.pop("validate"), given.pop("progress")
+    validate, _, _ = (given.pop(name) for name in ("validate", "progress", "tell"))
     recipe = recipe_of(
         "p2p", "finetune", epochs=3, batch_size=8, lr=1e-4, loss="points", keep="last"
     )
@@ -360,6 +360,38 @@ def test_every_option_of_train_arrives(tmp_path: Path, monkeypatch: pytest.Monke
     with torch_runner(net.deploy(), spec) as run:
         assert validate(net) == held_out_scores(run.predict, held_out)
         assert validate(net) != held_out_scores(run.predict, fit)
+
+
+def test_held_out_frames_that_cannot_be_used_end_a_training_before_it_begins(
+    tmp_path: Path,
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    write_dataset(data, frames=24, size=(64, 64), seed=3)
+    held_out = open_dataset(data, "val").names
+    for name in held_out:
+        (data / "masks" / f"{name}.png").write_bytes(png_of(np.zeros((32, 32), np.uint8)))
+    run = irstd_edge("train", "p2p", "--data", data, "--out", out)
+    refused(run, "--data: no held-out frame can be used", talk=len(held_out))
+    assert all(f"skipped {name}" in run.stderr for name in held_out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("train", "p2p", "--data", ".", "--out", "o"), ("--seed", 2**64)),
+        (("train", "p2p", "--data", ".", "--out", "o"), ("--epochs", 10**20)),
+        (("train", "p2p", "--data", ".", "--out", "o"), ("--batch-size", 10**20)),
+        (("train", "p2p", "--data", ".", "--out", "o"), ("--lr", "1e300")),
+        (("quantize", "p2p", "--data", ".", "--out", "o"), ("--epochs", 10**20)),
+        (("predict", "p2p", "."), ("--threads", 100_000)),
+        (("predict", "p2p", ".", "--tile", "32x32"), ("--tile-batch", 10**20)),
+    ],
+)
+def test_a_number_that_is_a_slip_is_refused(command: tuple[str, ...], option: tuple[Any]) -> None:
+    run = irstd_edge(*command, *option)
+    assert run.returncode == 2 and "fault of ours" not in run.stderr
+    assert f"Invalid value for '{option[0]}'" in run.stderr, run.stderr
 
 
 def test_every_option_of_bench_arrives(

@@ -95,6 +95,23 @@ def test_the_wider_radius_is_scored_at_the_same_threshold() -> None:
     assert scores["threshold"] == THRESHOLDS[len(THRESHOLDS) // 2] == 0.5
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_frames_without_targets_are_scored_by_their_false_alarms(masks: bool) -> None:
+    """A clean epoch is not to give way to one with an alarm."""
+    alarm, nothing = (Detection(4, 8, 0.9, 4.0),), ()
+    samples = [sample("a", ONE[:0], box(0, 0) if masks else None)]
+
+    def score(found: tuple[Detection, ...]) -> float:
+        shown = box(2, 2) if found else box(0, 0)
+
+        def predict(frame: Frame, threshold: float) -> Prediction:
+            return Prediction(found, shown, 1 if masks else 2, shown > threshold if masks else None)
+
+        return float(held_out_scores(predict, samples)["score"])
+
+    assert score(alarm) < score(nothing) == 0
+
+
 def test_masks_are_scored_at_one_half() -> None:
     probability = 0.9 * box(2, 2)
     probability[4:6, 10:12] = 0.3  # foreground at a lower threshold

@@ -34,6 +34,7 @@ def test_bfloat16_is_used_where_the_processor_has_it(
         monkeypatch.delattr(torch.cpu, name)
     fabric = launch("cpu")
     assert fabric.strategy.precision.precision == precision
+    assert launch("cpu", bfloat16=False).strategy.precision.precision == "32-true"
 
 
 def test_one_process_is_alone_and_says_nothing(

@@ -2,6 +2,7 @@ import io
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def state(**changes) -> State:
         best=-math.inf,
         lines=['{"epoch": 0}', '{"epoch": 1}'],
         net=weights,
-        average={"w": torch.ones(2, 3)},
+        average={"w": torch.ones(2, 3), "n": torch.tensor(3)},
         optimizer={"state": {0: {"step": torch.tensor(4.0)}}, "param_groups": [{"lr": 0.1}]},
     )
     return replace(settled, **changes)
@@ -78,6 +79,25 @@ def test_a_damaged_checkpoint(tmp_path: Path, fault: str) -> None:
     torch.save([1] if fault == "no state" else saved, buffer)
     raw = buffer.getvalue()
     path.write_bytes({"empty": b"", "cut off": raw[: len(raw) // 2]}.get(fault, raw))
+    assert refusal(path, "id", CPU).startswith(f"{path}: is no checkpoint of ours")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"average": {"w": torch.ones(2, 3)}},
+        {"average": {"w": torch.ones(3, 2), "n": torch.tensor(3)}},
+        {"average": {"w": 1.0, "n": torch.tensor(3)}},
+        {"start": {"w": torch.ones(2, 3)}},
+        {"lines": ["{"]},
+        {"lines": [3]},
+        {"epoch": -1},
+        {"precision": 16},
+    ],
+)
+def test_a_checkpoint_whose_parts_do_not_fit(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = tmp_path / "last.ckpt"
+    write_state(path, "id", state(**changes))
     assert refusal(path, "id", CPU).startswith(f"{path}: is no checkpoint of ours")
 
 

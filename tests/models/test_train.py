@@ -336,6 +336,76 @@ def test_a_loss_that_is_no_number_stops_the_run(
     assert not any(tmp_path.iterdir())
 
 
+def test_weights_that_are_no_numbers_after_the_last_step_stop_the_run(
+    tiny, run, samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of the steps before is finite."""
+    step = learner.Learner._step
+
+    def spoilt(self, batch, warm):
+        result = step(self, batch, warm)
+        next(self.inner.parameters()).data.fill_(math.nan)
+        return result
+
+    monkeypatch.setattr(learner.Learner, "_step", spoilt)
+    how = tiny("p2p", epochs=1, batch_size=2)
+    message = refusal(run, "p2p", samples[:2], tmp_path, how)
+    assert message.startswith("--lr: in epoch 1 the weights became infinite or no numbers")
+
+
+def test_what_it_computes_in_is_told_and_that_it_changed(
+    tiny, run, samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    for precision in ("float32", "bfloat16"):
+        monkeypatch.setattr(train_module, "precision_on", lambda *_, now=precision: now)
+        options = {"tell": told.append, "resume": precision == "bfloat16"}
+        run("p2p", samples, tmp_path, tiny("p2p", epochs=2), **options)
+    assert told == [
+        "computing in float32",
+        "computing in bfloat16, and in float32 before: the result is another than on one machine",
+    ]
+    _, card = read_card(tmp_path / "model.safetensors")
+    assert card["precision"] == "float32", "nothing was left to do"
+
+
+def test_the_papers_recipe_computes_in_float32() -> None:
+    assert not recipe_of("mshnet", "paper").bfloat16
+    assert recipe_of("mshnet", "finetune").bfloat16
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_checkpoint_with_an_optimizer_of_another_network_is_refused(
+    tiny, run, samples, tmp_path: Path, optimizer: str
+) -> None:
+    recipe = tiny("mshnet", optimizer=optimizer)
+    run("mshnet", samples, tmp_path, recipe)
+    saved = torch.load(tmp_path / "last.ckpt")
+    parts = saved["optimizer"]
+    for part in (parts,) if optimizer == "adamw" else parts.values():
+        kept = next(kept for kept in part["state"].values() if len(kept))
+        name = next(name for name, value in kept.items() if value.ndim)
+        whole, kept[name] = kept[name], torch.ones(3)
+        torch.save(saved, tmp_path / "last.ckpt")
+        message = refusal(run, "mshnet", samples, tmp_path, recipe, resume=True)
+        assert message.startswith("last.ckpt: is damaged")
+        kept[name] = whole
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested")
+def test_a_checkpoint_with_weights_of_other_shapes_is_refused(
+    tiny, run, samples, tmp_path: Path
+) -> None:
+    run("p2p", samples, tmp_path)
+    whole = torch.load(tmp_path / "last.ckpt")
+    for other in (torch.ones(3), torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])):
+        name = next(name for name in whole["net"] if name.startswith("stem"))
+        parts = {part: {**whole[part], name: other} for part in ("net", "average")}
+        torch.save({**whole, **parts}, tmp_path / "last.ckpt")
+        message = refusal(run, "p2p", samples, tmp_path, resume=True)
+        assert "last.ckpt: is " in message
+
+
 @pytest.mark.parametrize(
     ("options", "flag"),
     [({"samples": []}, "--data"), ({"seed": -1}, "--seed"), ({"model": "yolo"}, "yolo")],

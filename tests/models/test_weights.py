@@ -1,6 +1,8 @@
+import json
 import os
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -297,6 +299,36 @@ def test_a_file_without_state_dict_is_refused(tmp_path: Path, value: Any) -> Non
     path = tmp_path / "weight.tar"
     torch.save(value, path)
     assert "holds no state dict" in refusal(import_weights, path, "mshnet")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w.fill_(torch.nan), "final.weight holds infinite values or none"),
+        (lambda w: w.double() + 1e300, "final.weight holds infinite values or none"),
+        (lambda w: w.to(torch.int8), "final.weight holds integers"),
+        (lambda w: torch.nested.nested_tensor([w[0], w[0]]), "holds no state dict"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested")
+def test_numbers_that_are_no_weights_are_refused(
+    tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor], words: str
+) -> None:
+    state = create_model("mshnet").state_dict()
+    state["final.weight"] = change(state["final.weight"])
+    torch.save(state, tmp_path / "weights.tar")
+    with pytest.raises(IrstdError, match=words):
+        import_weights(tmp_path / "weights.tar", "mshnet")
+
+
+@pytest.mark.parametrize("read", [load_model, lambda path: import_weights(path, "p2p")])
+def test_a_kind_of_number_that_torch_does_not_know(tmp_path: Path, read: Any) -> None:
+    card = {"model": "p2p"} if read is load_model else {}
+    entry = {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}
+    header = json.dumps({"__metadata__": card, "w": entry}).encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(3))
+    assert refusal(read, path).startswith(f"{path}: is no whole safetensors file")
 
 
 def test_the_weights_of_another_network_are_refused(tmp_path: Path) -> None:
