@@ -378,16 +378,15 @@ def train(
 
 def _samples(folders: list[Path], split: str) -> list[Any]:
     """Decode the usable frames of several data sets; say which are left out."""
-    from irstd_edge.edge.dataset import open_datasets
+    from irstd_edge.edge.dataset import open_datasets, samples_of
     from irstd_edge.edge.types import Skip
 
     samples = []
-    for data in open_datasets(folders, split):
-        for sample in data.samples():
-            if isinstance(sample, Skip):
-                _say(f"skipped {sample.name}: {sample.reason}")
-            else:
-                samples.append(sample)
+    for _, sample in samples_of(open_datasets(folders, split)):
+        if isinstance(sample, Skip):
+            _say(f"skipped {sample.name}: {sample.reason}")
+        else:
+            samples.append(sample)
     return samples
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 from torch import nn
@@ -17,6 +17,7 @@ from irstd_edge.calibration.layouts import (
     rounded_layers,
     share_pairs,
     store_int8_weights,
+    take_biases,
 )
 from irstd_edge.calibration.range_rules import RULE_OF
 from irstd_edge.calibration.ranges import ranges_of
@@ -41,16 +42,21 @@ class Exports:
     fp32_for_half: bytes
     """Of the opset that graphs of float16 have, as the next one."""
     rounded_for_half: bytes
+    trained: bool
+    """Whether the twin's weights were trained on; else they are the float ones, but for biases that
+    calibration moved to make up for rounding."""
 
 
-def exports_of(float_net: nn.Module, quantized: nn.Module, spec: ModelSpec) -> Exports:
+def exports_of(
+    float_net: nn.Module, quantized: nn.Module, spec: ModelSpec, *, trained: bool = False
+) -> Exports:
     """Export a float network and its quantized twin."""
     fp32, rounded, fp32_for_half, rounded_for_half = (
         onnx_from_torch(net, spec, opset)
         for opset in (OPSET, half_layout.OPSET)
         for net in (float_net, quantized)
     )
-    return Exports(fp32, rounded, fp32_for_half, rounded_for_half)
+    return Exports(fp32, rounded, fp32_for_half, rounded_for_half, trained)
 
 
 def graphs_of(
@@ -70,6 +76,7 @@ def graphs_of(
     measured.
     Raises ValueError where a graph is not what the runtimes take, which is a fault of ours.
     """
+    exports = _with_own_biases(exports, released)
     rounded = rounded_graph(exports.rounded, released)
     nodes = by_rule(rounded) if cpu_nodes is None else cpu_nodes
     # What this form leaves in float has weights that were never rounded.
@@ -86,6 +93,23 @@ def graphs_of(
         FP16: bytes_of(half_form(onnx.load_from_string(exports.fp32_for_half))),
         INT8_FP16: bytes_of(_linted(half, INT8_FP16, lint_int8)),
     }
+
+
+def _with_own_biases(exports: Exports, released: Collection[str]) -> Exports:
+    """Released layers with the biases of the float network, as their weights are.
+
+    Not those that ONNX Runtime's form alone leaves in float: it was no better for it.
+    """
+    if exports.trained or not released:
+        return exports
+    rounded, rounded_for_half = (
+        bytes_of(take_biases(onnx.load_from_string(to), onnx.load_from_string(of), released))
+        for to, of in (
+            (exports.rounded, exports.fp32),
+            (exports.rounded_for_half, exports.fp32_for_half),
+        )
+    )
+    return replace(exports, rounded=rounded, rounded_for_half=rounded_for_half)
 
 
 def int8_graph(exported: bytes, released: Collection[str] = ()) -> onnx.ModelProto:
@@ -107,7 +131,7 @@ def _linted(
 
 
 def rounded_graph(exported: bytes, released: Collection[str] = ()) -> onnx.ModelProto:
-    """The graph with every quantizer, which all forms are made of."""
+    """The graph with every quantizer but those of released layers, which all forms are made of."""
     model = onnx.load_from_string(exported)
     return share_pairs(store_int8_weights(release(model, released)))
 

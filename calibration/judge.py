@@ -18,7 +18,7 @@ from irstd_edge.edge.bundle import graph_name
 from irstd_edge.edge.detect import OUTPUTS
 from irstd_edge.edge.golden import golden_files
 from irstd_edge.edge.runners import Runner, open_graph
-from irstd_edge.edge.runtimes import INPUT, ort_session
+from irstd_edge.edge.runtimes import INPUT, check_names, ort_session
 from irstd_edge.edge.types import (
     BoolArray,
     FloatArray,
@@ -66,6 +66,12 @@ def as_written(graph: bytes, spec: ModelSpec, variant: str) -> Runner:
     """Open a graph on ONNX Runtime and leave every node as it is: exact, and slow."""
     session = ort_session(graph, optimized=False)
     outputs = OUTPUTS[spec.decode.kind]
+    check_names(
+        Path(f"{variant}.onnx"),
+        [i.name for i in session.get_inputs()],
+        [o.name for o in session.get_outputs()],
+        outputs,
+    )
 
     def infer(batch: FloatArray) -> list[FloatArray]:
         result: list[FloatArray] = session.run(outputs, {INPUT: batch})
@@ -108,7 +114,7 @@ def seen_by(runner: Runner, samples: Sequence[Sample | Skip], progress: Progress
 
 
 def standing_of(seen: Seen, reference: Seen) -> dict[str, float]:
-    """What counts, 0..1: F1 at 3 px, IoU of masks, and how far it went from the reference.
+    """What counts, 0..1: F1 at 3 px, IoU where labels are masks, and how far from the reference.
 
     The last is `score_error`; the scores of a segmentation net saturate, and for it there is
     `mask_error`, 1 less the IoU of both masks.
@@ -116,9 +122,10 @@ def standing_of(seen: Seen, reference: Seen) -> dict[str, float]:
     metrics = seen.result.metrics()
     f1 = {"f1_3px": metrics["f1_3px"] or 0.0}
     if seen.masks:
+        iou = {} if metrics["iou"] is None else {"iou": metrics["iou"]}
         return {
             **f1,
-            "iou": metrics["iou"] or 0.0,
+            **iou,
             MASK_ERROR: mask_error(seen.masks, reference.masks),
         }
     scores = [

@@ -152,13 +152,27 @@ def release(model: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
     return graph.finish()
 
 
+def take_biases(
+    model: onnx.ModelProto, own: onnx.ModelProto, layers: Collection[str]
+) -> onnx.ModelProto:
+    """Give the convolutions of these layers their biases of another graph, in place."""
+    graph, source = Graph(model), Graph(own)
+    found = {layer_of(node.name): node for node in source.nodes if node.op_type == "Conv"}
+    for node in graph.nodes:
+        layer = layer_of(node.name)
+        if node.op_type == "Conv" and layer in layers and len(node.input) > 2:
+            bias = source.constants[found[layer].input[2]]
+            node.input[2] = graph.add_constant(f"{layer}.own_bias", bias)
+    return graph.finish()
+
+
 def round_alone(fp32: onnx.ModelProto, int8: onnx.ModelProto, layer: str) -> onnx.ModelProto:
-    """Make one layer of fp32 what it is in int8, in place: its input rounded, weights and bias."""
+    """Make one layer of fp32 what it is in int8, in place: its input rounded, weights and bias.
+
+    Raises ValueError where it is not in both, or not rounded.
+    """
     graph, source = Graph(fp32), Graph(int8)
-    to, of = (
-        next(n for n in each.nodes if n.op_type == "Conv" and layer_of(n.name) == layer)
-        for each in (graph, source)
-    )
+    to, of = (_convolution(each, layer) for each in (graph, source))
     dequantize = source.made_by(of.input[0], DEQUANTIZE)
     if dequantize is None:
         raise ValueError(f"{layer} is not rounded")
@@ -180,6 +194,13 @@ def round_alone(fp32: onnx.ModelProto, int8: onnx.ModelProto, layer: str) -> onn
     to.input.extend([rounded, *stored])
     at = next(index for index, node in enumerate(graph.nodes) if node is to)
     return graph.finish([*graph.nodes[:at], *pair, *graph.nodes[at:]])
+
+
+def _convolution(graph: Graph, layer: str) -> Any:
+    for node in graph.nodes:
+        if node.op_type == "Conv" and layer_of(node.name) == layer:
+            return node
+    raise ValueError(f"{layer} is not there")
 
 
 def axis_of(node: Any) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from irstd_edge.benchmarks.plan import REFERENCE
+from irstd_edge.calibration.layer_gain import MARGIN, RULE_FORM
 from irstd_edge.calibration.range_rules import FEWEST_TARGETS
 from irstd_edge.edge.first_step import step_words
 from irstd_edge.edge.types import Manifest
@@ -68,9 +69,12 @@ def _training_words(qat: Mapping[str, Any]) -> str:
 
 def _layers_words(choice: Mapping[str, Any]) -> str:
     times = ", ".join(f"{name} {ms:.1f} ms" for name, ms in choice["p50_ms"].items())
+    why = "the fastest on this machine"
+    if choice.get("chosen") == RULE_FORM:
+        why = f"by rule, for none is over {MARGIN:.0%} faster on this machine"
     return (
-        f"int8.cpu.onnx rounds {len(choice['rounded'])} of {len(choice['alone'])} layers, the "
-        f"fastest on this machine ({times}; rewarding layers first, and by rule)"
+        f"int8.cpu.onnx rounds {len(choice['rounded'])} of {len(choice['alone'])} layers, {why} "
+        f"({times}; rewarding layers first, and by rule)"
     )
 
 

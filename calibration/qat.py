@@ -38,8 +38,8 @@ from irstd_edge.models.recipes import CLOSE
 NEAR_CELLS = 4
 """Of the output, around a target: there the float network is followed closely."""
 
-STEPS_KEPT = 50
-"""A checkpoint is written after every so many steps: minutes of a CPU."""
+STEPS_KEPT = 10
+"""A checkpoint is written after every so many steps: half a minute of a CPU."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _loss(
     crops: Sequence[Labelled],
     device: torch.device,
 ) -> Tensor:
-    images, target = (point_batch if kind == "heatmap" else mask_batch)(crops)
+    images, target = point_batch(crops) if kind == "heatmap" else _masks(crops)
     images, target = images.to(device), target.to(device)
     with torch.no_grad():
         wanted = teacher(images)
@@ -123,6 +123,15 @@ def _loss(
     near = _near(target[:, :1])
     places = _mean((found[1] - wanted[1]).abs().mean(1, keepdim=True), near)
     return follow_loss(found[0], wanted[0], target[:, :1]) + places
+
+
+def _masks(crops: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
+    """Frames and masks, in which a target that is known by its point alone is a pixel."""
+    images, masks = mask_batch(crops)
+    for mask, cut in zip(masks, crops, strict=True):
+        rows, cols = torch.from_numpy(cut.points).round().long().T
+        mask[0, rows, cols] = 1
+    return images, masks
 
 
 def follow_loss(logits: Tensor, wanted: Tensor, target: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ PERCENTILE = 99.99
 BINS = 4096
 CANDIDATES = 100
 """Ranges that `mse` compares: hundredths of the highest magnitude."""
+TINY = 1e-30
+"""Magnitudes up to it count as 0: parts of less are beyond float32."""
 FEWEST_TARGETS = 8
 """Peaks of fewer say little of those to come."""
 
@@ -81,7 +83,7 @@ class RangeObserver:
         if values.ndim == 4:
             self.at_targets = max(self.at_targets, _at_targets(magnitudes, shown))
         self._widen()
-        if self.highest:
+        if self.end:
             self._count(magnitudes)
 
     def _count(self, magnitudes: Tensor) -> None:
@@ -95,9 +97,9 @@ class RangeObserver:
 
     def _widen(self) -> None:
         """Let the parts cover the highest magnitude; a part that is doubled is two of before."""
-        if not self.end and self.highest:
+        if not self.end and self.highest > TINY:
             self.end = 2.0 ** math.ceil(math.log2(self.highest))
-        while self.highest > self.end:
+        while self.end and self.highest > self.end:
             pairs = self.counts.reshape(-1, 2).sum(1)
             self.counts = torch.cat([pairs, torch.zeros_like(pairs)])
             self.end *= 2
@@ -110,7 +112,7 @@ class RangeObserver:
         highest peak of a target. Raises IrstdError for a name that is no rule.
         """
         check_rule(rule)
-        if rule == "min-max" or not self.highest:
+        if rule == "min-max" or not self.end:
             return self.highest
         limit = self._percentile() if rule == "percentile" else self._least_error()
         return min(self.highest, max(limit, self.at_targets))

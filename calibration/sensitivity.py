@@ -92,6 +92,8 @@ def sensitivity(
         raise IrstdError("--data: no frame is held out to judge layers by; list more in trainval")
     model = onnx.load_from_string(int8)
     layers = list(rounded_layers(model))
+    if not layers:
+        raise IrstdError("int8.onnx: rounds no layer: quantize again")
     reference = _seen(as_written(fp32, spec, "fp32"), samples)
     macs = _macs(int8, samples[0], spec)
     errors = []
@@ -99,7 +101,7 @@ def sensitivity(
         progress("judging layers", done, len(layers))
         error = known.get(layer)
         if error is None:
-            alone = round_alone(onnx.load_from_string(fp32), model, layer).SerializeToString()
+            alone = _rounded_alone(fp32, model, layer)
             seen = _seen(as_written(alone, spec, layer), samples)
             error = _layer_error(layer, macs[layer], reference, seen, spec.decode.threshold)
             keep(error)
@@ -170,6 +172,15 @@ class _Seen:
     """Score of each false alarm over `LOWEST`, highest first."""
     masks: tuple[FloatArray, ...] = ()
     """(H, W) probabilities of a segmentation net, frame by frame; else none."""
+
+
+def _rounded_alone(fp32: bytes, int8: onnx.ModelProto, layer: str) -> bytes:
+    try:
+        return bytes(round_alone(onnx.load_from_string(fp32), int8, layer).SerializeToString())
+    except (KeyError, ValueError) as error:
+        raise IrstdError(
+            f"int8.onnx: {layer} is not as quantize writes it, or not in fp32.onnx: quantize again"
+        ) from error
 
 
 def _seen(runner: Runner, samples: Sequence[Sample]) -> _Seen:

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irstd_edge.edge.dataset import DataSet
+from irstd_edge.edge.dataset import DataSet, samples_of
 from irstd_edge.edge.frames import normalise
-from irstd_edge.edge.types import FloatArray, InputSpec, IrstdError, Progress, Sample, Skip
+from irstd_edge.edge.types import (
+    FloatArray,
+    Frame,
+    InputSpec,
+    IrstdError,
+    Progress,
+    Sample,
+    Skip,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,28 +70,38 @@ def calibration_samples(
 
     Of all together a quarter hold the highest peaks, a quarter the faintest targets, the rest is
     drawn; fewer than `count` are taken whole. spec: how frames are normalised. skip: is given what
-    cannot be used. Raises IrstdError for a test list, and for a set of which no frame can be used.
+    cannot be used. Raises IrstdError for a test list, for a set of which no frame can be used, and
+    where frames differ in bit depth, for a bundle has one.
     """
-    figures: dict[_Place, tuple[float, float]] = {}
-    total = sum(len(data.names) for data in sets)
-    done = 0
-    for index, data in enumerate(sets):
+    for data in sets:
         if data.split not in ("train", "trainval"):
             raise IrstdError(
                 f"{data.root}: calibrate on its train part, {data.split} is to judge by"
             )
-        before = len(figures)
-        for sample in data.samples():
-            if isinstance(sample, Sample):
-                figures[index, sample.frame.name] = _figures(sample, spec)
-            else:
-                skip(sample)
-            done += 1
-            progress("choosing frames", done, total)
-        if len(figures) == before:
+    figures: dict[_Place, tuple[float, float]] = {}
+    first: Frame | None = None
+    total = sum(len(data.names) for data in sets)
+    for done, (index, sample) in enumerate(samples_of(sets), start=1):
+        if isinstance(sample, Sample):
+            first = first or sample.frame
+            _refuse_depth(sample.frame, first, sets[index].root)
+            figures[index, sample.frame.name] = _figures(sample, spec)
+        else:
+            skip(sample)
+        progress("choosing frames", done, total)
+    for index, data in enumerate(sets):
+        if not any(place[0] == index for place in figures):
             raise IrstdError(f"{data.root}: none of its frames can be used: check the masks")
     chosen = _chosen(figures, min(count, len(figures)), seed)
     return tuple(sets[place[0]].sample(place[1]) for place in figures if place in chosen)
+
+
+def _refuse_depth(frame: Frame, first: Frame, root: Path) -> None:
+    if frame.bit_depth != first.bit_depth:
+        raise IrstdError(
+            f"--data: {root}: {frame.name} has {frame.bit_depth} bits, {first.name} has "
+            f"{first.bit_depth}: a bundle is for one depth: quantize for each of them"
+        )
 
 
 _Place = tuple[int, str]

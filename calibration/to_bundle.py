@@ -29,8 +29,9 @@ from irstd_edge.calibration.export import (
     graphs_of,
     rounded_graph,
 )
-from irstd_edge.calibration.fake_quantize import half_steps
+from irstd_edge.calibration.fake_quantize import LEVELS, FakeQuantize, half_steps
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS
+from irstd_edge.calibration.half_layout import LARGEST
 from irstd_edge.calibration.judge import (
     Seen,
     golden_of,
@@ -51,7 +52,7 @@ from irstd_edge.calibration.range_rules import RULE_OF, check_rule, rule_for
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
 from irstd_edge.calibration.subset import CalibrationFrame, calibration_samples
 from irstd_edge.edge.bundle import Bundle, refuse_foreign, write_bundle
-from irstd_edge.edge.dataset import DataSet, digest_of, fingerprint, open_datasets
+from irstd_edge.edge.dataset import DataSet, digest_of, fingerprint, open_datasets, samples_of
 from irstd_edge.edge.files import refuse_unwritable, sha256_of
 from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.frames import batch_of
@@ -143,13 +144,14 @@ def quantize_to_bundle(
         recipe = _recipe(case, seed, reduced_range, ranges)
         calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
         quantized = _calibrated(case, keep_float, reduced_range)
+        _refuse_wide(quantized.module)
         progress("calibrating", 1, 1)
         made_by = "ptq"
         if kept is not None:
             decides = [asdict(case.spec), case.weights_sha256, recipe, calibration, keep_float]
             quantized, recipe["qat"] = _trained(case, quantized, how, seed, kept, decides, progress)
             made_by = "qat" if recipe["qat"]["kept"] else "ptq"
-        exports = exports_of(case.float_net, quantized.module, case.spec)
+        exports = exports_of(case.float_net, quantized.module, case.spec, trained=made_by == "qat")
         nodes = None
         if time_layers:
             nodes, recipe["time_layers"] = _fastest(case, exports, progress)
@@ -255,8 +257,8 @@ def _case(
     digest = sha256_of(path)
     net, model, card = load_model(path)
     fit, held_out = open_datasets(data, "train"), open_datasets(data, "val")
-    _refuse_depths(fit)
     spec = with_normalisation(spec_of_card(model, card), normalisation)
+    _refuse_two_kinds(fit, spec.decode.kind)
     skipped: list[Skip] = []
     samples = calibration_samples(fit, frames, seed, progress, spec.input, skipped.append)
     entry = replace(spec.input, bit_depth=samples[0].frame.bit_depth)
@@ -265,13 +267,14 @@ def _case(
     progress("calibrating", 0, 1)
     deployed = net.deploy()
     equal = equalise(deployed, [each.batch for each in shown])
+    _refuse_large(path, equal)
     return _Case(
         weights_sha256=digest,
         float_net=equal,
         equalised=equal is not deployed,
         spec=spec,
         fit=tuple(fit),
-        held_out=tuple(sample for each in held_out for sample in each.samples()),
+        held_out=tuple(sample for _, sample in samples_of(held_out)),
         samples=samples,
         shown=shown,
         ranges=rule_for(
@@ -281,15 +284,35 @@ def _case(
     )
 
 
-def _refuse_depths(sets: Sequence[DataSet]) -> None:
-    """A bundle's input has one bit depth, which says what a count is."""
-    depths = [(each.root, each.frame(each.names[0]).bit_depth) for each in sets]
-    for root, depth in depths[1:]:
-        if depth != depths[0][1]:
+def _refuse_two_kinds(sets: Sequence[DataSet], kind: str) -> None:
+    """Masks are scored by pixels, points by alarms: together by neither."""
+    if kind == "mask" and len({bool(each.masks) for each in sets}) > 1:
+        bare = next(each.root for each in sets if not each.masks)
+        raise IrstdError(
+            f"--data: {bare} has points alone, another set has masks: this network is judged by "
+            "its masks: leave one kind out"
+        )
+
+
+def _refuse_large(path: Path, net: nn.Module) -> None:
+    """Now, not after hours of training, where a graph of float16 cannot be made."""
+    for name, value in net.state_dict().items():
+        if (largest := float(value.abs().max())) > LARGEST:
             raise IrstdError(
-                f"--data: {root} has {depth} bits, {depths[0][0]} has {depths[0][1]}: a bundle is "
-                "for one depth: quantize for each of them"
+                f"{path}: {name} reaches {largest:g}, and float16 ends at {LARGEST:g}: train with "
+                "more weight decay, or give others"
             )
+
+
+def _refuse_wide(quantized: nn.Module) -> None:
+    """The same of activations."""
+    for part in quantized.modules():
+        if isinstance(part, FakeQuantize) and part.axis is None:
+            if (end := float(part.scale) * (LEVELS + 1)) > LARGEST:
+                raise IrstdError(
+                    f"these weights give values up to {end:g} on the calibration frames, and "
+                    f"float16 ends at {LARGEST:g}: train with more weight decay, or give others"
+                )
 
 
 def _calibrated(case: _Case, keep_float: Sequence[str], reduced_range: bool) -> Quantized:
@@ -313,7 +336,7 @@ def _trained(
 
     kept: where the training can be stopped; `decides`, beside the frames, what makes it what it is.
     """
-    fit = [s for each in case.fit for s in each.samples() if isinstance(s, Sample)]
+    fit = [sample for _, sample in samples_of(case.fit) if isinstance(sample, Sample)]
     settings = json.dumps([*decides, how.record(), digest_of(fit)])
     module = train_quantized(
         quantized.module,
@@ -416,7 +439,10 @@ def _sensor_step(graph: bytes, case: _Case) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, INT8)
         path.write_bytes(graph)
-        return sensor_step(path, case.spec.input, [sample.frame for sample in case.samples])
+        try:
+            return sensor_step(path, case.spec.input, [sample.frame for sample in case.samples])
+        except IrstdError as error:
+            raise IrstdError(str(error).removeprefix(f"{folder}/")) from error
 
 
 def _versions() -> dict[str, str]:

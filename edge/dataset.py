@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -211,6 +211,19 @@ def open_datasets(roots: Sequence[Path], split: str) -> list[DataSet]:
         if root.resolve() in [other.resolve() for other in roots[:index]]:
             raise IrstdError(f"--data: {root} is given twice: give each data set once")
     return [open_dataset(root, split) for root in roots]
+
+
+def samples_of(sets: Sequence[DataSet]) -> Iterator[tuple[int, Sample | Skip]]:
+    """Read several splits, one after the other: (which of them, what is read).
+
+    A Skip is told with its set's folder where there are several: two may have one name.
+    """
+    for index, data in enumerate(sets):
+        folder = f"{data.root.resolve().name}/" if len(sets) > 1 else ""
+        for sample in data.samples():
+            if isinstance(sample, Skip):
+                sample = replace(sample, name=f"{folder}{sample.name}")
+            yield index, sample
 
 
 def _listed(root: Path, split: str, images: Collection[str]) -> tuple[str, ...]:

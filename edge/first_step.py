@@ -64,10 +64,15 @@ def first_step(graph: Path, stride: int) -> FirstStep:
         raise IrstdError(f"{graph}: has no QuantizeLinear behind its input: give an INT8 graph")
     response = _response(_cut(model, node.input[0]), stride)
     if response == 0:
-        raise IrstdError(f"{graph}: no pixel moves {node.input[0]}: quantize again")
+        raise IrstdError(
+            f"{graph}: no pixel moves {node.input[0]}: its weights are zero, or nearly: train again"
+        )
     constants, makers = constants_of(model.graph), makers_of(model.graph.node)
+    scale = constants.get(node.input[1])
+    if scale is None or scale.size != 1:
+        raise IrstdError(f"{graph}: {node.input[0]} has no scale of its own: quantize again")
     is_positive = never_negative(node.input[0], made_in_onnx(makers.get, constants.get))
-    return FirstStep(node.input[0], float(constants[node.input[1]]), response, is_positive)
+    return FirstStep(node.input[0], float(scale.item()), response, is_positive)
 
 
 def sensor_step(

@@ -80,7 +80,7 @@ def _onnxruntime(graph: Path, outputs: tuple[str, ...], threads: int) -> Infer:
             f"onnxruntime: runs on {session.get_providers()} where {ORT_PROVIDER} was asked: "
             "install onnxruntime in place of its other builds"
         )
-    _check_names(
+    check_names(
         graph,
         [i.name for i in session.get_inputs()],
         [o.name for o in session.get_outputs()],
@@ -106,7 +106,7 @@ def _openvino(graph: Path, outputs: tuple[str, ...], threads: int) -> Infer:
         model = core.read_model(str(graph))
     except RuntimeError as error:
         raise _unreadable(graph, "OpenVINO", error) from error
-    _check_names(
+    check_names(
         graph, [i.any_name for i in model.inputs], [o.any_name for o in model.outputs], outputs
     )
     requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
@@ -147,9 +147,10 @@ def _compiled(core: Any, model: Any, config: dict[str, Any]) -> Any:
     return compiled
 
 
-def _check_names(
+def check_names(
     graph: Path, inputs: list[str], outputs: list[str], wanted: tuple[str, ...]
 ) -> None:
+    """Raise IrstdError unless a graph takes and gives what ours do."""
     if inputs != [INPUT] or not set(wanted) <= set(outputs):
         raise IrstdError(
             f"{graph}: has inputs {inputs} and outputs {outputs}, not {[INPUT]} and "

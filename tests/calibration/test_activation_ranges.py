@@ -187,6 +187,16 @@ def test_a_shared_quantizer_covers_all_its_places(case):
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_next_to_nothing_counts_as_nothing(rule):
+    """Parts of 1e-38 are beyond float32."""
+    seen = RangeObserver()
+    seen.add(torch.full((1, 1, 4, 4), 1e-38), shown_of(torch.zeros(4, 4)))
+    assert seen.limit(rule) <= 1e-37
+    seen.add(torch.full((1, 1, 4, 4), 0.5), shown_of(torch.zeros(4, 4)))
+    assert seen.limit(rule) == 0.5
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_too_few_targets_cut_nothing(rule):
     assert rule_for(rule, 7) == rule_for(rule, 0) == "min-max"
     assert rule_for(rule, 8) == rule

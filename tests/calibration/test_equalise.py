@@ -118,7 +118,7 @@ def test_it_is_rounded_less(deployed, batches):
 def test_a_bundle_is_made_of_the_equalised_network(mshnet_net, scenes, tmp_path):
     path = tmp_path / "mshnet.safetensors"
     save_weights(path, "mshnet", mshnet_net, {"threshold": 0.5})
-    case = _case(path, scenes, 3, 0, None, "min-max", lambda *_: None)
+    case = _case(path, [scenes], 3, 0, None, "min-max", lambda *_: None)
     frames = [each.batch for each in case.shown]
     assert len(frames) == 3
     assert "equalised" in _recipe(case, 0, False, None)

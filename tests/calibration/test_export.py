@@ -1,5 +1,7 @@
 """The graphs of one network: what each runtime takes, and that all of them see the same."""
 
+import copy
+
 import numpy as np
 import onnx
 import pytest
@@ -120,6 +122,35 @@ def test_equal_networks_give_equal_bytes(case):
     exports = exports_of(case.float_net, case.quantized.module, case.spec)
     again = graphs_of(exports, case.spec, case.shown())
     assert again == case.graphs
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_released_layers_have_the_biases_that_calibration_did_not_move(case, trained):
+    module = copy.deepcopy(case.quantized.module)
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            if name.endswith("bias"):
+                value += 1
+    exports = exports_of(case.float_net, module, case.spec, trained=trained)
+    layers = list(rounded_layers(onnx.load_from_string(exports.rounded)))[:3]
+    graphs = graphs_of(exports, case.spec, case.shown(), layers)
+    floats = biases_of(graphs["fp32.onnx"])
+    for name in ("int8.onnx", "int8.cpu.onnx", "int8-fp16.onnx"):
+        found = biases_of(graphs[name])
+        for layer in layers:
+            moved = found[layer].astype(np.float32) - floats[layer]
+            assert moved.min() > 0.5 if trained else np.abs(moved).max() < 0.01, (name, layer)
+
+
+def biases_of(graph):
+    """Layer -> bias, of convolutions that have it as it is."""
+    found = Graph(onnx.load_from_string(graph))
+    convs = (node for node in found.nodes if node.op_type == "Conv" and len(node.input) > 2)
+    return {
+        layer_of(node.name): found.constants[node.input[2]]
+        for node in convs
+        if node.input[2] in found.constants
+    }
 
 
 def test_a_graph_that_the_linter_refuses_is_not_written(case):

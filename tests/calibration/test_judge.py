@@ -162,6 +162,22 @@ def test_better_is_a_rise_or_fidelity_without_a_fall(f1, iou, far, better, error
     assert is_better({"f1_3px": f1, "iou": iou, error: far}, before, reference) is better
 
 
+def test_masks_without_masks_to_compare_with_have_no_iou():
+    truth = Sample(Frame("a", np.zeros((16, 16), np.uint8), 8), None, np.array([[5, 5]], float))
+    mask = np.zeros((16, 16), bool)
+    mask[4:7, 4:7] = True
+    found = (Detection(5.0, 5.0, 1.0, 9.0),)
+
+    class Segments:
+        variant = "int8"
+
+        def predict(self, frame):
+            return Prediction(found, np.float32(mask), 1, mask)
+
+    seen = seen_by(Segments(), [truth], lambda *_: None)
+    assert standing_of(seen, seen) == {"f1_3px": 1.0, "mask_error": 0.0}
+
+
 def test_golden_frames_are_those_with_the_clearest_targets(case):
     seen = {
         "clear": [(4, 4, 0.99), (12, 12, 0.98)],

@@ -47,6 +47,15 @@ def test_layers_that_the_clock_chose_are_counted():
     assert "rounds 2 of 5 layers" in line and "(rule 9.3 ms, first 2 8.5 ms;" in line
 
 
+def test_a_rule_that_nothing_beats_by_much_is_not_called_the_fastest():
+    times = {"rule": 10.2, "first 2": 9.95}
+    record = {"rounded": ["a"], "alone": [{}] * 5, "p50_ms": times, "chosen": "rule"}
+    (line,) = said({"time_layers": record})
+    assert "1 of 5 layers, by rule, for none is over 3% faster on this machine (rule 10.2" in line
+    (line,) = said({"time_layers": {**record, "chosen": "first 2"}})
+    assert "the fastest on this machine" in line
+
+
 def test_layers_left_in_float_for_a_budget_are_named():
     assert said({}, FLOATS) == ["in float to hold --max-drop: high1.conv1"]
 

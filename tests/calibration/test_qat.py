@@ -151,6 +151,18 @@ def test_masks_are_trained_too(samples):
     assert torch.isfinite(trained(batch)).all()
 
 
+def test_targets_known_by_points_alone_are_near_for_masks_too(samples):
+    bare = [replace(sample, mask=None) for sample in samples]
+    for mine in (samples, bare):
+        crops = [labelled(sample, spec_of("mshnet").input) for sample in mine]
+        _, masks = qat._masks(crops)
+        for mask, cut in zip(masks, crops, strict=True):
+            assert len(cut.points)
+            near = qat._near(mask[None])[0, 0]
+            assert all(near[round(float(row)), round(float(col))] for row, col in cut.points)
+    assert masks.sum() == sum(len(cut.points) for cut in crops)
+
+
 def test_following_is_cheapest_where_the_float_network_is():
     wanted = torch.tensor([-3.0, 0.5, 4.0, -6.0]).reshape(1, 1, 2, 2)
     target = torch.tensor([1.0, 0.0, 0.0, 0.0]).reshape(1, 1, 2, 2)

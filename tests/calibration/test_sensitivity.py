@@ -143,6 +143,32 @@ def test_a_stopped_run_goes_on(case, samples, errors):
     assert again == errors and tuple(new) == errors[-2:]
 
 
+@pytest.mark.parametrize(
+    ("fp32", "int8", "words"),
+    [
+        ("fp32.onnx", "fp32.onnx", "int8.onnx: rounds no layer: quantize again"),
+        ("fp32.onnx", "int8.cpu.onnx", "int8.onnx: .* is not as quantize writes it"),
+        ("other", "int8.onnx", "int8.onnx: .* is not as quantize writes it, or not in fp32.onnx"),
+        (
+            "int8.onnx without heatmap",
+            "int8.onnx",
+            r"fp32.onnx: has inputs \['frame'\] and outputs",
+        ),
+    ],
+)
+def test_graphs_that_are_not_of_one_quantize_are_refused(case, samples, fp32, int8, words):
+    graphs = dict(case.graphs)
+    renamed = onnx.load_from_string(graphs["fp32.onnx"])
+    for node in renamed.graph.node:
+        node.name = f"/other{node.name}"
+    graphs["other"] = renamed.SerializeToString()
+    short = onnx.load_from_string(graphs["int8.onnx"])
+    del short.graph.output[0]
+    graphs["int8.onnx without heatmap"] = short.SerializeToString()
+    with pytest.raises(IrstdError, match=words):
+        sensitivity(graphs[fp32], graphs[int8], case.spec, samples)
+
+
 def test_without_frames_there_is_nothing_to_judge_by(case):
     with pytest.raises(IrstdError, match="--data: no frame is held out"):
         sensitivity(b"", b"", case.spec, [])

@@ -68,7 +68,18 @@ def test_every_set_must_have_frames_that_can_be_used(data, tmp_path):
         (tmp_path / "masks" / f"{name}.png").write_bytes(png_of(np.zeros((8, 8), np.uint8)))
     with pytest.raises(IrstdError, match=f"{tmp_path}: none of its frames can be used"):
         calibration_samples([data, other], 4, 0, skip=skipped.append)
-    assert len(skipped) == len(other.names)
+    assert [skip.name for skip in skipped] == [f"{tmp_path.name}/{name}" for name in other.names]
+
+
+def test_frames_of_two_bit_depths_are_refused(data, tmp_path):
+    """Wherever in the list they are."""
+    other = flat_set(tmp_path, {})
+    name = other.names[-1]
+    deep = np.full((32, 32), 40_000, np.uint16)
+    (tmp_path / "images" / f"{name}.png").write_bytes(png_of(deep))
+    words = f"--data: {tmp_path}: {name} has 16 bits, {other.names[0]} has 8: a bundle is for one"
+    with pytest.raises(IrstdError, match=words):
+        calibration_samples([other], 4, 0)
 
 
 def test_is_seeded(data):

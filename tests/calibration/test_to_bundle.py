@@ -9,17 +9,20 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copy as copy_file
+from shutil import copytree, rmtree
 
 import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
 
 from irstd_edge.benchmarks.faults import FAULTS
 from irstd_edge.benchmarks.scenes import write_dataset
 from irstd_edge.calibration import export, qat, sensitivity, to_bundle
 from irstd_edge.calibration.export import graphs_of
+from irstd_edge.calibration.fake_quantize import FakeQuantize
 from irstd_edge.calibration.judge import judge as to_judge
 from irstd_edge.calibration.layer_gain import Choice
 from irstd_edge.calibration.layouts import rounded_layers
@@ -35,7 +38,8 @@ from irstd_edge.edge.first_step import first_step
 from irstd_edge.edge.frames import read_frame
 from irstd_edge.edge.golden import self_test
 from irstd_edge.edge.runners import installed_runtimes, open_runner
-from irstd_edge.edge.types import IrstdError
+from irstd_edge.edge.types import IrstdError, Sample
+from irstd_edge.models import create_model
 from irstd_edge.models.onnx_from_torch import onnx_from_torch
 
 OPTIONS = {"frames": 6, "keep_float": ["high2.*"]}
@@ -186,10 +190,33 @@ def test_several_data_sets_are_calibrated_and_judged_on_together(
 def test_data_sets_of_two_bit_depths_are_refused(p2p_weights, scenes, folder, tmp_path):
     deep = tmp_path / "deep"
     write_dataset(deep, frames=40, size=(64, 64), seed=8, bits=14)
-    words = f"--data: {deep} has 14 bits, {scenes} has 8: a bundle is for one depth"
+    words = f"--data: {deep}: .* has 14 bits, .* has 8: a bundle is for one depth"
     with pytest.raises(IrstdError, match=words):
         quantize_to_bundle(p2p_weights, [scenes, deep], folder / "never", method="ptq")
     assert not (folder / "never").exists()
+
+
+def test_masks_and_points_do_not_judge_one_network_together(scenes, folder, tmp_path):
+    points = tmp_path / "points"
+    copytree(scenes, points)
+    truth = open_dataset(points, None)
+    found = {s.frame.name: s.points.tolist() for s in truth.samples() if isinstance(s, Sample)}
+    rmtree(points / "masks")
+    (points / "points.json").write_text(json.dumps(found))
+    with pytest.raises(IrstdError, match=f"--data: {points} has points alone, another set has"):
+        quantize_to_bundle("mshnet", [scenes, points], folder / "never", method="ptq")
+    assert not (folder / "never").exists()
+
+
+def test_what_float16_cannot_hold_is_refused_before_any_training():
+    net = create_model("p2p").deploy()
+    to_bundle._refuse_large(Path("w.safetensors"), net)
+    to_bundle._refuse_wide(FakeQuantize(torch.tensor(60_000.0)))
+    with pytest.raises(IrstdError, match="values up to 7.* on the calibration frames, and float16"):
+        to_bundle._refuse_wide(FakeQuantize(torch.tensor(70_000.0)))
+    next(net.parameters()).data[0] = 1e5
+    with pytest.raises(IrstdError, match=r"w\.safetensors: stem.* reaches 100000, and float16"):
+        to_bundle._refuse_large(Path("w.safetensors"), net)
 
 
 def test_it_was_judged_on_the_held_out_part_alone(ptq, scenes):

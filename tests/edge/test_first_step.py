@@ -80,6 +80,17 @@ def test_a_graph_that_rounds_nothing_has_no_step(tmp_path: Path) -> None:
         first_step(graph_file(tmp_path / "fp32.onnx", rounds=False), stride=8)
 
 
+def test_a_scale_that_is_computed_is_no_step(tmp_path: Path) -> None:
+    model = onnx.load(graph_file(tmp_path / "int8.onnx"))
+    model.graph.node.insert(0, onnx.helper.make_node("Identity", ["scale"], ["same"]))
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            node.input[1] = "same"
+    onnx.save(model, tmp_path / "int8.onnx")
+    with pytest.raises(IrstdError, match="act has no scale of its own: quantize again"):
+        first_step(tmp_path / "int8.onnx", stride=8)
+
+
 def test_a_constant_node_tells_a_sign_as_a_stored_constant_does(tmp_path: Path) -> None:
     path = graph_file(tmp_path / "int8.onnx")
     model = onnx.load(str(path))
