@@ -940,7 +940,7 @@ def on_a_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("irstd_edge.edge.devices.this_machine", lambda threads=None: here)
 
     def measure(bundles: object, plan: Any, move: object) -> None:
-        raise IrstdError(f"would measure {', '.join(plan.runtimes)}")
+        raise IrstdError(f"would measure {', '.join(plan.runtimes)}{plan.built_only * ' if built'}")
 
     monkeypatch.setattr("irstd_edge.benchmarks.bench.bench", measure)
 
@@ -968,9 +968,11 @@ def test_what_has_no_engine_on_a_jetson_is_told_or_refused(
     monkeypatch.setattr("irstd_edge.edge.compiler.why_not_built", lacks)
     run = irstd_edge(*command, "--variant", "fp32")
     assert run.stderr.startswith("not measured on the GPU: int8.onnx: its engine is stale\n")
-    assert run.stderr.rstrip().endswith(", tensorrt"), "what has an engine is measured"
+    assert run.stderr.rstrip().endswith(", tensorrt if built"), "what has an engine is measured"
+    named = irstd_edge(*command, "--runtime", "tensorrt", "--variant", "fp32")
+    assert named.stderr.rstrip().endswith("would measure tensorrt")
     assert irstd_edge(*command, "--require-measured").returncode == 3
-    assert asked == [("fp32",), ()]
+    assert asked == [("fp32",), ("fp32",), ()]
 
 
 def test_the_sizes_of_a_data_set_make_the_range_of_an_engine(

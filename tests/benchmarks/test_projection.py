@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irstd_edge.benchmarks import projection
 from irstd_edge.benchmarks.gate import judge
 from irstd_edge.benchmarks.kernels import Kernel
 from irstd_edge.benchmarks.limits import Limits
@@ -178,6 +179,14 @@ def test_each_variant_is_projected_from_its_graph(projected: dict[str, Any]) -> 
     assert "int8-fp16.onnx" in first["int8-fp16"]["not_measured"]
     p50 = {name: variant["latency_ms"]["p50"] for name, variant in first.items()}
     assert p50["int8-fp16"] < p50["int8"]  # its float values are half as wide
+
+
+def test_the_floats_of_an_int8_engine_have_no_tensor_cores(graph_bundle: Bundle) -> None:
+    """`compile` builds it with TF32 off."""
+    computes = {
+        variant: floats for variant, (_, floats) in projection._graphs(graph_bundle).items()
+    }
+    assert computes == {"fp16": "fp16", "int8": "fp32", "int8-fp16": "fp16"}
 
 
 def test_the_gate_never_judges_a_projection(projected: dict[str, Any]) -> None:
