@@ -208,7 +208,22 @@ def test_masks_and_points_do_not_judge_one_network_together(scenes, folder, tmp_
     assert not (folder / "never").exists()
 
 
-def test_what_float16_cannot_hold_is_refused_before_any_training():
+def test_what_float16_cannot_hold_is_refused_before_any_training(
+    p2p_weights, scenes, folder, monkeypatch
+):
+    monkeypatch.setattr(to_bundle, "train_quantized", None)
+    monkeypatch.setattr(to_bundle, "LARGEST", 1e-3)
+    for words in (
+        f"{p2p_weights}: .* reaches .*, and float16 ends at",
+        "these weights give values",
+    ):
+        with pytest.raises(IrstdError, match=words):
+            quantize_to_bundle(p2p_weights, [scenes], folder / "never", **OPTIONS)
+        monkeypatch.setattr(to_bundle, "_refuse_large", lambda path, net: None)
+    assert not list(folder.glob("never*"))
+
+
+def test_where_float16_ends():
     net = create_model("p2p").deploy()
     to_bundle._refuse_large(Path("w.safetensors"), net)
     to_bundle._refuse_wide(FakeQuantize(torch.tensor(60_000.0)))
