@@ -138,6 +138,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")  # what its encoding lacks costs no result
     limit_memory()
     try:
+        _refuse_second_data(arguments)
         app(arguments)
     except KeyboardInterrupt:
         sys.exit(STOPPED)
@@ -150,6 +151,13 @@ def main() -> None:
             sys.exit(PIPE_CLOSED)
         _flush()
         raise
+
+
+def _refuse_second_data(arguments: Sequence[str]) -> None:
+    """Click takes the last of several: the figures would be of other frames than is thought."""
+    given = [a for a in arguments if a == "--data" or a.startswith("--data=")]
+    if len(given) > 1 and arguments[0] not in ("train", "quantize"):
+        raise IrstdError("--data: is given twice: one data set here; run the command for each")
 
 
 def _fail(error: Exception) -> NoReturn:
@@ -466,11 +474,17 @@ def _runner(
 def _is_bundle(source: str) -> bool:
     """Whether W|BUNDLE is a folder; the name of shipped weights is theirs, whatever lies here.
 
-    Raises IrstdError for a name that is also that of a bundle here.
+    Raises IrstdError for a name that is also that of a bundle here, and for nothing at all.
     """
     from irstd_edge.edge.doctor import WEIGHTS
 
-    if source not in {weights.stem for weights in WEIGHTS.glob("*.safetensors")}:
+    shipped = sorted(weights.stem for weights in WEIGHTS.glob("*.safetensors"))
+    if source not in shipped:
+        if not Path(source).exists():
+            raise IrstdError(
+                f"{source}: no such file or folder; give a bundle, a .safetensors file or one of "
+                f"{', '.join(shipped)}"
+            )
         return Path(source).is_dir()
     if (Path(source) / "manifest.json").is_file():
         raise IrstdError(
@@ -511,7 +525,7 @@ def evaluate(
     context: typer.Context,
     source: Source,
     data: Data,
-    split: Annotated[str, typer.Option(help="test, val or trainval.")] = "test",
+    split: Annotated[str, typer.Option(help="test, val, train or trainval.")] = "test",
     protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
     runtime: Annotated[str | None, typer.Option(help=RUNTIME_HELP)] = None,
     variant: Variant = None,
@@ -1216,7 +1230,7 @@ def bench(
         str | None, typer.Option(metavar="HxW", help="Size of the timed frames.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data set; its test list is scored.")] = None,
-    split: Annotated[str, typer.Option(help="test, val or trainval.")] = "test",
+    split: Annotated[str, typer.Option(help="test, val, train or trainval.")] = "test",
     protocol: Annotated[str, typer.Option(help="native or paper256.")] = "native",
     strict: Annotated[bool, typer.Option("--strict", help="A skipped frame is an error.")] = False,
     samples: Annotated[int, typer.Option(min=10, help="Timed calls of each variant.")] = 100,

@@ -120,6 +120,8 @@ def _meaning(change_at_own: float | None, entry: Mapping[str, Any]) -> str:
     change, ends = entry["pd_candidate"] - entry["pd_reference"], entry["ci95"]
     if change > -SLACK:
         if change_at_own is not None and change_at_own < -SLACK:
+            if entry["threshold_candidate"] == entry["threshold_reference"]:
+                return "nothing is lost at this threshold, only at the bundle's own"
             return "the threshold moved, the information is there"
         return "nothing is lost"
     missing = f"{signed(100 * change, 2)} points that no threshold brings back"

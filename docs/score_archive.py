@@ -13,6 +13,7 @@ must not end the job.
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -56,7 +57,10 @@ def refuse_other_job(out: Path, bundle: Bundle, listing: Path, **options: Any) -
     job = json.dumps({"bundle": bundle.sha256, "list": sha256_of(listing), **options})
     kept = out / "job.json"
     if kept.exists() and kept.read_text() != job:
-        raise SystemExit(f"{out}: holds another job's results: choose another folder")
+        raise IrstdError(f"{out}: holds another job's results: choose another folder")
+    # In this order: another worker writes job.json first. What begins with a dot is being written.
+    if any(out.glob("[!.]*")) and not kept.exists():
+        raise IrstdError(f"{out}: holds something else: choose a new folder, or an empty one")
     write_atomic(kept, job)
 
 
@@ -93,4 +97,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except IrstdError as error:
+        print(f"score_archive: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -44,8 +44,9 @@ PLACES = (
     "test.txt",
     "points.json",
     "dataset.json",
+    "targets.json",
 )
-"""Folders and files of a data set that may be read."""
+"""Folders and files of a data set that may be read; the last is the truth of `synth`."""
 
 
 @dataclass(frozen=True)

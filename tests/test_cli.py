@@ -362,6 +362,30 @@ def test_every_option_of_train_arrives(tmp_path: Path, monkeypatch: pytest.Monke
         assert validate(net) != held_out_scores(run.predict, fit)
 
 
+@pytest.mark.parametrize("command", ["eval", "bench", "report", "compile", "sensitivity"])
+def test_a_second_data_set_is_refused_where_one_alone_would_count(
+    float_bundle: Path, scenes: Path, command: str
+) -> None:
+    for second in (("--data", scenes), (f"--data={scenes}",)):
+        run = irstd_edge(command, float_bundle, "--data", scenes, *second)
+        refused(run, "--data: is given twice: one data set here")
+
+
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_a_mistyped_bundle_is_told_as_one(scenes: Path, command: str) -> None:
+    rest = ("--data", scenes) if command == "eval" else (scenes / "images",)
+    run = irstd_edge(command, "nobundle", *rest)
+    refused(run, "nobundle: no such file or folder; give a bundle, a .safetensors file or one of")
+
+
+def test_the_truth_of_synthetic_scenes_is_not_written_over(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", frames=8, size=(64, 64), seed=3)
+    truth = tmp_path / "data" / "targets.json"
+    before = truth.read_bytes()
+    refused(irstd_edge("eval", "p2p", "--data", tmp_path / "data", "--json", truth), str(truth))
+    assert truth.read_bytes() == before
+
+
 def test_held_out_frames_that_cannot_be_used_end_a_training_before_it_begins(
     tmp_path: Path,
 ) -> None:

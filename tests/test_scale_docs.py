@@ -140,11 +140,22 @@ def test_results_of_another_job_are_left_alone(
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     for other in OTHERS:
         monkeypatch.setattr(sys, "argv", [*arguments, *other])
-        with pytest.raises(SystemExit, match="holds another job's results: choose another folder"):
+        with pytest.raises(IrstdError, match="holds another job's results: choose another folder"):
             script.main()
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     monkeypatch.setattr(sys, "argv", arguments)
     script.main()
+
+
+def test_nothing_is_written_into_a_folder_of_something_else(job: list[str], tmp_path: Path) -> None:
+    before = sorted(path.name for path in Path(job[0]).iterdir())
+    run = subprocess.run(command(job, Path(job[0]), []), capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert (
+        run.stderr == f"score_archive: {job[0]}: holds something else: choose a new folder, or "
+        "an empty one\n"
+    )
+    assert sorted(path.name for path in Path(job[0]).iterdir()) == before
 
 
 def test_the_lines_are_those_of_predict(

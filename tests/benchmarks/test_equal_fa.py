@@ -74,6 +74,10 @@ def test_a_threshold_that_moved_is_told_from_information_that_is_lost() -> None:
         "the threshold moved, the information is there."
     )
 
+    flat = [{**own, "threshold_candidate": own["threshold_reference"]}, *entries[1:]]
+    words = sentence(flat, -0.05)
+    assert words.endswith("nothing is lost at this threshold, only at the bundle's own.")
+
     drowned = [(0.02 if k % 10 == 0 else t, a) for k, (t, a) in enumerate(FRAMES)]
     (own, *_) = entries = compare(curve(FRAMES), curve(drowned))
     assert own["pd_candidate"] < own["pd_reference"] - 0.05
