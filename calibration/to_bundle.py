@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -29,9 +28,8 @@ from irstd_edge.calibration.export import (
     graphs_of,
     rounded_graph,
 )
-from irstd_edge.calibration.fake_quantize import LEVELS, FakeQuantize, half_steps
+from irstd_edge.calibration.fake_quantize import half_steps
 from irstd_edge.calibration.float_layers import FLOAT_OPERATORS
-from irstd_edge.calibration.half_layout import LARGEST
 from irstd_edge.calibration.judge import (
     Seen,
     golden_of,
@@ -49,15 +47,21 @@ from irstd_edge.calibration.qat import QatRecipe, train_quantized
 from irstd_edge.calibration.qat_checkpoint import Checkpoint, kept_beside
 from irstd_edge.calibration.quantize import RECIPE, Quantized, quantize
 from irstd_edge.calibration.range_rules import RULE_OF, check_rule, rule_for
+from irstd_edge.calibration.refusals import (
+    check_held_out,
+    check_options,
+    refuse_large,
+    refuse_two_kinds,
+    refuse_wide,
+)
 from irstd_edge.calibration.sensitivity import fewest_layers, sensitivity
 from irstd_edge.calibration.subset import CalibrationFrame, calibration_samples
-from irstd_edge.edge.bundle import Bundle, refuse_foreign, write_bundle
+from irstd_edge.edge.bundle import Bundle, write_bundle
 from irstd_edge.edge.dataset import DataSet, digest_of, fingerprint, open_datasets, samples_of
-from irstd_edge.edge.files import refuse_unwritable, sha256_of
+from irstd_edge.edge.files import sha256_of
 from irstd_edge.edge.first_step import sensor_step
 from irstd_edge.edge.frames import batch_of
 from irstd_edge.edge.golden import expected_of
-from irstd_edge.edge.manifest import METHODS
 from irstd_edge.edge.normalisation import with_normalisation
 from irstd_edge.edge.runners import torch_runner
 from irstd_edge.edge.types import (
@@ -134,17 +138,17 @@ def quantize_to_bundle(
     let this machine's clock choose what ONNX Runtime's form rounds.
     Raises IrstdError where no layers hold the drop, and writes no bundle then.
     """
-    _check(method, epochs, max_drop, out, resume)
+    check_options(method, epochs, max_drop, out, resume)
     if ranges is not None:
         check_rule(ranges)
     how = QatRecipe() if epochs is None else QatRecipe(epochs=epochs)
     with kept_beside(out, resume=resume) if method == "qat" else nullcontext() as kept:
         case = _case(weights, data, frames, seed, normalise, ranges, progress)
-        _check_held_out(case, method, max_drop)
+        check_held_out(case.held_out, method, max_drop)
         recipe = _recipe(case, seed, reduced_range, ranges)
         calibration = tuple(fingerprint(sample.frame) for sample in case.samples)
         quantized = _calibrated(case, keep_float, reduced_range)
-        _refuse_wide(quantized.module)
+        refuse_wide(quantized.module)
         progress("calibrating", 1, 1)
         made_by = "ptq"
         if kept is not None:
@@ -180,23 +184,6 @@ def quantize_to_bundle(
         return write_bundle(out, manifest, {**graphs, **golden})
 
 
-def _check(
-    method: str, epochs: int | None, max_drop: float | None, out: Path, resume: bool
-) -> None:
-    if method not in METHODS:
-        raise IrstdError(f"--method: {method!r} is not one of {', '.join(METHODS)}")
-    if method == "ptq" and epochs is not None:
-        raise IrstdError("--epochs: ptq trains nothing; leave it out, or take --method qat")
-    if method == "ptq" and resume:
-        raise IrstdError("--resume: ptq trains nothing; leave it out, or take --method qat")
-    if max_drop is not None and not 0 <= max_drop < math.inf:
-        raise IrstdError(f"--max-drop: {max_drop:g} is no drop; give points of F1, 0 or more")
-    # write_bundle refuses what follows too, but only after minutes of work.
-    refuse_foreign(out)
-    out = out.resolve()
-    refuse_unwritable(out.with_name(out.name + ".trial"))
-
-
 def _recipe(case: _Case, seed: int, reduced_range: bool, ranges: str | None) -> dict[str, Any]:
     """What the manifest says of how it was quantized, before anything is."""
     recipe: dict[str, Any] = RECIPE | ({"equalised": HOW} if case.equalised else {})
@@ -205,22 +192,6 @@ def _recipe(case: _Case, seed: int, reduced_range: bool, ranges: str | None) -> 
     asked = ranges or RULE_OF[case.spec.decode.kind]
     recipe |= {"ranges_instead_of": asked} if case.ranges != asked else {}
     return recipe | ({"skipped": [asdict(skip) for skip in case.skipped]} if case.skipped else {})
-
-
-def _check_held_out(case: _Case, method: str, max_drop: float | None) -> None:
-    """Raise IrstdError, before hours of training, where nothing can judge it."""
-    usable = [sample for sample in case.held_out if isinstance(sample, Sample)]
-    if not usable:
-        raise IrstdError(
-            f"--data: none of the {len(case.held_out)} held-out frames can be used; "
-            "list more in trainval"
-        )
-    if not any(len(sample.points) for sample in usable):
-        flag, fix = "--max-drop", "leave it out"
-        if max_drop is None:
-            flag, fix = "--method", "take --method ptq"
-        if method == "qat" or max_drop is not None:
-            raise IrstdError(f"{flag}: the held-out frames have no targets to judge by: {fix}")
 
 
 def _remedy(kept: Path) -> str:
@@ -258,7 +229,7 @@ def _case(
     net, model, card = load_model(path)
     fit, held_out = open_datasets(data, "train"), open_datasets(data, "val")
     spec = with_normalisation(spec_of_card(model, card), normalisation)
-    _refuse_two_kinds(fit, spec.decode.kind)
+    refuse_two_kinds(fit, spec.decode.kind)
     skipped: list[Skip] = []
     samples = calibration_samples(fit, frames, seed, progress, spec.input, skipped.append)
     entry = replace(spec.input, bit_depth=samples[0].frame.bit_depth)
@@ -267,7 +238,7 @@ def _case(
     progress("calibrating", 0, 1)
     deployed = net.deploy()
     equal = equalise(deployed, [each.batch for each in shown])
-    _refuse_large(path, equal)
+    refuse_large(path, equal)
     return _Case(
         weights_sha256=digest,
         float_net=equal,
@@ -282,37 +253,6 @@ def _case(
         ),
         skipped=tuple(skipped),
     )
-
-
-def _refuse_two_kinds(sets: Sequence[DataSet], kind: str) -> None:
-    """Masks are scored by pixels, points by alarms: together by neither."""
-    if kind == "mask" and len({bool(each.masks) for each in sets}) > 1:
-        bare = next(each.root for each in sets if not each.masks)
-        raise IrstdError(
-            f"--data: {bare} has points alone, another set has masks: this network is judged by "
-            "its masks: leave one kind out"
-        )
-
-
-def _refuse_large(path: Path, net: nn.Module) -> None:
-    """Now, not after hours of training, where a graph of float16 cannot be made."""
-    for name, value in net.state_dict().items():
-        if (largest := float(value.abs().max())) > LARGEST:
-            raise IrstdError(
-                f"{path}: {name} reaches {largest:g}, and float16 ends at {LARGEST:g}: train with "
-                "more weight decay, or give others"
-            )
-
-
-def _refuse_wide(quantized: nn.Module) -> None:
-    """The same of activations."""
-    for part in quantized.modules():
-        if isinstance(part, FakeQuantize) and part.axis is None:
-            if (end := float(part.scale) * (LEVELS + 1)) > LARGEST:
-                raise IrstdError(
-                    f"these weights give values up to {end:g} on the calibration frames, and "
-                    f"float16 ends at {LARGEST:g}: train with more weight decay, or give others"
-                )
 
 
 def _calibrated(case: _Case, keep_float: Sequence[str], reduced_range: bool) -> Quantized:

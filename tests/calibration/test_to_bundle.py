@@ -20,7 +20,7 @@ from onnx import TensorProto, numpy_helper
 
 from irstd_edge.benchmarks.faults import FAULTS
 from irstd_edge.benchmarks.scenes import write_dataset
-from irstd_edge.calibration import export, qat, sensitivity, to_bundle
+from irstd_edge.calibration import export, qat, refusals, sensitivity, to_bundle
 from irstd_edge.calibration.export import graphs_of
 from irstd_edge.calibration.fake_quantize import FakeQuantize
 from irstd_edge.calibration.judge import judge as to_judge
@@ -212,26 +212,26 @@ def test_what_float16_cannot_hold_is_refused_before_any_training(
     p2p_weights, scenes, folder, monkeypatch
 ):
     monkeypatch.setattr(to_bundle, "train_quantized", None)
-    monkeypatch.setattr(to_bundle, "LARGEST", 1e-3)
+    monkeypatch.setattr(refusals, "LARGEST", 1e-3)
     for words in (
         f"{p2p_weights}: .* reaches .*, and float16 ends at",
         "these weights give values",
     ):
         with pytest.raises(IrstdError, match=words):
             quantize_to_bundle(p2p_weights, [scenes], folder / "never", **OPTIONS)
-        monkeypatch.setattr(to_bundle, "_refuse_large", lambda path, net: None)
+        monkeypatch.setattr(to_bundle, "refuse_large", lambda path, net: None)
     assert not list(folder.glob("never*"))
 
 
 def test_where_float16_ends():
     net = create_model("p2p").deploy()
-    to_bundle._refuse_large(Path("w.safetensors"), net)
-    to_bundle._refuse_wide(FakeQuantize(torch.tensor(60_000.0)))
+    refusals.refuse_large(Path("w.safetensors"), net)
+    refusals.refuse_wide(FakeQuantize(torch.tensor(60_000.0)))
     with pytest.raises(IrstdError, match="values up to 7.* on the calibration frames, and float16"):
-        to_bundle._refuse_wide(FakeQuantize(torch.tensor(70_000.0)))
+        refusals.refuse_wide(FakeQuantize(torch.tensor(70_000.0)))
     next(net.parameters()).data[0] = 1e5
     with pytest.raises(IrstdError, match=r"w\.safetensors: stem.* reaches 100000, and float16"):
-        to_bundle._refuse_large(Path("w.safetensors"), net)
+        refusals.refuse_large(Path("w.safetensors"), net)
 
 
 def test_it_was_judged_on_the_held_out_part_alone(ptq, scenes):
