@@ -160,29 +160,30 @@ def _scaled(dynamic: DynamicConv, bn: nn.BatchNorm2d) -> tuple[DynamicConv, Tens
     return result, bias[None, :, None, None]
 
 
-def shuffle(keep: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
-    """Swap halves between the two, so that every channel is active in its turn.
+class DynamicStage(nn.Module):
+    """Units on one half of the channels, which trades a half of itself after each.
 
     A channel shuffle (Zhang et al., "ShuffleNet", CVPR 2018) by blocks of a quarter: contiguous
-    blocks need no transposition on the device.
+    blocks need no transposition on the device, and quarters that wait are not joined meanwhile.
     """
-    kept, active_next = keep.chunk(2, 1), active.chunk(2, 1)
-    return torch.cat((kept[1], active_next[1]), 1), torch.cat((kept[0], active_next[0]), 1)
-
-
-class DynamicStage(nn.Module):
-    """Units on one half of the channels, which are shuffled after each."""
 
     def __init__(self, channels: int, count: int, spatial: bool) -> None:
         super().__init__()
+        self.sizes = (channels // 4, channels // 4, channels // 2)
         self.units = nn.ModuleList(DynamicUnit(channels // 2, spatial) for _ in range(count))
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         """Apply the stage."""
-        keep, active = x.chunk(2, 1)
+        *waiting, active = x.split(self.sizes, 1)
         for unit in self.units:
-            keep, active = shuffle(keep, unit(active))
-        return torch.cat((keep, active), 1)
+            waiting, active = trade(waiting, unit(active))
+        return torch.cat((*waiting, active), 1)
+
+
+def trade(waiting: list[Tensor], active: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Let the first of two waiting quarters in for the second half of the active channels."""
+    stays, leaves = active.chunk(2, 1)
+    return [waiting[1], leaves], torch.cat((waiting[0], stays), 1)
 
 
 class CrossFusion(nn.Module):

@@ -18,7 +18,7 @@ from irstd_edge.models.p2p import (
     DynamicUnit,
     PointHead,
     StaticUnit,
-    shuffle,
+    trade,
 )
 
 PARAMETERS, MACS = 0.24e6, 1.53e9  # of the paper's abstract
@@ -116,13 +116,14 @@ def test_temperature_reaches_every_attention() -> None:
     assert found == [7.5] * 8
 
 
-def test_shuffle_makes_every_channel_active_in_turn() -> None:
-    keep, active = torch.arange(8).view(1, 16 // 2, 1, 1), torch.arange(8, 16).view(1, 8, 1, 1)
+def test_every_channel_is_active_in_its_turn() -> None:
+    waiting = list(torch.arange(8).view(1, 8, 1, 1).chunk(2, 1))
+    active = torch.arange(8, 16).view(1, 8, 1, 1)
     seen = set()
     for _ in range(4):
         seen |= set(active.flatten().tolist())
-        keep, active = shuffle(keep, active)
-        assert set(torch.cat((keep, active), 1).flatten().tolist()) == set(range(16))
+        waiting, active = trade(waiting, active)
+        assert set(torch.cat((*waiting, active), 1).flatten().tolist()) == set(range(16))
     assert seen == set(range(16))
 
 
