@@ -15,13 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from irstd_edge.edge.openvino_blocks import by_blocks
 from irstd_edge.edge.signs import made_in_openvino, never_negative
 from irstd_edge.edge.types import FloatArray
 
-BLOCK = 4
-"""Side of the block of pixels that is computed as channels: 16 of them fill a vector of AVX-512."""
-MOST_KERNEL_PX = 9
-"""Height and width of a kernel that is worth it."""
 MOST_SIDES_PX = 512
 """Largest height + width at which two matrix products beat a resize: their cost per pixel grows
 with the map, a resize's does not."""
@@ -33,46 +30,14 @@ def model_for(model: Any, name: str, shape: tuple[int, ...]) -> Any:
     copy.reshape({name: list(shape)})
     for node in copy.get_ordered_ops():
         if node.get_type_name() == "Convolution":
-            _by_blocks(node)
+            faster = by_blocks(node)
+            if faster is not None:
+                _put(faster[0], node, *faster[1])
         elif node.get_type_name() == "Interpolate":
             _by_products(node)
         elif node.get_type_name() == "FakeQuantize":
             _by_half_steps(node)
     return copy
-
-
-def _by_blocks(conv: Any) -> None:
-    """Compute a convolution to one channel in steps of a block, its pixels as channels.
-
-    A pixel of the block sees the kernel shifted by its place, so all of them see a kernel that is
-    larger by the block less one; depth-to-space puts them back.
-    """
-    from openvino import opset8 as ops
-
-    how, kernel = conv.get_attributes(), conv.input_value(1).get_node()
-    if kernel.get_type_name() != "Constant" or conv.output(0).get_partial_shape().is_dynamic:
-        return
-    weights, shape = kernel.data, conv.output(0).shape
-    if len(shape) != 4:
-        return
-    (outputs, channels, rows, cols), (height, width) = weights.shape, shape[2:]
-    if outputs > 1 or not 1 < max(rows, cols) <= MOST_KERNEL_PX:
-        return
-    if {*how["strides"], *how["dilations"]} != {1} or height % BLOCK or width % BLOCK:
-        return
-    shifted = np.zeros((BLOCK**2, channels, rows + BLOCK - 1, cols + BLOCK - 1), weights.dtype)
-    for place in range(BLOCK**2):
-        row, col = divmod(place, BLOCK)
-        shifted[place, :, row : row + rows, col : col + cols] = weights[0]
-    blocks = ops.convolution(
-        conv.input_value(0),
-        ops.constant(shifted),
-        [BLOCK, BLOCK],
-        list(how["pads_begin"]),
-        list(how["pads_end"]),
-        [1, 1],
-    )
-    _put(ops.depth_to_space(blocks, "blocks_first", BLOCK), conv, blocks)
 
 
 def _by_products(resize: Any) -> None:

@@ -66,6 +66,44 @@ def test_a_convolution_to_one_channel_goes_by_blocks(
     np.testing.assert_allclose(fast, plain, atol=1e-5)
 
 
+def attention(kernel: np.ndarray, axis: int = 1) -> Any:
+    """A convolution of what is joined: means of a map, its maxima, and the map itself."""
+    x = ops.parameter([-1, 3, -1, -1], np.float32, name="x")
+    means = ops.reduce_mean(x, ops.constant(np.array([axis])), True)
+    joined = ops.concat([means, ops.reduce_max(x, ops.constant(np.array([1])), True), x], 1)
+    pads = [side // 2 for side in kernel.shape[2:]]
+    y = ops.convolution(joined, ops.constant(kernel.astype(np.float32)), [1, 1], pads, pads, [1, 1])
+    return named(openvino.Model([y], [x]))
+
+
+@pytest.mark.parametrize("size", [(7, 7), (9, 9), (1, 3), (3, 1)])
+@pytest.mark.parametrize("shape", [(1, 3, 128, 128), (2, 3, 100, 192), (1, 3, 64, 64)])
+def test_what_is_joined_for_a_convolution_to_one_channel_is_added_where_maps_are_large(
+    size: tuple[int, int], shape: tuple[int, ...]
+) -> None:
+    plain, fast, found = both(attention(RANDOM.standard_normal((1, 5, *size))), shape)
+    large = shape[2] * shape[3] >= 128 * 128
+    assert found["DepthToSpace"] == 1 and found["Concat"] == (not large)
+    assert found["ReduceMean"] == (not large), "means are taken by blocks"
+    np.testing.assert_allclose(fast, plain, atol=1e-4)
+
+
+def test_means_over_another_axis_are_read_as_they_are() -> None:
+    kernel = RANDOM.standard_normal((1, 7, 3, 3))
+    plain, fast, found = both(attention(kernel, axis=0), (1, 3, 128, 128))
+    assert found["ReduceMean"] == found["DepthToSpace"] == 1
+    np.testing.assert_allclose(fast, plain, atol=1e-4)
+
+
+def test_maps_joined_along_another_axis_are_read_joined() -> None:
+    x = ops.parameter([-1, 2, -1, -1], np.float32, name="x")
+    kernel = ops.constant(RANDOM.standard_normal((1, 2, 3, 3)).astype(np.float32))
+    y = ops.convolution(ops.concat([x, x], 2), kernel, [1, 1], [1, 1], [1, 1], [1, 1])
+    plain, fast, found = both(named(openvino.Model([y], [x])), (1, 2, 64, 128))
+    assert found["Concat"] == found["DepthToSpace"] == 1
+    np.testing.assert_allclose(fast, plain, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("model", "shape"),
     [
