@@ -9,6 +9,7 @@ import onnx
 from torch import nn
 
 from irstd_edge.calibration import half_layout
+from irstd_edge.calibration.cpu_kernels import for_kernels
 from irstd_edge.calibration.cpu_layout import by_rule, cpu_form, cpu_outputs
 from irstd_edge.calibration.half_layout import half_form
 from irstd_edge.calibration.layouts import (
@@ -85,11 +86,12 @@ def graphs_of(
     ranges = ranges_of(
         for_cpu, cpu_outputs(for_cpu, nodes), frames, rule or RULE_OF[spec.decode.kind]
     )
+    for_cpu = for_kernels(cpu_form(for_cpu, ranges, nodes), spec.input.stride)
     half = half_form(int8_graph(exports.rounded_for_half, released))
     return {
         FP32: exports.fp32,
         INT8: bytes_of(_signed(rounded)),
-        INT8_CPU: bytes_of(_linted(cpu_form(for_cpu, ranges, nodes), INT8_CPU, lint_int8_cpu)),
+        INT8_CPU: bytes_of(_linted(for_cpu, INT8_CPU, lint_int8_cpu)),
         FP16: bytes_of(half_form(onnx.load_from_string(exports.fp32_for_half))),
         INT8_FP16: bytes_of(_linted(half, INT8_FP16, lint_int8)),
     }

@@ -22,6 +22,7 @@ from onnx import TensorProto, helper
 
 from irstd_edge.benchmarks.latency import REST_S, Timing, measure
 from irstd_edge.benchmarks.shapes import load_at, tensors_of
+from irstd_edge.calibration.cpu_kernels import for_kernels
 from irstd_edge.calibration.cpu_layout import (
     Ranges,
     by_rule,
@@ -221,7 +222,8 @@ def _together(
         runners = {}
         for name, nodes in forms.items():
             path = Path(folder, f"{name}.onnx")
-            onnx.save(cpu_form(onnx.load_from_string(rounded), ranges, nodes), path)
+            form = cpu_form(onnx.load_from_string(rounded), ranges, nodes)
+            onnx.save(for_kernels(form, spec.input.stride), path)
             runners[name] = stack.enter_context(open_graph(path, spec, "int8"))
         return measure(
             runners,

@@ -1,7 +1,4 @@
-"""A convolution to one channel in OpenVINO, by blocks of pixels that are computed as channels.
-
-Its CPU kernels compute sixteen channels at once, and a map of one channel pays for sixteen.
-"""
+"""A convolution to one channel in OpenVINO, by blocks of pixels that are computed as channels."""
 
 from __future__ import annotations
 
@@ -10,12 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from irstd_edge.edge.blocks import BLOCK, MOST_KERNEL_PX, by_place
 from irstd_edge.edge.types import FloatArray
 
-BLOCK = 4
-"""Side of the block: 16 of its pixels fill a vector of AVX-512."""
-MOST_KERNEL_PX = 9
-"""Height and width of a kernel that is worth it."""
 LEAST_APART_PX = 128 * 128
 """Area from which joining maps for one convolution takes longer than one for each and a sum:
 with it, MSHNet took 0.95 of the time in INT8, without a limit 0.97."""
@@ -24,8 +18,7 @@ with it, MSHNet took 0.95 of the time in INT8, without a limit 0.97."""
 def by_blocks(conv: Any) -> tuple[Any, list[Any]] | None:
     """What takes the place of a convolution, and the nodes within; None for other convolutions.
 
-    A pixel of the block sees the kernel shifted by its place, so all of them see a kernel that is
-    larger by the block less one; depth-to-space puts them back.
+    Maps that were joined for it may be read apart: it is the sum of what each adds.
     """
     from openvino import opset8 as ops
 
@@ -43,7 +36,7 @@ def by_blocks(conv: Any) -> tuple[Any, list[Any]] | None:
     pads = list(how["pads_begin"]), list(how["pads_end"])
     inputs = _apart(conv.input_value(0)) if height * width >= LEAST_APART_PX else None
     if inputs is None:
-        inner = [_convolved(conv.input_value(0), _by_place(weights), BLOCK, *pads)]
+        inner = [_convolved(conv.input_value(0), by_place(weights), BLOCK, *pads)]
     else:
         kernels = np.split(weights, np.cumsum([part.shape[1] for part in inputs])[:-1], axis=1)
         added = [_added(*each, *pads) for each in zip(inputs, kernels, strict=True)]
@@ -68,7 +61,7 @@ def _added(part: Any, weights: FloatArray, before: list[int], after: list[int]) 
     sides = weights.shape[2:]
     same = all(b + a == side - 1 for b, a, side in zip(before, after, sides, strict=True))
     if source is None or not same or max(*before, *after) > BLOCK:
-        return _convolved(part, _by_place(weights), BLOCK, before, after)
+        return _convolved(part, by_place(weights), BLOCK, before, after)
     means = _convolved(source, _means(source.shape[1]), BLOCK, [0, 0], [0, 0])
     return _convolved(means, _between_blocks(weights, before), 1, [1, 1], [1, 1])
 
@@ -89,16 +82,6 @@ def _convolved(
     from openvino import opset8 as ops
 
     return ops.convolution(maps, ops.constant(kernel), [step] * 2, before, after, [1, 1])
-
-
-def _by_place(weights: FloatArray) -> FloatArray:
-    """(1, C, h, w) -> (BLOCK**2, C, h + BLOCK - 1, w + BLOCK - 1): the kernel of each place."""
-    _, channels, rows, cols = weights.shape
-    kernels = np.zeros((BLOCK**2, channels, rows + BLOCK - 1, cols + BLOCK - 1), weights.dtype)
-    for place in range(BLOCK**2):
-        row, col = divmod(place, BLOCK)
-        kernels[place, :, row : row + rows, col : col + cols] = weights[0]
-    return kernels
 
 
 def _means(channels: int) -> FloatArray:

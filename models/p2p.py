@@ -174,7 +174,7 @@ class DynamicStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         """Apply the stage."""
-        *waiting, active = x.split(self.sizes, 1)
+        *waiting, active = x.split(self.sizes, 1)  # type: ignore[no-untyped-call]
         for unit in self.units:
             waiting, active = trade(waiting, unit(active))
         return torch.cat((*waiting, active), 1)
