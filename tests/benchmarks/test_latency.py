@@ -96,8 +96,25 @@ def test_variants_take_turns_on_the_same_frames() -> None:
     measure(runners, FRAMES, warm_up_s=1.0, samples=4, clock=clock, sleep=clock.rest)
 
     assert clock.rests == 8, "nobody starts while the threads of the one before still spin"
-    timed = calls[-8:]
-    assert timed == ["f0", "f0", "f1", "f1", "f2", "f2", "f0", "f0"]
+    turns = calls[-16:]
+    assert turns[1::2] == ["f0", "f0", "f1", "f1", "f2", "f2", "f0", "f0"]
+    assert turns[::2] == ["f2", "f2", "f0", "f0", "f1", "f1", "f2", "f2"], "the frame before"
+
+
+def test_the_first_frame_after_a_rest_is_not_timed() -> None:
+    clock = Clock()
+
+    class Sleepy(Runner):
+        def detect(self, frame: Frame) -> None:
+            self.infer_ms = [500.0 if clock.rests > self.woken else 10.0]
+            self.woken = clock.rests
+            super().detect(frame)
+
+        woken = 0
+
+    runners = {name: Sleepy(clock, [10.0], 0.0, []) for name in ("fp32", "int8")}
+    times = measure(runners, FRAMES, warm_up_s=1.0, samples=4, clock=clock, sleep=clock.rest)
+    assert times["fp32"].infer_ms.tolist() == times["int8"].infer_ms.tolist() == [10.0] * 4
 
 
 def test_the_order_of_the_turns_changes() -> None:
@@ -110,7 +127,9 @@ def test_the_order_of_the_turns_changes() -> None:
 
     runners = {name: Named(clock, [10.0], 0.0, [name]) for name in ("a", "b", "c")}
     measure(runners, FRAMES, warm_up_s=0.0, samples=12, clock=clock, sleep=clock.rest)
-    rounds = ["".join(order[k : k + 3]) for k in range(3, len(order), 3)]
+    turns = order[3:]
+    assert turns[::2] == turns[1::2], "two frames each"
+    rounds = ["".join(turns[k : k + 6 : 2]) for k in range(0, len(turns), 6)]
     assert len(rounds) == 12
     assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
     assert len(set(rounds)) > 2
@@ -142,7 +161,7 @@ def test_raw_times_are_those_of_the_runners_and_the_clock() -> None:
 def test_a_slow_machine_hits_every_variant_alike() -> None:
     """The clock ramps while they are timed; the ratio of the medians stays that of the variants."""
     clock = Clock()
-    ramp = np.linspace(1.0, 3.0, 220)
+    ramp = np.linspace(1.0, 3.0, 420)
     runners = {
         "fp32": Runner(clock, [30.0] * 10 + [30 * r for r in ramp], 0.02, []),
         "int8": Runner(clock, [10.0] * 10 + [10 * r for r in ramp], 0.02, []),
@@ -158,7 +177,7 @@ def test_the_warm_up_ends_when_the_times_have_settled() -> None:
     times = measure(
         {"int8": runner}, FRAMES, warm_up_s=60.0, samples=3, clock=clock, sleep=clock.rest
     )["int8"]
-    assert runner.done == 5 + 5 + 8 + 3  # median of five against median of the five before
+    assert runner.done == 5 + 5 + 8 + 2 * 3  # median of five against median of the five before
     assert times.steady
     assert times.infer_ms.tolist() == [10.0] * 3
 
