@@ -13,6 +13,8 @@ frame, so no runtime can quantize them. The twins scale activations instead, wit
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,19 @@ def conv_bn(
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
 
+class Weights(NamedTuple):
+    """Of the two convolutions of a unit, each in 0..1."""
+
+    in1: Tensor
+    """(N, C, 1, 1), as the next three."""
+    out1: Tensor
+    in2: Tensor
+    out2: Tensor
+    taps1: tuple[Tensor, ...]
+    """(N, 1, 1, 1) for each kernel position, or none."""
+    taps2: tuple[Tensor, ...]
+
+
 class Attention(nn.Module):
     """The attentions of omni-dimensional dynamic convolution, for two convolutions in a row.
 
@@ -51,18 +66,18 @@ class Attention(nn.Module):
         super().__init__()
         hidden = max(channels // 16, 16)
         self.reduce = conv_bn(channels, hidden, 1)
-        self.sizes = (channels,) * 4 + (taps,) * 2
+        self.taps = taps
+        self.sizes = (channels,) * 4 + (1,) * (2 * taps)
         self.expand = nn.Conv2d(hidden, sum(self.sizes), 1)
         self.temperature = 1.0
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # (N, C, H, W)
-        """Return in, out of the first convolution, in, out of the second, then their taps.
-
-        The first four are (N, C, 1, 1), the last two (N, taps, 1, 1), none for `taps` 0.
-        """
+    def forward(self, x: Tensor) -> Weights:  # (N, C, H, W)
+        """Return the weights."""
         z = F.relu(self.reduce(x.mean((2, 3), keepdim=True)))
-        weights = (self.expand(z) / self.temperature).sigmoid()
-        return weights.split(self.sizes, 1)  # type: ignore[no-any-return]
+        logits = self.expand(z)
+        weights = (logits if self.temperature == 1.0 else logits / self.temperature).sigmoid()
+        parts = weights.split(self.sizes, 1)  # type: ignore[no-untyped-call]
+        return Weights(*parts[:4], parts[4 : 4 + self.taps], parts[4 + self.taps :])
 
 
 class DynamicConv(nn.Module):
@@ -86,11 +101,11 @@ class DynamicConv(nn.Module):
             inputs, shape, pad = 3 * channels, (1, 1), (0, 0)
         self.conv = nn.Conv2d(inputs, channels, shape, padding=pad, bias=False)
 
-    def forward(self, x: Tensor, taps: Tensor) -> Tensor:
-        """Convolve (N, C, H, W), already scaled per input channel; taps are (N, 3, 1, 1)."""
+    def forward(self, x: Tensor, taps: Sequence[Tensor]) -> Tensor:
+        """Convolve (N, C, H, W), already scaled per input channel; taps are three (N, 1, 1, 1)."""
         if self.spatial:
             copies = shifted_copies(x, self.vertical)
-            scaled = [copy * tap for copy, tap in zip(copies, taps.chunk(3, 1), strict=True)]
+            scaled = [copy * tap for copy, tap in zip(copies, taps, strict=True)]
             x = torch.cat(scaled, 1)
         y: Tensor = self.conv(x)
         return y
@@ -206,7 +221,7 @@ class CrossFusion(nn.Module):
         # Nearest upsampling keeps the mean, and commutes with the gates: coarse levels are
         # averaged, weighed and added up on their own grids.
         means = [x.mean((2, 3), keepdim=True) for x in aligned]
-        scores = self.expand(F.relu(self.reduce(torch.stack(means).sum(0))))
+        scores = self.expand(F.relu(self.reduce(sum(means[1:], means[0]))))
         gates = torch.stack(scores.chunk(len(aligned), 1)).softmax(0).unbind(0)
         weighed = [x * gate for x, gate in zip(aligned, gates, strict=True)]
         total = weighed[-1]

@@ -44,7 +44,7 @@ def test_it_has_the_papers_multiply_accumulates(deployed: bool) -> None:
 
 
 def dynamic_kernels(
-    conv: DynamicConv, into: Tensor, out: Tensor, taps: Tensor, vertical: bool
+    conv: DynamicConv, into: Tensor, out: Tensor, taps: tuple[Tensor, ...], vertical: bool
 ) -> Tensor:
     """ODConv as its paper writes it, W * a_c * a_f * a_s: a kernel per sample, (N, F, C, h, w)."""
     shape = (3, 1) if vertical else (1, 3)
@@ -53,7 +53,7 @@ def dynamic_kernels(
         weight = torch.stack(weight.chunk(3, 1), -1).reshape(len(weight), -1, *shape)
     n = len(into)
     kernels = weight[None] * into.view(n, 1, -1, 1, 1) * out.view(n, -1, 1, 1, 1)
-    return kernels * taps.view(n, 1, 1, *shape) if conv.spatial else kernels
+    return kernels * torch.cat(taps, 1).view(n, 1, 1, *shape) if conv.spatial else kernels
 
 
 def per_sample_conv(x: Tensor, kernels: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def test_scaled_activations_equal_the_papers_kernels(vertical: bool, spatial: bo
     conv = DynamicConv(6, vertical, spatial).double()
     x = random(3, 6, 7, 5)
     into, out = random(3, 6, 1, 1, seed=1).sigmoid(), random(3, 6, 1, 1, seed=2).sigmoid()
-    taps = random(3, 3, 1, 1, seed=3).sigmoid()
+    taps = random(3, 3, 1, 1, seed=3).sigmoid().split(1, 1)
     expected = per_sample_conv(x, dynamic_kernels(conv, into, out, taps, vertical))
     torch.testing.assert_close(conv(x * into, taps) * out, expected, rtol=0, atol=1e-12)
 
@@ -97,11 +97,16 @@ def test_a_unit_is_two_of_the_papers_convolutions(lived_in, spatial: bool) -> No
 def test_attentions_depend_on_the_frame_and_soften_with_temperature(lived_in) -> None:
     attention = lived_in(Attention(32, taps=3)).double()
     x = random(4, 32, 5, 5)
-    sharp = torch.cat(attention(x), 1)
+
+    def weights() -> Tensor:
+        w = attention(x)
+        return torch.cat((*w[:4], *w.taps1, *w.taps2), 1)
+
+    sharp = weights()
     assert sharp.shape == (4, 4 * 32 + 2 * 3, 1, 1)
     assert sharp.std(0).max() > 0.01
     attention.temperature = 30.0
-    soft = torch.cat(attention(x), 1)
+    soft = weights()
     assert ((soft - 0.5).abs() <= (sharp - 0.5).abs()).all()
     assert (soft - 0.5).abs().max() < 0.1 < (sharp - 0.5).abs().max()
     # softer by exactly that factor: it divides the logits
