@@ -49,7 +49,8 @@ def _apart(maps: Any) -> list[Any] | None:
     node = maps.get_node()
     if node.get_type_name() != "Concat" or node.get_attributes()["axis"] != 1:
         return None
-    return list(node.input_values())
+    parts = list(node.input_values())
+    return None if any(part.get_partial_shape().is_dynamic for part in parts) else parts
 
 
 def _added(part: Any, weights: FloatArray, before: list[int], after: list[int]) -> Any:
@@ -62,7 +63,8 @@ def _added(part: Any, weights: FloatArray, before: list[int], after: list[int]) 
     same = all(b + a == side - 1 for b, a, side in zip(before, after, sides, strict=True))
     if source is None or not same or max(*before, *after) > BLOCK:
         return _convolved(part, by_place(weights), BLOCK, before, after)
-    means = _convolved(source, _means(source.shape[1]), BLOCK, [0, 0], [0, 0])
+    kernel = _means(source.shape[1]).astype(weights.dtype)
+    means = _convolved(source, kernel, BLOCK, [0, 0], [0, 0])
     return _convolved(means, _between_blocks(weights, before), 1, [1, 1], [1, 1])
 
 
@@ -73,7 +75,8 @@ def _averaged(part: Any) -> Any | None:
         return None
     axes = node.input_value(1).get_node()
     over_channels = axes.get_type_name() == "Constant" and axes.data.ravel().tolist() == [1]
-    return node.input_value(0) if over_channels else None
+    source = node.input_value(0)
+    return source if over_channels and source.get_partial_shape().is_static else None
 
 
 def _convolved(

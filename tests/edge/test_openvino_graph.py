@@ -66,13 +66,13 @@ def test_a_convolution_to_one_channel_goes_by_blocks(
     np.testing.assert_allclose(fast, plain, atol=1e-5)
 
 
-def attention(kernel: np.ndarray, axis: int = 1) -> Any:
+def attention(kernel: np.ndarray, axis: int = 1, dtype: Any = np.float32) -> Any:
     """A convolution of what is joined: means of a map, its maxima, and the map itself."""
-    x = ops.parameter([-1, 3, -1, -1], np.float32, name="x")
+    x = ops.parameter([-1, 3, -1, -1], dtype, name="x")
     means = ops.reduce_mean(x, ops.constant(np.array([axis])), True)
     joined = ops.concat([means, ops.reduce_max(x, ops.constant(np.array([1])), True), x], 1)
     pads = [side // 2 for side in kernel.shape[2:]]
-    y = ops.convolution(joined, ops.constant(kernel.astype(np.float32)), [1, 1], pads, pads, [1, 1])
+    y = ops.convolution(joined, ops.constant(kernel.astype(dtype)), [1, 1], pads, pads, [1, 1])
     return named(openvino.Model([y], [x]))
 
 
@@ -93,6 +93,13 @@ def test_means_over_another_axis_are_read_as_they_are() -> None:
     plain, fast, found = both(attention(kernel, axis=0), (1, 3, 128, 128))
     assert found["ReduceMean"] == found["DepthToSpace"] == 1
     np.testing.assert_allclose(fast, plain, atol=1e-4)
+
+
+def test_float16_stays_float16() -> None:
+    kernel = RANDOM.standard_normal((1, 5, 3, 3))
+    plain, fast, found = both(attention(kernel, dtype=np.float16), (1, 3, 128, 128))
+    assert found["ReduceMean"] == 0 and fast.dtype == np.float16
+    np.testing.assert_allclose(fast, plain, atol=0.05)
 
 
 def test_maps_joined_along_another_axis_are_read_joined() -> None:
