@@ -76,8 +76,9 @@ class Attention(nn.Module):
         z = F.relu(self.reduce(x.mean((2, 3), keepdim=True)))
         logits = self.expand(z)
         weights = (logits if self.temperature == 1.0 else logits / self.temperature).sigmoid()
-        parts = weights.split(self.sizes, 1)  # type: ignore[no-untyped-call]
-        return Weights(*parts[:4], parts[4 : 4 + self.taps], parts[4 + self.taps :])
+        in1, out1, in2, out2, *taps = weights.split(self.sizes, 1)
+        first, second = taps[: self.taps], taps[self.taps :]
+        return Weights(in1, out1, in2, out2, tuple(first), tuple(second))
 
 
 class DynamicConv(nn.Module):
