@@ -1,6 +1,6 @@
 """What a frame costs in joules: one variant runs alone while the board's sensors are read.
 
-Timing takes turns frame by frame, faster than the sensors can follow, so power has its own run:
+Timing takes turns of two frames, faster than the sensors can follow, so power has its own run:
 frames one after the other, as fast as the board can, for some seconds.
 """
 

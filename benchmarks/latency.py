@@ -1,7 +1,7 @@
 """Time several variants of a network on one machine so that they can be compared.
 
 The machine changes while it is timed: clocks ramp, other programs come and go. So every variant
-is warmed up until it is steady, and then the variants take turns frame by frame, so that what
+is warmed up until it is steady, and then the variants take turns of two frames, so that what
 happens to one happens to all. Raw times are kept, every statistic is derived, and a number that
 is weak says so. The reasoning is that of torch.utils.benchmark.
 """
@@ -32,7 +32,7 @@ REST_S = 0.03
 """Between two turns. The worker threads of ONNX Runtime go on spinning for a while when their work
 is done; without a rest, OpenVINO in the next turn was measured up to 1.7 times slower. A frame that
 is not timed follows the rest: in a stream threads are awake and caches full, and without it p2p's
-INT8 took 1.17 times as long, MSHNet's FP32 1.02 times."""
+INT8 on OpenVINO took 1.18 times as long, MSHNet's FP32 1.03 times."""
 
 _WINDOW = 5
 """Calls whose median is compared with that of the calls before, to see whether a variant drifts."""

@@ -36,7 +36,8 @@ CONVENTIONS = (
     "One multiply-accumulate (MAC) is two operations: GFLOPs = 2 × GMACs. Papers of this field "
     "often print MACs as GFLOPs.",
     "FPS is frames a call over p50 of the inference alone; end to end adds reading, preprocessing "
-    "and decoding, one after the other, at their mean. Variants took turns call by call.",
+    "and decoding, one after the other, at their mean. Variants took turns of two calls, of which "
+    "the second is timed.",
     "Changes are candidate minus reference, in percentage points where the metric is a "
     "percentage. A target is lost when FP32 finds it and the candidate does not.",
     "A dash stands for what does not apply, is undefined or was not measured.",

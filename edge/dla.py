@@ -13,7 +13,13 @@ from typing import Any
 
 import numpy.typing as npt
 
-from irstd_edge.edge.onnx_graph import DEQUANTIZE, QUANTIZE, constants_of, name_of
+from irstd_edge.edge.onnx_graph import (
+    DEQUANTIZE,
+    QUANTIZE,
+    attributes_of,
+    constants_of,
+    name_of,
+)
 from irstd_edge.edge.types import IrstdError, MachineError
 
 MAX_BATCH, MAX_EXTENT = 4096, 8192
@@ -133,7 +139,7 @@ def _too_large(node: Any, shapes: Shapes) -> str | None:
 
 
 def _conv(node: Any, shapes: Shapes, constants: Constants) -> str | None:
-    has = _attributes(node)
+    has = attributes_of(node)
     weight = constants.get(node.input[1])
     if weight is None:
         return "its weights are computed"
@@ -156,7 +162,7 @@ def _clip(node: Any, shapes: Shapes, constants: Constants) -> str | None:
 
 
 def _pool(node: Any, shapes: Shapes, constants: Constants) -> str | None:
-    has = _attributes(node)
+    has = attributes_of(node)
     if max(has["kernel_shape"]) > MAX_POOL_WINDOW:
         return f"its window is larger than {MAX_POOL_WINDOW}"
     if max(has.get("strides", [1])) > MAX_POOL_STRIDE:
@@ -165,7 +171,11 @@ def _pool(node: Any, shapes: Shapes, constants: Constants) -> str | None:
 
 
 def _resize(node: Any, shapes: Shapes, constants: Constants) -> str | None:
-    has = {"mode": b"nearest", "coordinate_transformation_mode": b"half_pixel", **_attributes(node)}
+    has = {
+        "mode": b"nearest",
+        "coordinate_transformation_mode": b"half_pixel",
+        **attributes_of(node),
+    }
     mode, places = has["mode"].decode(), has["coordinate_transformation_mode"].decode()
     if mode == "linear" and places != "half_pixel":
         return f"its bilinear resize counts {places}, DLA only half_pixel"
@@ -182,7 +192,7 @@ def _resize(node: Any, shapes: Shapes, constants: Constants) -> str | None:
 
 
 def _concat(node: Any, shapes: Shapes, constants: Constants) -> str | None:
-    axis = _attributes(node)["axis"] % max(len(shapes.get(node.output[0], ())), 1)
+    axis = attributes_of(node)["axis"] % max(len(shapes.get(node.output[0], ())), 1)
     return None if axis == 1 else "DLA puts channels together alone"
 
 
@@ -197,7 +207,7 @@ def _softmax(node: Any, shapes: Shapes, constants: Constants) -> str | None:
     shape = shapes.get(node.input[0], ())
     if len(shape) != 4:
         return "DLA takes (N, C, H, W) alone"
-    extent = shape[_attributes(node).get("axis", -1)]
+    extent = shape[attributes_of(node).get("axis", -1)]
     return f"its axis is longer than {MAX_SOFTMAX}" if extent > MAX_SOFTMAX else None
 
 
@@ -221,12 +231,6 @@ RULES: Mapping[str, Callable[[Any, Shapes, Constants], str | None]] = {
     "GlobalMaxPool": lambda node, shapes, constants: None,
 }
 """Operator -> why a node of it falls back, or None."""
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    from onnx import helper
-
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
 
 
 def reasons(placement: Placement) -> Iterator[tuple[str, str, int]]:

@@ -21,6 +21,13 @@ def constants_of(graph: Any) -> dict[str, npt.NDArray[Any]]:
     return constants
 
 
+def attributes_of(node: Any) -> dict[str, Any]:
+    """Name -> value of a node's attributes; strings as bytes."""
+    from onnx import helper
+
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
 def makers_of(nodes: Iterable[Any]) -> dict[str, Any]:
     """Tensor -> the node that makes it."""
     return {name: node for node in nodes for name in node.output}

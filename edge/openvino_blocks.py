@@ -39,8 +39,9 @@ def by_blocks(conv: Any) -> tuple[Any, list[Any]] | None:
         inner = [_convolved(conv.input_value(0), by_place(weights), BLOCK, *pads)]
     else:
         kernels = np.split(weights, np.cumsum([part.shape[1] for part in inputs])[:-1], axis=1)
-        added = [_added(*each, *pads) for each in zip(inputs, kernels, strict=True)]
-        inner = [*added, *accumulate(added, ops.add)]
+        parts = [_added(*each, *pads) for each in zip(inputs, kernels, strict=True)]
+        inner = [node for made in parts for node in made]
+        inner += accumulate((made[-1] for made in parts), ops.add)
     return ops.depth_to_space(inner[-1], "blocks_first", BLOCK), inner
 
 
@@ -49,12 +50,11 @@ def _apart(maps: Any) -> list[Any] | None:
     node = maps.get_node()
     if node.get_type_name() != "Concat" or node.get_attributes()["axis"] != 1:
         return None
-    parts = list(node.input_values())
-    return None if any(part.get_partial_shape().is_dynamic for part in parts) else parts
+    return list(node.input_values())
 
 
-def _added(part: Any, weights: FloatArray, before: list[int], after: list[int]) -> Any:
-    """What some of the input channels add to each block.
+def _added(part: Any, weights: FloatArray, before: list[int], after: list[int]) -> list[Any]:
+    """Nodes, of which the last is what some of the input channels add to each block.
 
     The mean over channels of a map is one channel as well: it is taken by blocks, and stays so.
     """
@@ -62,10 +62,10 @@ def _added(part: Any, weights: FloatArray, before: list[int], after: list[int]) 
     sides = weights.shape[2:]
     same = all(b + a == side - 1 for b, a, side in zip(before, after, sides, strict=True))
     if source is None or not same or max(*before, *after) > BLOCK:
-        return _convolved(part, by_place(weights), BLOCK, before, after)
+        return [_convolved(part, by_place(weights), BLOCK, before, after)]
     kernel = _means(source.shape[1]).astype(weights.dtype)
     means = _convolved(source, kernel, BLOCK, [0, 0], [0, 0])
-    return _convolved(means, _between_blocks(weights, before), 1, [1, 1], [1, 1])
+    return [means, _convolved(means, _between_blocks(weights, before), 1, [1, 1], [1, 1])]
 
 
 def _averaged(part: Any) -> Any | None:
@@ -76,7 +76,8 @@ def _averaged(part: Any) -> Any | None:
     axes = node.input_value(1).get_node()
     over_channels = axes.get_type_name() == "Constant" and axes.data.ravel().tolist() == [1]
     source = node.input_value(0)
-    return source if over_channels and source.get_partial_shape().is_static else None
+    is_map = source.get_partial_shape().is_static and len(source.shape) == 4
+    return source if over_channels and is_map else None
 
 
 def _convolved(

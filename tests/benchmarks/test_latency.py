@@ -136,7 +136,12 @@ def test_the_order_of_the_turns_changes() -> None:
 
 
 def test_raw_times_are_those_of_the_runners_and_the_clock() -> None:
-    clock, rounds = Clock(), list[tuple[int, int]]()
+    clock, rounds, reads = Clock(), list[tuple[int, int]](), list[str]()
+
+    def read(frame: Frame) -> None:
+        clock.work(4.0)
+        reads.append(frame.name)
+
     runners = {name: Runner(clock, [ms], 0.0, []) for name, ms in (("slow", 40.0), ("fast", 8.0))}
 
     times = measure(
@@ -144,7 +149,7 @@ def test_raw_times_are_those_of_the_runners_and_the_clock() -> None:
         FRAMES,
         warm_up_s=1.0,
         samples=5,
-        read=lambda frame: clock.work(4.0),
+        read=read,
         clock=clock,
         sleep=clock.rest,
         progress=lambda done, total: rounds.append((done, total)),
@@ -155,6 +160,7 @@ def test_raw_times_are_those_of_the_runners_and_the_clock() -> None:
     read_ms = times["slow"].read_ms
     assert read_ms is not None
     assert read_ms == pytest.approx(np.full(5, 4.0))
+    assert reads[:4] == ["f2", "f0"] * 2, "what is not timed is read as well"
     assert rounds[-1] == (5, 5)
 
 

@@ -80,6 +80,76 @@ def test_its_gate_goes_with_it_where_nothing_else_reads_it(also_read) -> None:
     assert order.index("Sigmoid") == (3 if also_read else 2)
 
 
+@pytest.mark.parametrize("after", ["Relu", "Sigmoid and Mul"])
+def test_what_else_reads_it_reads_pixels(after) -> None:
+    node, constants = conv(weights(1, 2, 3, 3), output="score")
+    names = after.split(" and ")
+    inputs = {"Relu": ["score"], "Sigmoid": ["score"], "Mul": ["score", "score"]}
+    readers = [helper.make_node(name, inputs[name], [name.lower()], name) for name in names]
+    outputs = [name.lower() for name in names]
+    plain, fast, found = both(model_of([node, *readers], constants, outputs), (1, 1, 16, 24))
+    assert found["DepthToSpace"] == 1
+    for a, b in zip(plain, fast, strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-5)
+
+
+def test_one_without_padding_that_fits_goes_by_blocks() -> None:
+    big = helper.make_node("Pad", ["x", "pads"], ["p"], "pad")
+    node, constants = conv(weights(1, 2, 3, 3), source="p")
+    del node.attribute[:]
+    constants["pads"] = np.array([0, 0, 1, 1, 0, 0, 1, 1])
+    (plain,), (fast,), found = both(model_of([big, node], constants, ["y"]), (1, 1, 16, 24))
+    assert found["DepthToSpace"] == 1
+    np.testing.assert_allclose(fast, plain, atol=1e-5)
+
+
+def test_two_with_one_kernel_go_by_blocks() -> None:
+    first, constants = conv(weights(1, 2, 3, 3), output="a")
+    second, _ = conv(weights(1, 2, 3, 3), output="b", source="other")
+    second.input[1:] = first.input[1:]
+    relu = helper.make_node("Relu", ["x"], ["other"], "relu")
+    plain, fast, found = both(model_of([relu, first, second], constants, "ab"), (1, 1, 8, 8))
+    assert found["DepthToSpace"] == 2
+    for a, b in zip(plain, fast, strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-5)
+
+
+def test_two_that_read_one_map_go_by_blocks() -> None:
+    first, held = conv(weights(1, 2, 3, 3), output="a")
+    second, more = conv(weights(1, 2, 3, 3), output="b")
+    plain, fast, found = both(model_of([first, second], {**held, **more}, "ab"), (1, 1, 8, 8))
+    assert found == {"Conv": 2, "DepthToSpace": 2}
+    for a, b in zip(plain, fast, strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-5)
+
+
+def test_a_bias_that_is_computed_is_left() -> None:
+    node, constants = conv(weights(1, 2, 3, 3))
+    same = helper.make_node("Identity", ["y.b"], ["bias"], "same")
+    node.input[2] = "bias"
+    other, more = conv(weights(1, 2, 3, 3), output="z")
+    other.input[2] = "bias"
+    model = model_of([same, node, other], {**constants, **more}, "yz")
+    plain, fast, found = both(model, (1, 1, 8, 8))
+    assert found["Conv"] == 2 and found["DepthToSpace"] == found["Split"] == 0
+    assert all(np.array_equal(a, b) for a, b in zip(plain, fast, strict=True))
+
+
+@pytest.mark.parametrize("pads", [[1, 1, 1, 2], [2, 1, 1, 1]])
+def test_one_side_that_does_not_fit_is_enough_to_leave_it(pads) -> None:
+    node, constants = conv(weights(1, 2, 3, 3), pads=pads)
+    (plain,), (fast,), found = both(model_of([node], constants, ["y"]), (1, 1, 16, 24))
+    assert found == {"Conv": 1} and np.array_equal(plain, fast)
+
+
+def test_a_map_that_fits_only_in_the_smallest_frame_is_left() -> None:
+    """A quarter of the frame and 2 pixels: 4 for a frame of 8, 6 for one of 16."""
+    small = helper.make_node("MaxPool", ["x"], ["s"], "pool", kernel_shape=[4, 4], strides=[4, 4])
+    node, constants = conv(weights(1, 2, 3, 3), source="s", pads=[2] * 4)
+    (plain,), (fast,), found = both(model_of([small, node], constants, ["y"]), (1, 1, 16, 24))
+    assert found["DepthToSpace"] == 0 and np.array_equal(plain, fast)
+
+
 @pytest.mark.parametrize(
     ("kernel", "how"),
     [
@@ -119,14 +189,29 @@ def test_a_kernel_that_is_computed_is_left() -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_convolutions_of_one_map_run_as_one(bias) -> None:
-    parts = {"a": 1, "b": 3, "c": 2}
-    made = [conv(weights(n, 2, 1, 1), output=y, bias=bias) for y, n in parts.items()]
+@pytest.mark.parametrize(("side", "how"), [(1, {}), (3, {}), (3, {"strides": [2, 2]})])
+def test_convolutions_of_one_map_run_as_one(bias, side, how) -> None:
+    parts = {"a": 4, "b": 3, "c": 2}
+    made = [conv(weights(n, 2, side, side), output=y, bias=bias, **how) for y, n in parts.items()]
     model = model_of(
         [node for node, _ in made], {k: v for _, held in made for k, v in held.items()}, parts
     )
     plain, fast, found = both(model, (2, 1, 8, 16))
     assert found == {"Conv": 1, "Split": 1}
+    for a, b in zip(plain, fast, strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-5)
+
+
+def test_two_groups_without_names_run_as_two() -> None:
+    made = [conv(weights(2, 2, 1, 1), output=y) for y in "ab"]
+    made += [conv(weights(2, 2, 1, 1), output=y, source="other") for y in "cd"]
+    relu = helper.make_node("Relu", ["x"], ["other"], "relu")
+    constants = {k: v for _, held in made for k, v in held.items()}
+    for node, _ in made:
+        node.name = ""
+    model = model_of([relu, *(node for node, _ in made)], constants, "abcd")
+    plain, fast, found = both(model, (1, 1, 8, 8))
+    assert found["Conv"] == found["Split"] == 2
     for a, b in zip(plain, fast, strict=True):
         np.testing.assert_allclose(b, a, atol=1e-6)
 
@@ -134,7 +219,7 @@ def test_convolutions_of_one_map_run_as_one(bias) -> None:
 @pytest.mark.parametrize(
     ("kernel", "how"),
     [
-        ((2, 2, 3, 3), {}),  # another window
+        ((2, 2, 3, 3), {"pads": [0] * 4}),  # another window
         ((2, 2, 1, 1), {"bias": False}),
         ((2, 2, 1, 1), {"strides": [2, 2]}),
         ((2, 1, 1, 1), {"group": 2}),

@@ -66,13 +66,21 @@ def test_a_convolution_to_one_channel_goes_by_blocks(
     np.testing.assert_allclose(fast, plain, atol=1e-5)
 
 
-def attention(kernel: np.ndarray, axis: int = 1, dtype: Any = np.float32) -> Any:
+def attention(
+    kernel: np.ndarray,
+    axis: int = 1,
+    dtype: Any = np.float32,
+    before: list[int] | None = None,
+    after: list[int] | None = None,
+) -> Any:
     """A convolution of what is joined: means of a map, its maxima, and the map itself."""
-    x = ops.parameter([-1, 3, -1, -1], dtype, name="x")
+    channels = kernel.shape[1] - 2 if axis == 1 else 3
+    x = ops.parameter([-1, channels, -1, -1], dtype, name="x")
     means = ops.reduce_mean(x, ops.constant(np.array([axis])), True)
     joined = ops.concat([means, ops.reduce_max(x, ops.constant(np.array([1])), True), x], 1)
     pads = [side // 2 for side in kernel.shape[2:]]
-    y = ops.convolution(joined, ops.constant(kernel.astype(dtype)), [1, 1], pads, pads, [1, 1])
+    before, after = pads if before is None else before, pads if after is None else after
+    y = ops.convolution(joined, ops.constant(kernel.astype(dtype)), [1, 1], before, after, [1, 1])
     return named(openvino.Model([y], [x]))
 
 
@@ -85,6 +93,40 @@ def test_what_is_joined_for_a_convolution_to_one_channel_is_added_where_maps_are
     large = shape[2] * shape[3] >= 128 * 128
     assert found["DepthToSpace"] == 1 and found["Concat"] == (not large)
     assert found["ReduceMean"] == (not large), "means are taken by blocks"
+    np.testing.assert_allclose(fast, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("side", "before", "after", "by_blocks"),
+    [
+        (3, [2, 0], [0, 2], True),
+        (5, [4, 0], [0, 4], True),
+        (7, [6, 0], [0, 6], False),  # beyond the neighbouring block
+        (3, [3, 1], [3, 1], False),  # makes the map higher
+        (5, [0, 0], [0, 0], False),
+    ],
+)
+@pytest.mark.parametrize("channels", [2, 16])
+def test_paddings_of_every_kind(
+    side: int, before: list[int], after: list[int], by_blocks: bool, channels: int
+) -> None:
+    kernel = RANDOM.standard_normal((1, channels + 2, side, side))
+    model = attention(kernel, before=before, after=after)
+    plain, fast, found = both(model, (1, channels, 132, 160))
+    assert plain.shape == fast.shape and found["DepthToSpace"] == 1
+    assert found["ReduceMean"] == (not by_blocks)
+    np.testing.assert_allclose(fast, plain, atol=1e-4)
+
+
+def test_means_of_volumes_are_read_as_they_are() -> None:
+    x = ops.parameter([1, 6, 128, 128], np.float32, name="x")
+    volume = ops.reshape(x, ops.constant(np.array([1, 2, 3, 128, 128])), False)
+    means = ops.reduce_mean(volume, ops.constant(np.array([1])), False)
+    kernel = ops.constant(RANDOM.standard_normal((1, 9, 3, 3)).astype(np.float32))
+    joined = ops.concat([means, x], 1)
+    y = ops.convolution(joined, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
+    plain, fast, found = both(named(openvino.Model([y], [x])), (1, 6, 128, 128))
+    assert found["ReduceMean"] == found["DepthToSpace"] == 1
     np.testing.assert_allclose(fast, plain, atol=1e-4)
 
 
@@ -288,6 +330,16 @@ def test_parts_of_a_rewritten_layer_bear_its_name() -> None:
     names = {n.get_type_name(): n.get_friendly_name() for n in fast.get_ordered_ops()}
     assert names["Convolution"].startswith("/sa/conv1/Conv")
     assert names["DepthToSpace"] == "/sa/conv1/Conv"
+
+
+def test_parts_of_a_layer_that_is_added_up_bear_its_name() -> None:
+    model = attention(RANDOM.standard_normal((1, 5, 3, 3)))
+    (old,) = (n for n in model.get_ordered_ops() if n.get_type_name() == "Convolution")
+    old.set_friendly_name("/sa/conv1/Conv")
+    fast = model_for(model, "x", (1, 3, 128, 128)).get_ordered_ops()
+    made = [n for n in fast if n.get_type_name() in ("Convolution", "Add", "DepthToSpace")]
+    assert len(made) == 4 + 2 + 1
+    assert all(n.get_friendly_name().startswith("/sa/conv1/Conv") for n in made)
 
 
 def test_a_convolution_of_a_line_is_left() -> None:

@@ -132,6 +132,32 @@ def test_every_channel_is_active_in_its_turn() -> None:
     assert seen == set(range(16))
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+@torch.no_grad()
+def test_a_stage_is_its_units_and_a_shuffle_of_halves(lived_in, count: int) -> None:
+    """What shipped weights were trained for: the same channels in the same order."""
+    stage = lived_in(DynamicStage(64, count, spatial=True)).double()
+    x = random(2, 64, 5, 4)
+    keep, active = x.chunk(2, 1)
+    for unit in stage.units:
+        kept, done = keep.chunk(2, 1), unit(active).chunk(2, 1)
+        keep, active = torch.cat((kept[1], done[1]), 1), torch.cat((kept[0], done[0]), 1)
+    assert torch.equal(stage(x), torch.cat((keep, active), 1))
+
+
+@torch.no_grad()
+def test_attentions_lie_in_this_order(lived_in) -> None:
+    attention = lived_in(Attention(8, taps=3)).double()
+    x = random(2, 8, 5, 4)
+    z = attention.reduce(x.mean((2, 3), keepdim=True)).relu()
+    every = attention.expand(z).sigmoid()
+    weights = attention(x)
+    for index, channels in enumerate(weights[:4]):
+        assert torch.equal(channels, every[:, 8 * index : 8 * index + 8])
+    assert torch.equal(torch.cat(weights.taps1, 1), every[:, 32:35])
+    assert torch.equal(torch.cat(weights.taps2, 1), every[:, 35:38])
+
+
 @torch.no_grad()
 def test_a_stage_of_two_units_changes_every_channel(lived_in) -> None:
     stage = lived_in(DynamicStage(32, 2, spatial=False)).double()
