@@ -72,10 +72,12 @@ def _fitting(model: onnx.ModelProto, tensors: list[str], stride: int) -> set[str
     the same number of pixels with each stride.
     """
     fitting = set(tensors)
+    if not fitting:
+        return fitting
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "graph.onnx")
         onnx.save(model, path)
-        for side in (stride, 2 * stride) if tensors else ():
+        for side in (stride, 2 * stride):
             try:
                 found = tensors_of(load_at(path, (1, 1, side, side)), tensors, path)
             except IrstdError:
@@ -116,10 +118,11 @@ def _side_by_side(model: onnx.ModelProto) -> onnx.ModelProto:
     alike = defaultdict(list)
     for node in graph.nodes:
         if _is_stored(graph, node) and not _is_thin(graph, node):
-            how = sorted((name, str(value)) for name, value in attributes_of(node).items())
-            window = graph.constants[node.input[1]].shape[1:]
-            if attributes_of(node).get("group", 1) > 1:
+            has = attributes_of(node)
+            if has.get("group", 1) > 1:
                 continue
+            how = sorted((name, str(value)) for name, value in has.items())
+            window = graph.constants[node.input[1]].shape[1:]
             alike[node.input[0], str(how), window, len(node.input)].append(node)
     first = {convs[0].output[0]: convs for convs in alike.values() if len(convs) > 1}
     others = {conv.output[0] for convs in first.values() for conv in convs[1:]}
